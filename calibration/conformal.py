@@ -1,0 +1,70 @@
+"""Split-conformal thresholds: what false-positive rate a clean score sample can promise.
+
+Vovk, Gammerman and Shafer, "Algorithmic Learning in a Random World", section 2.2; the law of the
+realised rate is in Vovk, "Conditional validity of inductive conformal predictors", section 3.
+"""
+
+import math
+from fractions import Fraction
+
+import numpy as np
+from scipy.stats import beta
+
+from layerguard.runtime.errors import CalibrationError, InputError
+from layerguard.runtime.types import Array
+
+CONFIDENCE = 0.95
+"""Of the interval that is stored beside every threshold."""
+
+
+def threshold(clean_scores: Array, target_fpr: float) -> float:
+    """The k-th smallest clean score, k = ceil((n + 1)(1 - target_fpr)).
+
+    A fresh score exchangeable with the clean ones exceeds it with probability at most
+    ``target_fpr``, whatever their distribution.
+
+    Args:
+        clean_scores: float64 [n], any order.
+        target_fpr: share of clean traffic that may be flagged, in (0, 1).
+
+    Raises:
+        CalibrationError: n clean scores cannot support the target.
+    """
+    k = rank(len(clean_scores), target_fpr)
+    return float(np.partition(clean_scores, k - 1)[k - 1])
+
+
+def fpr_interval(n: int, target_fpr: float) -> Array:
+    """Where the realised false-positive rate lies, float64 [2], with 95 % confidence.
+
+    Over draws of n clean scores it follows Beta(n + 1 - k, k) (exactly so for continuous scores
+    from parameters fitted elsewhere).
+    """
+    k = rank(n, target_fpr)
+    tail = (1 - CONFIDENCE) / 2
+    bounds: Array = beta.ppf([tail, 1 - tail], n + 1 - k, k)
+    return bounds
+
+
+def rank(n: int, target_fpr: float) -> int:
+    """Which of n ascending clean scores is the threshold, counting from 1.
+
+    Raises:
+        InputError: the target is not between 0 and 1.
+        CalibrationError: n is too small for it.
+    """
+    if not 0 < target_fpr < 1:
+        raise InputError(f"target_fpr: found {target_fpr}; expected a share between 0 and 1")
+    target = Fraction(str(target_fpr))  # the decimal the user wrote: 100 * 0.29 is 29 here
+    k = math.ceil((n + 1) * (1 - target))
+    if k > n:
+        raise CalibrationError(
+            f"target {float(100 * target):g} % needs at least {least_rows(target_fpr)} clean "
+            f"prompts, found {n}; bring more, or raise the target"
+        )
+    return k
+
+
+def least_rows(target_fpr: float) -> int:
+    """The smallest number of clean scores that can support ``target_fpr``."""
+    return math.ceil(1 / Fraction(str(target_fpr))) - 1

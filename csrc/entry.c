@@ -1,0 +1,235 @@
+/* The front door: every public scoring call. Checks, floating-point environment, dispatch. */
+#include <stdint.h> /* uintptr_t, PTRDIFF_MAX, SIZE_MAX */
+
+#include "fpenv.h"
+#include "internal.h"
+
+char const *lg_strerror(int const status)
+{
+    switch (status) {
+    case LG_OK:
+        return "done";
+    case LG_ERR_NULL:
+        return "a pointer that the call needs is null: fill every field that the header names";
+    case LG_ERR_SHAPE:
+        return "a size is zero, or states and parameters differ in layers or width: give the "
+               "states of the model that the parameters were calibrated on";
+    case LG_ERR_DTYPE:
+        return "the dtype of the states is unknown: use LG_F32, LG_F16 or LG_BF16";
+    case LG_ERR_ALIGNMENT:
+        return "a row of the states does not start at a multiple of its element's size: copy the "
+               "states to aligned memory";
+    case LG_ERR_OVERFLOW:
+        return "sizes times strides exceed the address space: check rows, width and strides";
+    case LG_ERR_INDEX:
+        return "a layer, offset or neuron of SIREN is out of range: fit or import it again";
+    case LG_ERR_EMPTY:
+        return "the mask keeps no token: give at least one token that counts";
+    case LG_ERR_WORKSPACE:
+        return "the workspace is too small: size it with lg_siren_workspace";
+    case LG_ERR_LEVEL_UNKNOWN:
+        return "no level has this name: unset LAYERGUARD_LEVEL, or use one that the header names";
+    case LG_ERR_LEVEL_UNSUPPORTED:
+        return "this processor cannot run the level: unset LAYERGUARD_LEVEL, or name a lower one";
+    default:
+        return "unknown status: header and library are of different versions";
+    }
+}
+
+static int misaligned(void const *const address, size_t const size)
+{
+    return (uintptr_t)address % size != 0;
+}
+
+/* Whether count - 1 strides exceed `room` bytes; takes them from it if not. */
+static int exceeds(size_t const count, ptrdiff_t const stride, size_t *const room)
+{
+    size_t const bytes = stride < 0 ? (size_t)0 - (size_t)stride : (size_t)stride;
+    if (count < 2 || bytes == 0)
+        return 0;
+    if (count - 1 > *room / bytes)
+        return 1;
+    *room -= (count - 1) * bytes;
+    return 0;
+}
+
+static lg_status check_states(lg_states const *const states)
+{
+    size_t const size = lg_element_size(states->dtype);
+    if (!states->layers && !states->base)
+        return LG_ERR_NULL;
+    if (!size)
+        return LG_ERR_DTYPE;
+    if (!states->layer_count || !states->width)
+        return LG_ERR_SHAPE;
+    size_t room = PTRDIFF_MAX;
+    if (states->width > room / size)
+        return LG_ERR_OVERFLOW;
+    room -= states->width * size;
+    if (exceeds(states->rows, states->row_stride, &room)
+        || (!states->layers && exceeds(states->layer_count, states->layer_stride, &room)))
+        return LG_ERR_OVERFLOW;
+    if (states->rows > 1 && states->row_stride % (ptrdiff_t)size != 0)
+        return LG_ERR_ALIGNMENT;
+    if (!states->layers)
+        return misaligned(states->base, size) || states->layer_stride % (ptrdiff_t)size != 0
+            ? LG_ERR_ALIGNMENT
+            : LG_OK;
+    for (size_t l = 0; l < states->layer_count; l++) {
+        if (!states->layers[l])
+            return LG_ERR_NULL;
+        if (misaligned(states->layers[l], size))
+            return LG_ERR_ALIGNMENT;
+    }
+    return LG_OK;
+}
+
+/* Whether rows * columns elements of `size` bytes cannot lie in memory. */
+static int too_large(size_t const rows, size_t const columns, size_t const size)
+{
+    return columns && rows > (size_t)PTRDIFF_MAX / size / columns;
+}
+
+lg_status lg_lcf_score(lg_lcf_call const *const call)
+{
+    if (!call || !call->model || !call->scores || !call->z)
+        return LG_ERR_NULL;
+    lg_lcf const *const model = call->model;
+    if (!model->mu || !model->inverse_sigma || !model->score_mean || !model->score_scale
+        || !model->centre || !model->precision)
+        return LG_ERR_NULL;
+    lg_status status = check_states(&call->states);
+    if (status != LG_OK)
+        return status;
+    if (call->states.layer_count - 1 != model->layer_count || !model->layer_count
+        || call->states.width != model->width)
+        return LG_ERR_SHAPE;
+    if (too_large(model->layer_count, model->width, sizeof(float))
+        || too_large(model->layer_count, model->layer_count, sizeof(double))
+        || too_large(call->states.rows, model->layer_count, sizeof(double)))
+        return LG_ERR_OVERFLOW;
+    lg_kernels const *const kernels = lg_kernels_in_use(&status);
+    if (status != LG_OK)
+        return status;
+    lg_fpenv const saved = lg_fpenv_enter();
+    kernels->lcf(call);
+    lg_fpenv_leave(saved);
+    return LG_OK;
+}
+
+static lg_status check_pool(lg_pool_call const *const call)
+{
+    if (!call || !call->pooled)
+        return LG_ERR_NULL;
+    lg_status const status = check_states(&call->states);
+    if (status != LG_OK)
+        return status;
+    if (too_large(call->states.layer_count, call->states.width, sizeof(double)))
+        return LG_ERR_OVERFLOW;
+    for (size_t token = 0; token < call->states.rows; token++)
+        if (!call->mask || call->mask[token])
+            return LG_OK;
+    return LG_ERR_EMPTY;
+}
+
+lg_status lg_pool_mean(lg_pool_call const *const call)
+{
+    lg_status status = check_pool(call);
+    if (status != LG_OK)
+        return status;
+    if (!call->workspace)
+        return LG_ERR_NULL;
+    lg_kernels const *const kernels = lg_kernels_in_use(&status);
+    if (status != LG_OK)
+        return status;
+    lg_fpenv const saved = lg_fpenv_enter();
+    kernels->pool_mean(call);
+    lg_fpenv_leave(saved);
+    return LG_OK;
+}
+
+lg_status lg_pool_last(lg_pool_call const *const call)
+{
+    lg_status status = check_pool(call);
+    if (status != LG_OK)
+        return status;
+    lg_kernels const *const kernels = lg_kernels_in_use(&status);
+    if (status != LG_OK)
+        return status;
+    lg_fpenv const saved = lg_fpenv_enter();
+    kernels->pool_last(call);
+    lg_fpenv_leave(saved);
+    return LG_OK;
+}
+
+static lg_status check_siren_neurons(lg_siren const *const model)
+{
+    if (model->neuron_offsets[0] != 0)
+        return LG_ERR_INDEX;
+    for (size_t c = 0; c < model->chosen_count; c++) {
+        int const begin = model->neuron_offsets[c], end = model->neuron_offsets[c + 1];
+        if (model->layers[c] < 0 || (size_t)model->layers[c] >= model->states_needed || end < begin)
+            return LG_ERR_INDEX;
+        for (int i = begin; i < end; i++)
+            if (model->neurons[i] < 0 || (size_t)model->neurons[i] >= model->width_needed)
+                return LG_ERR_INDEX;
+    }
+    return LG_OK;
+}
+
+lg_status lg_siren_check(lg_siren const *const model)
+{
+    if (!model || !model->layers || !model->neuron_offsets || !model->neurons || !model->alpha
+        || !model->widths || !model->weights || !model->biases)
+        return LG_ERR_NULL;
+    if (!model->chosen_count || !model->linear_count)
+        return LG_ERR_SHAPE;
+    lg_status const status = check_siren_neurons(model);
+    if (status != LG_OK)
+        return status;
+    if (model->widths[0] != (size_t)model->neuron_offsets[model->chosen_count]
+        || model->widths[model->linear_count] != 2)
+        return LG_ERR_SHAPE;
+    for (size_t m = 0; m < model->linear_count; m++) {
+        if (!model->widths[m])
+            return LG_ERR_SHAPE;
+        if (too_large(model->widths[m + 1], model->widths[m], sizeof(float)))
+            return LG_ERR_OVERFLOW;
+        if (!model->weights[m] || !model->biases[m])
+            return LG_ERR_NULL;
+    }
+    return LG_OK;
+}
+
+size_t lg_siren_workspace(lg_siren const *const model, size_t const rows)
+{
+    size_t widest = 2;
+    for (size_t m = 0; m < model->linear_count; m++)
+        if (model->widths[m] > widest)
+            widest = model->widths[m];
+    return too_large(rows, widest, 2 * sizeof(float)) ? 0 : rows * widest * 2;
+}
+
+lg_status lg_siren_score(lg_siren_call const *const call)
+{
+    if (!call || !call->model || !call->scores || !call->workspace)
+        return LG_ERR_NULL;
+    lg_status status = check_states(&call->states);
+    if (status != LG_OK)
+        return status;
+    if (call->states.layer_count < call->model->states_needed
+        || call->states.width < call->model->width_needed)
+        return LG_ERR_SHAPE;
+    size_t const needed = lg_siren_workspace(call->model, call->states.rows);
+    if (!needed && call->states.rows)
+        return LG_ERR_OVERFLOW;
+    if (call->workspace_count < needed)
+        return LG_ERR_WORKSPACE;
+    lg_kernels const *const kernels = lg_kernels_in_use(&status);
+    if (status != LG_OK)
+        return status;
+    lg_fpenv const saved = lg_fpenv_enter();
+    kernels->siren(call);
+    lg_fpenv_leave(saved);
+    return LG_OK;
+}

@@ -1,0 +1,86 @@
+/* What the C core shares inside: the kernel table of a level, and where a row starts.
+ *
+ * Precision policy of every kernel. States widen to float32 exactly. Long float32 sums run in
+ * LG_LANES lanes that are added as a halving tree; multiply and add stay separate operations
+ * (-ffp-contract=off). So the order of every rounding is fixed by the source, and a wider vector
+ * unit only does more lanes at once: all levels give the same bits, tails included. What follows
+ * a long sum (square root, standardisation, quadratic form, softmax) is double.
+ */
+#ifndef LG_INTERNAL_H
+#define LG_INTERNAL_H
+
+#include <math.h> /* NAN */
+
+#include "layerguard.h"
+
+enum {
+    LG_LANES = 32, /* two registers of AVX-512, four of AVX2, eight of SSE2 */
+    LG_BLOCK = 256 /* half-precision elements widened at a time: two such blocks stay in L1 */
+};
+
+/* One level: every kernel family compiled for one instruction set. Arguments are checked. */
+typedef struct lg_kernels {
+    char const *name;
+    int (*supported)(void);
+    void (*lcf)(lg_lcf_call const *call);
+    void (*pool_mean)(lg_pool_call const *call);
+    void (*pool_last)(lg_pool_call const *call);
+    void (*siren)(lg_siren_call const *call);
+} lg_kernels;
+
+/* The levels of this build, lowest first. */
+#ifdef LG_X86_LEVELS
+#define LG_FOR_EACH_LEVEL(X) X(x86_64) X(x86_64_v3) X(x86_64_v4)
+#else
+#define LG_FOR_EACH_LEVEL(X) X(portable)
+#endif
+
+#define LG_DECLARE(level)                                                                          \
+    void lg_lcf_##level(lg_lcf_call const *call);                                                  \
+    void lg_pool_mean_##level(lg_pool_call const *call);                                           \
+    void lg_pool_last_##level(lg_pool_call const *call);                                           \
+    void lg_siren_##level(lg_siren_call const *call);
+LG_FOR_EACH_LEVEL(LG_DECLARE)
+#undef LG_DECLARE
+
+/* The build compiles each family once for each level, with LG_LEVEL set to its symbol. */
+#define LG_JOIN_(name, level) name##_##level
+#define LG_JOIN(name, level) LG_JOIN_(name, level)
+#define LG_AT_LEVEL(name) LG_JOIN(name, LG_LEVEL)
+
+/* The level in use, or null with *status set. */
+lg_kernels const *lg_kernels_in_use(lg_status *status);
+
+/* softmax((safe, harm))[1]; compiled once, so that no level has an exponential of its own. */
+double lg_softmax_second(double safe, double harm);
+
+/* Bytes of one element, 0 for an unknown dtype. */
+static inline size_t lg_element_size(int const dtype)
+{
+    return dtype == LG_F32 ? 4 : dtype == LG_F16 || dtype == LG_BF16 ? 2 : 0;
+}
+
+static inline void const *lg_row(lg_states const *const states, size_t const layer,
+                                 size_t const row)
+{
+    char const *const start = states->layers
+        ? (char const *)states->layers[layer]
+        : (char const *)states->base + (ptrdiff_t)layer * states->layer_stride;
+    return start + (row ? (ptrdiff_t)row * states->row_stride : 0);
+}
+
+/* NaN with one bit pattern: which NaN an operation passes on differs between instruction sets. */
+static inline double lg_canonical(double const x)
+{
+    return x == x ? x : (double)NAN;
+}
+
+static inline float lg_sum_lanes(float lanes[LG_LANES])
+{
+    for (size_t half = LG_LANES / 2; half; half /= 2)
+        for (size_t k = 0; k < half; k++)
+            lanes[k] += lanes[k + half];
+    return lanes[0];
+}
+
+#endif

@@ -1,0 +1,75 @@
+/* Pooling the tokens of one text to one row a layer: masked mean, or last token that counts.
+ *
+ * Precision: float32 sums over up to TOKENS tokens, flushed to double; one division at the end.
+ * Memory is walked in the order in which it lies: every token once, from its first element on.
+ */
+#include "widen.h"
+
+enum { TOKENS = 256 };
+
+static void add_row(int const dtype, size_t const width, void const *const row,
+                    float *restrict const sums)
+{
+    if (dtype == LG_F32) {
+        float const *restrict const values = row;
+        for (size_t i = 0; i < width; i++)
+            sums[i] += values[i];
+        return;
+    }
+    float wide[LG_BLOCK];
+    for (size_t i = 0; i < width; i += LG_BLOCK) {
+        size_t const count = lg_block(i, width);
+        lg_widen(dtype, row, i, count, wide);
+        for (size_t k = 0; k < count; k++)
+            sums[i + k] += wide[k];
+    }
+}
+
+static void flush(size_t const width, float *restrict const sums, double *restrict const totals)
+{
+    for (size_t i = 0; i < width; i++) {
+        totals[i] += (double)sums[i];
+        sums[i] = 0.0f;
+    }
+}
+
+void LG_AT_LEVEL(lg_pool_mean)(lg_pool_call const *const call)
+{
+    lg_states const *const states = &call->states;
+    size_t const width = states->width;
+    double *restrict const totals = call->workspace;
+    for (size_t l = 0; l < states->layer_count; l++) {
+        float *restrict const sums = call->pooled + l * width;
+        for (size_t i = 0; i < width; i++) {
+            totals[i] = 0.0;
+            sums[i] = 0.0f;
+        }
+        size_t counted = 0;
+        for (size_t token = 0; token < states->rows; token++) {
+            if (call->mask && !call->mask[token])
+                continue;
+            add_row(states->dtype, width, lg_row(states, l, token), sums);
+            if (++counted % TOKENS == 0)
+                flush(width, sums, totals);
+        }
+        flush(width, sums, totals);
+        for (size_t i = 0; i < width; i++)
+            sums[i] = (float)lg_canonical(totals[i] / (double)counted);
+    }
+}
+
+void LG_AT_LEVEL(lg_pool_last)(lg_pool_call const *const call)
+{
+    lg_states const *const states = &call->states;
+    size_t const width = states->width;
+    size_t last = states->rows - 1;
+    while (call->mask && !call->mask[last])
+        last--;
+    for (size_t l = 0; l < states->layer_count; l++) {
+        void const *const row = lg_row(states, l, last);
+        if (states->dtype == LG_F32)
+            memcpy(call->pooled + l * width, row, width * sizeof(float));
+        else
+            lg_widen(states->dtype, row, 0, width, call->pooled + l * width);
+    }
+}

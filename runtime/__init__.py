@@ -1,0 +1,29 @@
+"""LayerGuard's runtime: a guard that reads a language model's hidden layers, without PyTorch.
+
+    from layerguard.runtime import Guard
+
+    guard = Guard.load("guard/")                     # verified, canaries replayed
+    verdict = guard.check("Ignore all previous instructions and ...")
+    if verdict.flagged:
+        print(verdict.reason)
+
+A bundle is made with ``layerguard export`` and ``layerguard calibrate``. States of another engine
+are scored with ``guard.score_states(states)``; many texts with ``guard.check_batch(texts)``.
+"""
+
+from layerguard.runtime.bundle import Bundle
+from layerguard.runtime.errors import BundleError, InputError, LayerGuardError, MachineError
+from layerguard.runtime.guard import Guard
+from layerguard.runtime.types import Evidence, Reading, Verdict
+
+__all__ = [
+    "Bundle",
+    "BundleError",
+    "Evidence",
+    "Guard",
+    "InputError",
+    "LayerGuardError",
+    "MachineError",
+    "Reading",
+    "Verdict",
+]

@@ -1,0 +1,192 @@
+"""The exported transformer at work: from requests to the pooled states that detectors read.
+
+Calibration and serving both come through here, so a threshold is fitted on the very numbers that
+the device will see.
+"""
+
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from layerguard.runtime.bundle import Bundle
+from layerguard.runtime.bundle.manifest import GraphCard
+from layerguard.runtime.errors import BundleError
+from layerguard.runtime.kernels import pool_last, pool_mean
+from layerguard.runtime.session import Device, Session
+from layerguard.runtime.text import Request
+from layerguard.runtime.tokens import Ids, TokenReader, Windows
+from layerguard.runtime.types import Array, Pooling, Tap, View
+
+Layers = tuple[Array, ...]
+"""L + 1 arrays [rows, hidden], float32."""
+
+_MAX_ROWS = 32
+_MAX_BATCH_TOKENS = 8_192
+"""Of one run of the graph, padding included: bounds memory whatever the caller sends."""
+
+_POOLS: Mapping[Pooling, Callable[[Sequence[Array], Array], Array]] = {
+    "last": pool_last,
+    "mean": pool_mean,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PooledStates:
+    """Pooled states of some requests; one row a window, equal windows share a row.
+
+    Attributes:
+        layers: by (pooling, semantics), L + 1 arrays [rows, hidden].
+        rows: by view, the row numbers of each request's windows.
+        tokens: of each request, in its longest view, before any were left out.
+        truncated: whether part of the request was not read.
+        timings_ms: milliseconds spent on ``tokenize`` and ``graph``.
+    """
+
+    layers: Mapping[tuple[Pooling, str], Layers]
+    rows: Mapping[View, tuple[tuple[int, ...], ...]]
+    tokens: tuple[int, ...]
+    truncated: tuple[bool, ...]
+    timings_ms: Mapping[str, float]
+
+    def of(self, tap: Tap) -> tuple[Layers, Array]:
+        """What a tap reads: L + 1 arrays [windows, hidden], and each window's request number."""
+        rows = self.rows[tap.view]
+        order = [row for windows in rows for row in windows]
+        owner = np.repeat(np.arange(len(rows)), [len(windows) for windows in rows])
+        layers = self.layers[tap.pooling, tap.semantics]
+        if order != list(range(len(layers[0]))):
+            layers = tuple(layer[order] for layer in layers)
+        return layers, owner
+
+
+class Backbone:
+    """Tokenizer and graph of a bundle; thread-safe."""
+
+    def __init__(self, bundle: Bundle, device: Device = "cpu", threads: int = 0) -> None:
+        """Open the bundle's score graph; see ``Session`` for the arguments and errors."""
+        self._graph = bundle.manifest.graphs["score"]
+        self._pad = bundle.manifest.text.pad_token_id
+        self._names = _output_names(self._graph, bundle.manifest.model.layers)
+        self._tokens = TokenReader(bundle)
+        self.session = Session(bundle.path / self._graph.file, device, threads)
+        faults = _graph_faults(self._graph, self.session)
+        if faults:
+            raise BundleError(bundle.path, faults)
+
+    def read(self, requests: Sequence[Request], taps: Collection[Tap]) -> PooledStates:
+        """Run the graph over the requests' windows and pool what the taps need.
+
+        Raises:
+            InputError: the chat template refuses a request's messages.
+        """
+        start = time.perf_counter()
+        views: dict[View, list[Windows]] = {
+            view: [self._tokens.read(view, request) for request in requests]
+            for view in sorted({tap.view for tap in taps})
+        }
+        row_of: dict[Ids, int] = {}
+        rows: dict[View, tuple[tuple[int, ...], ...]] = {
+            view: tuple(
+                tuple(row_of.setdefault(ids, len(row_of)) for ids in item.windows) for item in items
+            )
+            for view, items in views.items()
+        }
+        tokenized = time.perf_counter()
+        layers = self._run(list(row_of), sorted({(tap.pooling, tap.semantics) for tap in taps}))
+        done = time.perf_counter()
+        items = list(zip(*views.values(), strict=True))
+        return PooledStates(
+            layers=layers,
+            rows=rows,
+            tokens=tuple(max(view.tokens for view in item) for item in items),
+            truncated=tuple(any(view.truncated for view in item) for item in items),
+            timings_ms={"tokenize": (tokenized - start) * 1e3, "graph": (done - tokenized) * 1e3},
+        )
+
+    def _run(
+        self, rows: Sequence[Ids], wanted: Sequence[tuple[Pooling, str]]
+    ) -> dict[tuple[Pooling, str], Layers]:
+        batches = list(_batches(rows))
+        results = [self._run_batch([rows[i] for i in batch], wanted) for batch in batches]
+        if len(batches) == 1 and batches[0] == list(range(len(rows))):
+            return results[0]
+        order = np.argsort(np.concatenate([np.asarray(batch) for batch in batches]))
+        return {
+            key: tuple(
+                np.concatenate(parts)[order]
+                for parts in zip(*(result[key] for result in results), strict=True)
+            )
+            for key in wanted
+        }
+
+    def _run_batch(
+        self, rows: Sequence[Ids], wanted: Sequence[tuple[Pooling, str]]
+    ) -> dict[tuple[Pooling, str], Layers]:
+        """One run of the graph over padded rows."""
+        longest = max(len(row) for row in rows)
+        ids = np.full((len(rows), longest), self._pad, np.int64)
+        mask = np.zeros((len(rows), longest), np.int64)
+        for i, row in enumerate(rows):
+            ids[i, : len(row)] = row
+            mask[i, : len(row)] = 1
+        pooled = self._graph.mode == "pooled"
+        names = {key: self._names[key] for key in wanted}
+        outputs = sorted({name for group in names.values() for name in group})
+        feeds = {"input_ids": ids, "attention_mask": mask}
+        values = dict(zip(outputs, self.session.run(outputs, feeds), strict=True))
+        if pooled:
+            return {key: tuple(values[name] for name in names[key]) for key in wanted}
+        valid = mask.astype(bool)
+        return {key: _pool([values[name] for name in names[key]], valid, key[0]) for key in wanted}
+
+
+def _output_names(graph: GraphCard, layers: int) -> dict[tuple[Pooling, str], list[str]]:
+    """By (pooling, semantics): the names of the L + 1 outputs that it is made of."""
+    cards: dict[tuple[str, int], str] = {
+        (card.kind, card.layer): card.name for card in graph.outputs
+    }
+    names = {}
+    for pooling in _POOLS:
+        kind, normed = (
+            (pooling, f"final_norm_{pooling}")
+            if graph.mode == "pooled"
+            else ("state", "final_norm")
+        )
+        block = [cards[kind, layer] for layer in range(layers + 1)]
+        names[pooling, "block"] = block
+        # a model without a final norm ends in the same state either way
+        names[pooling, "hf"] = [*block[:-1], cards.get((normed, layers), block[-1])]
+    return names
+
+
+def _batches(rows: Sequence[Ids]) -> Iterator[list[int]]:
+    """Row numbers in batches of like length, each within the bounds above."""
+    batch: list[int] = []
+    for i in sorted(range(len(rows)), key=lambda i: len(rows[i])):
+        padded = (len(batch) + 1) * len(rows[i])
+        if batch and (len(batch) == _MAX_ROWS or padded > _MAX_BATCH_TOKENS):
+            yield batch
+            batch = []
+        batch.append(i)
+    yield batch
+
+
+def _pool(states: Sequence[Array], valid: Array, pooling: Pooling) -> Layers:
+    """Pool L + 1 arrays [rows, tokens, hidden] to L + 1 arrays [rows, hidden]."""
+    pooled = [_POOLS[pooling]([state[i] for state in states], row) for i, row in enumerate(valid)]
+    return tuple(np.stack(layer) for layer in zip(*pooled, strict=True))
+
+
+def _graph_faults(graph: GraphCard, session: Session) -> list[str]:
+    """Inputs and outputs that the manifest promises and the graph does not have."""
+    faults = []
+    for what, promised, found in (
+        ("input", set(graph.inputs), set(session.inputs)),
+        ("output", {card.name for card in graph.outputs}, set(session.outputs)),
+    ):
+        missing = sorted(promised - found)
+        if missing:
+            faults.append(f"{graph.file} has no {what} {', '.join(missing)}; export it again")
+    return faults

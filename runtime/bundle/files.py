@@ -1,0 +1,55 @@
+"""The files of a bundle: their names, their hashes, and every way in which they can be wrong."""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from layerguard.runtime.bundle.manifest import FileCard
+
+MANIFEST = "manifest.json"
+GRAPH = "score.onnx"
+WEIGHTS = "weights.data"
+TOKENIZER = "tokenizer.json"
+CHAT_TEMPLATE = "chat_template.jinja"
+DETECTORS = "detectors.npz"
+
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+def card_of(path: Path) -> FileCard:
+    """Size and sha256 of a file."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return FileCard(bytes=path.stat().st_size, sha256=digest)
+
+
+def file_faults(folder: Path, files: Mapping[str, FileCard]) -> list[str]:
+    """Every file that is missing, altered, truncated, oversized, misnamed or not listed."""
+    faults = []
+    for name, expected in sorted(files.items()):
+        if not _PLAIN_NAME.fullmatch(name) or name == MANIFEST:
+            faults.append(f"manifest.json lists {name[:80]!r}; expected plain names of files")
+            continue
+        faults += _one(folder / name, expected)
+    unlisted = {path.name for path in folder.iterdir()} - files.keys() - {MANIFEST}
+    faults += [f"{name} is not in the manifest; remove it" for name in sorted(unlisted)]
+    return faults
+
+
+def _one(path: Path, expected: FileCard) -> list[str]:
+    try:
+        if not path.is_file():
+            found = "not a file" if path.exists() else "missing"
+            return [f"{path.name} is {found}; copy the whole bundle again"]
+        size = path.stat().st_size
+        if size != expected.bytes:  # before hashing: an oversized file is not read
+            what = f"{size} bytes; the manifest says {expected.bytes}"
+            return [f"{path.name} has {what}: copy the bundle again"]
+        found = card_of(path).sha256
+    except OSError as error:
+        return [f"{path.name} cannot be read ({error.strerror}); check its permissions"]
+    if found != expected.sha256:
+        what = f"sha256 {found[:16]}...; the manifest says {expected.sha256[:16]}..."
+        return [f"{path.name} has {what}: it was altered, copy the bundle again"]
+    return []

@@ -1,0 +1,140 @@
+"""Loading a bundle: everything is verified, every fault is listed, nothing faulty is served."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from layerguard.runtime.bundle.files import (
+    CHAT_TEMPLATE,
+    DETECTORS,
+    MANIFEST,
+    TOKENIZER,
+    file_faults,
+)
+from layerguard.runtime.bundle.manifest import MAX_MANIFEST_BYTES, Manifest, read_manifest
+from layerguard.runtime.bundle.npz import read_npz
+from layerguard.runtime.detectors import REGISTRY
+from layerguard.runtime.errors import BundleError
+from layerguard.runtime.types import Array
+
+Params = Mapping[str, Mapping[str, Array]]
+"""Frozen arrays by detector and name."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bundle:
+    """A verified bundle.
+
+    Attributes:
+        path: the folder.
+        manifest: what its ``manifest.json`` says.
+        params: frozen parameters by detector; empty before calibration.
+        id: the first 16 hex digits of the manifest's sha256. The manifest holds the sha256 of
+            every other file, so two bundles of one id are the same to the byte.
+    """
+
+    path: Path
+    manifest: Manifest
+    params: Params
+    id: str
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Bundle":
+        """Read and verify the bundle in folder ``path``.
+
+        Raises:
+            BundleError: with every fault found; nothing is served.
+        """
+        folder = Path(path)
+        before = _identity(folder)
+        try:
+            return _load(folder)
+        except BundleError:
+            if _identity(folder) == before:
+                raise
+            return _load(folder)  # a calibration replaced the folder while it was read
+
+    @property
+    def chat_template(self) -> str | None:
+        """The chat template's text, or None where the model has none."""
+        if CHAT_TEMPLATE not in self.manifest.files:
+            return None
+        return (self.path / CHAT_TEMPLATE).read_text(encoding="utf-8")
+
+
+def _identity(folder: Path) -> int | None:
+    try:
+        return folder.stat().st_ino
+    except OSError:
+        return None
+
+
+def _load(folder: Path) -> Bundle:
+    data = _manifest_bytes(folder)
+    manifest, faults = read_manifest(data)
+    if manifest is None:
+        raise BundleError(folder, faults)
+    faults = file_faults(folder, manifest.files) + _missing(manifest)
+    params: Params = {}
+    if manifest.detectors and not faults:
+        params, faults = _read_params(folder, manifest)
+    if faults:
+        raise BundleError(folder, faults)
+    return Bundle(folder, manifest, params, hashlib.sha256(data).hexdigest()[:16])
+
+
+def _manifest_bytes(folder: Path) -> bytes:
+    path = folder / MANIFEST
+    try:
+        size = path.stat().st_size
+        if size > MAX_MANIFEST_BYTES:
+            fault = f"{MANIFEST} has {size} bytes; expected at most {MAX_MANIFEST_BYTES}"
+            raise BundleError(folder, [fault])
+        return path.read_bytes()
+    except OSError as error:
+        fault = f"{MANIFEST}: {error.strerror}; expected a folder that `layerguard export` wrote"
+        raise BundleError(folder, [fault]) from error
+
+
+def _missing(manifest: Manifest) -> list[str]:
+    """Files that the manifest needs and does not list."""
+    needed = {TOKENIZER} | {graph.file for graph in manifest.graphs.values()}
+    if manifest.detectors:
+        needed.add(DETECTORS)
+    if manifest.text.template == "chat":
+        needed.add(CHAT_TEMPLATE)
+    return [
+        f"manifest.json lists no {name!r}, which the bundle needs; export or calibrate again"
+        for name in sorted(needed - manifest.files.keys())
+    ]
+
+
+def _read_params(folder: Path, manifest: Manifest) -> tuple[Params, list[str]]:
+    arrays, faults = read_npz(folder / DETECTORS)
+    if faults:
+        return {}, faults
+    params: dict[str, dict[str, Array]] = {}
+    for key, array in arrays.items():
+        detector, name = key.split("/")
+        params.setdefault(detector, {})[name] = array
+    faults = [
+        f"{DETECTORS} has parameters of {name!r}, which the manifest does not list"
+        for name in params.keys() - manifest.detectors.keys()
+    ]
+    for name, card in manifest.detectors.items():
+        if name not in REGISTRY:
+            known = ", ".join(sorted(REGISTRY))
+            faults.append(
+                f"detector {name!r} is unknown to this release (it knows {known}); upgrade"
+            )
+            continue
+        mine = params.get(name, {})
+        found = REGISTRY[name].faults(mine, manifest.model.layers, manifest.model.width)
+        if not found and float(mine["threshold"]) != card.threshold:
+            found.append(
+                f"{name}: threshold is {float(mine['threshold'])} in {DETECTORS} and "
+                f"{card.threshold} in {MANIFEST}; calibrate again"
+            )
+        faults += found
+    return params, faults

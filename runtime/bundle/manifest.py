@@ -1,0 +1,213 @@
+"""The manifest of a bundle: what ``manifest.json`` says, as frozen types.
+
+The types are the schema: ``parse`` walks them and lists every value that differs.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from layerguard.runtime.bundle.schema import parse
+from layerguard.runtime.types import Pooling, Semantics, View
+
+SCHEMA = 1
+"""Version of the manifest that this release writes, and the newest that it reads."""
+
+MAX_MANIFEST_BYTES = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """The exported transformer; ``layers`` are those kept in the graph, of ``total_layers``."""
+
+    id: str
+    revision: str
+    architecture: str
+    model_type: str
+    kind: Literal["encoder", "decoder"]
+    layers: int
+    total_layers: int
+    width: int
+    vocabulary: int
+    dtype: Literal["float32", "float16", "int8"]
+
+
+@dataclass(frozen=True, slots=True)
+class TextRules:
+    """How a request becomes tokens.
+
+    ``template`` is a text with ``{prompt}`` in it, or ``chat`` for the bundle's chat template.
+    ``windows``: ``head-tail`` keeps the first and last tokens of a long text in one pass;
+    ``sliding`` reads overlapping windows, at most ``max_windows``, and the worst one decides.
+    ``special_tokens`` are what a chat template may name: ``bos_token``, ``eos_token``, ...
+    """
+
+    template: str
+    windows: Literal["head-tail", "sliding"]
+    max_tokens: int
+    max_windows: int
+    pad_token_id: int
+    special_tokens: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class OutputCard:
+    """One output of a graph; ``layer`` is its state index (see ``runtime/types.py``)."""
+
+    name: str
+    kind: Literal[
+        "state", "last", "mean", "final_norm", "final_norm_last", "final_norm_mean", "mlp_mean"
+    ]
+    layer: int
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """What the export proved against PyTorch: the largest absolute difference of each output."""
+
+    tolerance: float
+    shapes: int
+    largest: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class GraphCard:
+    """One ONNX graph of the bundle."""
+
+    file: str
+    mode: Literal["states", "pooled"]
+    opset: int
+    inputs: tuple[str, ...]
+    outputs: tuple[OutputCard, ...]
+    parity: Parity
+
+
+@dataclass(frozen=True, slots=True)
+class FileCard:
+    """Size in bytes and sha256 in hex of one file."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorCard:
+    """How one detector was calibrated; its numbers are in ``detectors.npz``."""
+
+    method: str
+    view: View
+    pooling: Pooling
+    semantics: Semantics
+    threshold: float
+    target_fpr: float
+    fpr_interval: tuple[float, ...]
+    n: int
+    seed: int
+    calibration_sha256: str
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """A text whose scores are known; replayed when a guard is loaded.
+
+    A score passes when ``|score - expected| <= tolerance * (1 + |expected|)``.
+    """
+
+    text: str
+    scores: dict[str, float]
+    tolerance: float
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The whole of ``manifest.json``."""
+
+    schema: int
+    model: ModelCard
+    text: TextRules
+    graphs: dict[str, GraphCard]
+    files: dict[str, FileCard]
+    versions: dict[str, str]
+    detectors: dict[str, DetectorCard] = field(default_factory=dict)
+    canaries: tuple[Canary, ...] = ()
+
+    def to_bytes(self) -> bytes:
+        """The canonical JSON: sorted keys, so the same manifest gives the same bytes."""
+        text = json.dumps(asdict(self), sort_keys=True, indent=1, allow_nan=False)
+        return text.encode() + b"\n"
+
+
+def read_manifest(data: bytes) -> tuple[Manifest | None, list[str]]:
+    """The manifest in ``data`` and every fault found; no manifest where there is a fault."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        return None, [f"manifest.json is not JSON ({error}); export the model again"]
+    schema = value.get("schema") if isinstance(value, dict) else None
+    if isinstance(schema, int) and schema > SCHEMA:
+        remedy = "upgrade layerguard, or export the model again with this release"
+        found = f"manifest.json has schema {schema}; this release reads up to {SCHEMA}"
+        return None, [f"{found}: {remedy}"]
+    faults: list[str] = []
+    manifest = parse(Manifest, value, "manifest.json", faults)
+    if faults:
+        return None, faults
+    assert isinstance(manifest, Manifest)
+    faults += _contradictions(manifest)
+    return (None, faults) if faults else (manifest, [])
+
+
+def _contradictions(manifest: Manifest) -> list[str]:
+    """Values that have the right type and cannot be true together."""
+    model, text = manifest.model, manifest.text
+    faults = [
+        f"manifest.json: {name} is {value}; expected at least {least}"
+        for name, value, least in (
+            ("schema", manifest.schema, 1),
+            ("model.layers", model.layers, 1),
+            ("model.width", model.width, 1),
+            ("model.vocabulary", model.vocabulary, 1),
+            ("text.max_tokens", text.max_tokens, 8),
+            ("text.max_windows", text.max_windows, 1),
+            ("text.pad_token_id", text.pad_token_id, 0),
+        )
+        if value < least
+    ]
+    if faults:
+        return faults
+    if model.layers > model.total_layers:
+        faults.append(
+            f"manifest.json: model.layers is {model.layers}; expected at most "
+            f"total_layers, {model.total_layers}"
+        )
+    if text.template != "chat" and text.template.count("{prompt}") != 1:
+        faults.append(
+            f"manifest.json: text.template is {text.template!r}; expected 'chat' or a text with "
+            "{prompt} in it once"
+        )
+    if "score" not in manifest.graphs:
+        faults.append("manifest.json: graphs has no 'score'; export the model again")
+    for name, graph in manifest.graphs.items():
+        wrong = [o.name for o in graph.outputs if not 0 <= o.layer <= model.layers]
+        if wrong:
+            faults.append(
+                f"manifest.json: graphs.{name}: outputs {wrong} name a layer outside "
+                f"0..{model.layers}"
+            )
+        kinds = ("state",) if graph.mode == "states" else ("last", "mean")
+        found = {(o.kind, o.layer) for o in graph.outputs}
+        lacking = [(k, i) for k in kinds for i in range(model.layers + 1) if (k, i) not in found]
+        if lacking:
+            faults.append(
+                f"manifest.json: graphs.{name} has no {lacking[0][0]} output of layer "
+                f"{lacking[0][1]}; expected one for each of 0..{model.layers}"
+            )
+    for name, card in manifest.detectors.items():
+        low, high = card.fpr_interval if len(card.fpr_interval) == 2 else (1.0, 0.0)
+        if not (0 < card.target_fpr < 1 and 0 <= low <= high <= 1):
+            faults.append(
+                f"manifest.json: detectors.{name}: target_fpr {card.target_fpr} and fpr_interval "
+                f"{list(card.fpr_interval)}; expected a share between 0 and 1 and its interval"
+            )
+    return faults

@@ -1,0 +1,102 @@
+"""Reading and writing ``detectors.npz``: a zip of plain arrays, read as if it were hostile.
+
+Every limit is checked on the archive's and the arrays' headers before memory is taken.
+"""
+
+import math
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import numpy as np
+from numpy.lib import format as npy
+
+from layerguard.runtime.types import Array
+
+MAX_MEMBERS = 1_024
+MAX_BYTES = 2 << 30
+"""Of all arrays together: far above the largest published head (224 MB)."""
+
+_DTYPES = ("float64", "float32", "float16", "int64", "int32", "uint16", "uint8", "bool")
+_MEMBER = re.compile(r"[a-z0-9_]{1,64}/[a-z0-9_]{1,64}\.npy")
+_MAX_HEADER = 4_096
+
+
+def write_npz(path: Path, arrays: Mapping[str, Array]) -> None:
+    """Store ``arrays`` under their names, sorted: the same arrays give the same bytes."""
+    named: dict[str, Any] = {name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)}
+    for name, array in arrays.items():  # ascontiguousarray makes scalars one-dimensional
+        named[name] = named[name].reshape(array.shape)
+    np.savez(path, allow_pickle=False, **named)
+
+
+def read_npz(path: Path) -> tuple[dict[str, Array], list[str]]:
+    """The arrays of the archive by ``<detector>/<name>``, and every fault found."""
+    faults: list[str] = []
+    arrays: dict[str, Array] = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            faults += _archive_faults(members)
+            if faults:
+                return {}, faults
+            for member in members:
+                with archive.open(member) as file:
+                    array, fault = _read_array(cast("BinaryIO", file), member.file_size)
+                if fault:
+                    faults.append(f"{path.name}: {member.filename}: {fault}")
+                elif array is not None:
+                    arrays[member.filename.removesuffix(".npy")] = array
+    except (OSError, zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, RuntimeError,
+            zipfile.LargeZipFile) as error:  # fmt: skip
+        faults.append(f"{path.name} cannot be read ({error}); calibrate again")
+    except Exception as error:  # noqa: BLE001  zlib.error and whatever a hostile archive provokes
+        faults.append(f"{path.name} cannot be read ({type(error).__name__}); calibrate again")
+    return arrays, faults
+
+
+def _archive_faults(members: list[zipfile.ZipInfo]) -> list[str]:
+    names = [member.filename for member in members]
+    faults = [
+        f"detectors.npz: member {name[:80]!r}; expected <detector>/<name>.npy"
+        for name in names
+        if not _MEMBER.fullmatch(name)
+    ]
+    faults += [
+        f"detectors.npz: member {name[:80]!r} stands there {names.count(name)} times; expected once"
+        for name in sorted(set(names))
+        if names.count(name) > 1
+    ]
+    if len(members) > MAX_MEMBERS:
+        faults.append(f"detectors.npz: {len(members)} members; expected at most {MAX_MEMBERS}")
+    total = sum(member.file_size for member in members)
+    if total > MAX_BYTES:
+        faults.append(f"detectors.npz: {total} bytes unpacked; expected at most {MAX_BYTES}")
+    faults += [
+        f"detectors.npz: member {m.filename[:80]!r} is encrypted or packed by method "
+        f"{m.compress_type}; expected stored or deflated"
+        for m in members
+        if m.flag_bits & 1 or m.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+    ]
+    return faults
+
+
+def _read_array(file: BinaryIO, size: int) -> tuple[Array | None, str | None]:
+    """One array, or the fault that stops it; takes memory only once its header is plausible."""
+    version = npy.read_magic(file)
+    if version not in ((1, 0), (2, 0)):
+        return None, f"npy version {version}; expected 1.0 or 2.0"
+    reader = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, fortran, dtype = reader(file, max_header_size=_MAX_HEADER)
+    if dtype.name not in _DTYPES or dtype.hasobject or dtype.byteorder == ">":
+        return None, f"dtype {dtype}; expected one of {', '.join(_DTYPES)}, little-endian"
+    count = math.prod(shape)
+    data = size - file.tell()
+    if fortran or any(side < 0 for side in shape) or count * dtype.itemsize != data:
+        return None, f"shape {shape} of {dtype} and {data} bytes; expected C order and equal sizes"
+    buffer = file.read(data)
+    if len(buffer) != data:
+        return None, f"truncated: {len(buffer)} of {data} bytes"
+    return np.frombuffer(buffer, dtype=dtype).reshape(shape), None

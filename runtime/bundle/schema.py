@@ -1,0 +1,73 @@
+"""From plain JSON to frozen dataclasses, listing every value that does not fit its type."""
+
+import dataclasses
+import math
+import types
+import typing
+from typing import Any
+
+
+def parse(kind: Any, value: Any, path: str, faults: list[str]) -> Any:
+    """``value`` as an instance of ``kind``; what does not fit is appended to ``faults``.
+
+    Understands dataclasses, ``dict[str, X]``, ``tuple[X, ...]``, ``Literal``, ``X | None``,
+    ``Any`` and the JSON scalars. Unknown and missing keys are faults; a whole number passes for
+    a float; NaN and infinity never do.
+    """
+    origin = typing.get_origin(kind)
+    if kind is Any:
+        return value
+    if dataclasses.is_dataclass(kind):
+        return _parse_dataclass(kind, value, path, faults)
+    if origin is dict and isinstance(value, dict):
+        inner = typing.get_args(kind)[1]
+        return {key: parse(inner, item, f"{path}.{key}", faults) for key, item in value.items()}
+    if origin is tuple and isinstance(value, list):
+        inner = typing.get_args(kind)[0]
+        return tuple(parse(inner, item, f"{path}[{i}]", faults) for i, item in enumerate(value))
+    if origin is typing.Literal and value in typing.get_args(kind):
+        return value
+    if origin in (typing.Union, types.UnionType):
+        options = [option for option in typing.get_args(kind) if option is not type(None)]
+        return None if value is None else parse(options[0], value, path, faults)
+    if kind is float and type(value) in (int, float) and math.isfinite(value):
+        return float(value)
+    if kind in (str, int, bool) and type(value) is kind:
+        return value
+    faults.append(f"{path}: found {_short(value)}; expected {_name(kind)}")
+    return None
+
+
+def _parse_dataclass(kind: Any, value: Any, path: str, faults: list[str]) -> Any:
+    if not isinstance(value, dict):
+        faults.append(f"{path}: found {_short(value)}; expected an object")
+        return None
+    hints = typing.get_type_hints(kind)
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    faults += [f"{path}: unknown key {key!r}" for key in value if key not in fields]
+    arguments: dict[str, Any] = {}
+    complete = True
+    before = len(faults)
+    for name, field in fields.items():
+        if name in value:
+            arguments[name] = parse(hints[name], value[name], f"{path}.{name}", faults)
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            complete = False
+            faults.append(f"{path}: no key {name!r}; expected {_name(hints[name])}")
+    return kind(**arguments) if complete and len(faults) == before else None
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return f"{text[:60]}..." if len(text) > 60 else text
+
+
+def _name(kind: Any) -> str:
+    if typing.get_origin(kind) is typing.Literal:
+        return " or ".join(repr(option) for option in typing.get_args(kind))
+    names = {str: "a text", int: "a whole number", float: "a finite number", bool: "true or false"}
+    if kind in names:
+        return names[kind]
+    if typing.get_origin(kind) is dict:
+        return "an object"
+    return "a list" if typing.get_origin(kind) is tuple else "an object"

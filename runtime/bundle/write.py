@@ -1,0 +1,126 @@
+"""Writing a bundle atomically: a neighbouring folder, fsync, then one exchange of names.
+
+A killed or failed writer leaves the old bundle as it was. Two writers cannot meet: the second is
+told so.
+"""
+
+import ctypes
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from layerguard.runtime.bundle.files import MANIFEST, card_of
+from layerguard.runtime.bundle.manifest import Manifest
+from layerguard.runtime.errors import InputError
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """A new, empty folder that becomes ``target`` when the block ends well.
+
+    Raises:
+        InputError: ``target`` exists and is not a bundle, its parent does not exist, or another
+            process is writing it.
+    """
+    target = target.absolute()
+    if not target.parent.is_dir():
+        raise InputError(f"{target.parent} is not a folder; make it first")
+    if target.exists() and not (target / MANIFEST).is_file() and any_inside(target):
+        raise InputError(
+            f"{target} exists and is not a bundle (no {MANIFEST}); name a new folder, or empty it"
+        )
+    folder = target.with_name(f".{target.name}.writing")
+    folder.mkdir(exist_ok=True)
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        _lock(lock, target)
+        _empty(folder)  # what a killed writer left
+        try:
+            yield folder
+            _sync(folder)
+            _exchange(folder, target)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        os.close(lock)
+
+
+def seal(folder: Path, manifest: Manifest) -> Manifest:
+    """Write ``manifest.json`` with the sizes and hashes of all files in ``folder``.
+
+    Returns:
+        The manifest as written.
+    """
+    paths = sorted(path for path in folder.iterdir() if path.name != MANIFEST)
+    sealed = replace(manifest, files={path.name: card_of(path) for path in paths})
+    (folder / MANIFEST).write_bytes(sealed.to_bytes())
+    return sealed
+
+
+def carry_over(source: Path, folder: Path, names: list[str]) -> None:
+    """Bring unchanged files into the new folder: as links where that works, else as copies."""
+    for name in names:
+        try:
+            os.link((source / name).resolve(), folder / name)
+        except OSError:
+            shutil.copyfile(source / name, folder / name)
+
+
+def any_inside(path: Path) -> bool:
+    """Whether ``path`` is a file, or a folder with something in it."""
+    return not path.is_dir() or any(path.iterdir())
+
+
+def _lock(descriptor: int, target: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise InputError(
+            f"{target} is being written by another process; wait until it is done"
+        ) from error
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _sync(folder: Path) -> None:
+    for path in [*folder.iterdir(), folder]:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _exchange(folder: Path, target: Path) -> None:
+    """Give ``folder`` the name ``target`` in one step; what stood there takes ``folder``'s name."""
+    if not target.exists():
+        folder.rename(target)
+    elif not _renameat2(folder, target):  # a file system without exchange: two steps
+        aside = folder.with_name(f"{folder.name}.old")
+        target.rename(aside)
+        folder.rename(target)
+        aside.rename(folder)
+    descriptor = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _renameat2(first: Path, second: Path) -> bool:
+    """Exchange two names atomically (Linux); False where that is not to be had."""
+    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if call is None:
+        return False
+    names = os.fsencode(first), os.fsencode(second)
+    return bool(call(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0)

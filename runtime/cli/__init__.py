@@ -1,0 +1,125 @@
+"""The command line: one program, a table of sub-commands, each a module of its own.
+
+A sub-command's module has ``add_arguments(parser)`` and ``run(arguments) -> exit code``; it is
+imported when it is called, so that the commands which serve never load what only building needs.
+"""
+
+import difflib
+import importlib
+import os
+import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from types import ModuleType
+
+from layerguard.runtime.errors import LayerGuardError, MachineError
+
+EXIT_WRONG_CALL = 2
+_INTERRUPTED = 130
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One sub-command: its module, the extra that brings what it needs, its line of help."""
+
+    module: str
+    extra: str
+    help: str
+
+
+COMMANDS = {
+    "export": Command(
+        "layerguard.exporter.command",
+        "export",
+        "turn a transformer into a bundle with an ONNX graph",
+    ),
+    "calibrate": Command(
+        "layerguard.calibration.commands.calibrate", "calibrate", "fit the detectors of a bundle"
+    ),
+    "score": Command("layerguard.runtime.cli.score", "cpu", "score texts with a calibrated bundle"),
+    "eval": Command(
+        "layerguard.calibration.commands.evaluate", "calibrate", "measure a bundle on labelled rows"
+    ),
+    "inspect": Command("layerguard.runtime.cli.inspect", "cpu", "verify a bundle and describe it"),
+    "doctor": Command("layerguard.runtime.cli.doctor", "cpu", "say whether this machine can serve"),
+    "bench": Command("layerguard.runtime.cli.bench", "cpu", "time a bundle on this machine"),
+    "demo": Command(
+        "layerguard.runtime.cli.demo", "demo", "export, calibrate and score a real model end to end"
+    ),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one sub-command.
+
+    Returns:
+        0 done and nothing flagged, 1 something flagged, 2 the call or the data is wrong, 3 the
+        machine is wrong (provider, missing extra).
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_overview())
+        return 0 if arguments else EXIT_WRONG_CALL
+    if arguments[0] == "--version":
+        print(f"layerguard {version('layerguard')}")
+        return 0
+    name, *rest = arguments
+    try:
+        return _run(name, rest)
+    except LayerGuardError as error:
+        print(f"layerguard {name}: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:  # the reader of our output left; nothing more to say to it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_WRONG_CALL
+    except KeyboardInterrupt:
+        print(f"layerguard {name}: interrupted", file=sys.stderr)
+        return _INTERRUPTED
+
+
+def _run(name: str, arguments: Sequence[str]) -> int:
+    if name not in COMMANDS:
+        close = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        print(f"layerguard: no command {name!r}{hint}\n\n{_overview()}", file=sys.stderr)
+        return EXIT_WRONG_CALL
+    module = _load(COMMANDS[name])
+    parser = ArgumentParser(
+        prog=f"layerguard {name}",
+        description=module.__doc__,
+        formatter_class=RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    module.add_arguments(parser)
+    code: int = module.run(parser.parse_args(arguments))
+    return code
+
+
+def _load(command: Command) -> ModuleType:
+    try:
+        return importlib.import_module(command.module)
+    except ImportError as error:
+        if (error.name or "").startswith("layerguard"):
+            raise
+        raise MachineError(
+            f"it needs {error.name or error}, which is not installed: "
+            f"pip install 'layerguard[{command.extra}]'"
+        ) from error
+
+
+def _overview() -> str:
+    lines = [f"  {name:<10} {command.help}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: layerguard COMMAND ... | layerguard COMMAND --help | layerguard --version",
+            "",
+            "A guard that reads a language model's hidden layers, wherever ONNX Runtime runs.",
+            "",
+            *lines,
+            "",
+            "exit codes: 0 done and nothing flagged, 1 something flagged, 2 the call or the data",
+            "is wrong, 3 the machine is wrong",
+        ]
+    )

@@ -1,0 +1,58 @@
+"""Verify a bundle and describe it: model, graphs, files, detectors and their thresholds."""
+
+import json
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+
+from layerguard.runtime.bundle import Bundle
+from layerguard.runtime.cli import options
+from layerguard.runtime.detectors import REGISTRY
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    options.add_bundle(parser)
+    options.add_json(parser)
+
+
+def run(arguments: Namespace) -> int:
+    """Print what the bundle holds; 2 with every fault where it is not sound."""
+    bundle = Bundle.load(arguments.bundle)
+    if arguments.json:
+        manifest = json.loads(bundle.manifest.to_bytes())
+        print(json.dumps({"id": bundle.id, **manifest}, sort_keys=True))
+    else:
+        print("\n".join(_lines(bundle)))
+    return 0
+
+
+def _lines(bundle: Bundle) -> Iterator[str]:
+    manifest = bundle.manifest
+    model, text = manifest.model, manifest.text
+    yield f"bundle   {bundle.id}, every file verified"
+    revision = model.revision[:16]
+    yield f"model    {model.id} ({model.architecture}, {model.kind}), revision {revision}"
+    yield (
+        f"states   0..{model.layers} of width {model.width}, {model.dtype} graph "
+        f"({model.layers} of {model.total_layers} blocks)"
+    )
+    yield f"text     template {text.template!r}, windows {text.windows} of {text.max_tokens} tokens"
+    for name, graph in manifest.graphs.items():
+        largest = max(graph.parity.largest.values(), default=0.0)
+        yield (
+            f"graph    {name}: {graph.file}, {graph.mode}, {len(graph.outputs)} outputs, opset "
+            f"{graph.opset}; largest difference from PyTorch {largest:.2g} over "
+            f"{graph.parity.shapes} shapes (allowed {graph.parity.tolerance:g})"
+        )
+    for name, file in sorted(manifest.files.items()):
+        yield f"file     {name}: {file.bytes} bytes, sha256 {file.sha256[:16]}"
+    for name, card in manifest.detectors.items():
+        low, high = card.fpr_interval
+        yield f"detector {name}: {REGISTRY[name].question}"
+        yield (
+            f"         {card.method}, n = {card.n}, threshold {card.threshold:.6g}, target FPR "
+            f"{card.target_fpr:.3%} (95 % interval {low:.2%} to {high:.2%}), seed {card.seed}"
+        )
+    if not manifest.detectors:
+        yield "detector none yet: run `layerguard calibrate`"
+    yield f"canaries {len(manifest.canaries)}"

@@ -1,0 +1,73 @@
+"""Score texts with a calibrated bundle.
+
+Give one TEXT, or rows of JSONL with --input, or text on standard input. A bad row is reported with
+its line; the others still run, and the exit code is then 2.
+"""
+
+import json
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from pathlib import Path
+
+from tqdm import tqdm
+
+from layerguard.runtime.cli import options
+from layerguard.runtime.cli.table import verdict_lines
+from layerguard.runtime.errors import InputError
+from layerguard.runtime.guard import Guard
+from layerguard.runtime.rows import Row, read_rows
+from layerguard.runtime.text import request
+from layerguard.runtime.types import Verdict
+
+_CHUNK = 64
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    options.add_bundle(parser)
+    parser.add_argument("text", nargs="?", metavar="TEXT", help="the text to score")
+    parser.add_argument("--input", type=Path, metavar="ROWS", help="a JSONL file of rows to score")
+    options.add_json(parser)
+    options.add_session(parser)
+
+
+def run(arguments: Namespace) -> int:
+    """Print a verdict for every text; 1 if any is flagged, 2 if any row was bad."""
+    rows, faults = _rows(arguments)
+    guard = Guard.load(arguments.bundle, device=arguments.device, threads=arguments.threads)
+    flagged = False
+    for row, verdict in _verdicts(guard, rows, show_progress=arguments.input is not None):
+        flagged |= verdict.flagged
+        if arguments.json:
+            print(json.dumps({"id": row.id, **verdict.to_json()}, allow_nan=False), flush=True)
+        else:
+            print("\n".join(verdict_lines(row.id, verdict)))
+    for fault in faults:
+        print(f"layerguard score: {fault}", file=sys.stderr)
+    return 2 if faults else int(flagged)
+
+
+def _rows(arguments: Namespace) -> tuple[tuple[Row, ...], tuple[str, ...]]:
+    if arguments.text is not None and arguments.input is not None:
+        raise InputError("found both TEXT and --input; expected one of them")
+    if arguments.input is not None:
+        rows = read_rows([arguments.input])
+        return rows.good, rows.faults
+    if arguments.text is None and sys.stdin.isatty():
+        raise InputError("found no TEXT and no --input; expected one, or text on standard input")
+    text = arguments.text if arguments.text is not None else sys.stdin.read()
+    return (Row(id="text", request=request(text)),), ()
+
+
+def _verdicts(
+    guard: Guard, rows: tuple[Row, ...], *, show_progress: bool
+) -> Iterator[tuple[Row, Verdict]]:
+    """Verdicts in the rows' order, a chunk at a time; a bar on a terminal, silence in a pipe."""
+    disable = None if show_progress else True
+    with tqdm(total=len(rows), desc="scoring", unit="row", disable=disable) as bar:
+        for start in range(0, len(rows), _CHUNK):
+            chunk = rows[start : start + _CHUNK]
+            verdicts = guard.check_requests([row.request for row in chunk])
+            yield from zip(chunk, verdicts, strict=True)
+            bar.update(len(chunk))

@@ -1,0 +1,51 @@
+"""Verdicts laid out for a person."""
+
+import shutil
+from collections.abc import Iterator, Sequence
+
+from layerguard.runtime.types import Verdict
+
+
+def verdict_lines(name: str, verdict: Verdict) -> Iterator[str]:
+    """One verdict: a line for the decision, a line for each detector's reading."""
+    truncated = ", truncated" if verdict.truncated else ""
+    yield (
+        f"{name}: {word(verdict)}  {verdict.reason}  "
+        f"[{verdict.timings_ms['total']:.1f} ms, {verdict.tokens} tokens{truncated}]"
+    )
+    for reading in verdict.readings.values():
+        decision = "FLAG" if reading.flagged else "ok"
+        yield (
+            f"    {reading.detector:<8} score {reading.score:9.4f}   threshold "
+            f"{reading.threshold:9.4f}   p {reading.p_value:.4f}   {decision}"
+        )
+
+
+def word(verdict: Verdict) -> str:
+    """The decision in one word."""
+    if verdict.status == "invalid":
+        return "INVALID"
+    return "FLAGGED" if verdict.flagged else "ok"
+
+
+def shorten(text: str, width: int) -> str:
+    """``text`` on one line of at most ``width`` characters."""
+    flat = " ".join(text.split())
+    return flat if len(flat) <= width else f"{flat[: width - 1]}…"
+
+
+def render(header: Sequence[str], rows: Sequence[Sequence[str]], text_column: int = 0) -> str:
+    """A table with aligned columns; ``text_column`` gives way where the terminal is narrow."""
+    cells = [list(header), *[list(row) for row in rows]]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    spare = shutil.get_terminal_size((160, 24)).columns - sum(widths) - 2 * (len(widths) - 1)
+    if spare < 0:
+        widths[text_column] = max(24, widths[text_column] + spare)
+    lines = [
+        "  ".join(
+            shorten(cell, width).ljust(width) for cell, width in zip(row, widths, strict=True)
+        )
+        for row in cells
+    ]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(line.rstrip() for line in lines)

@@ -1,0 +1,79 @@
+"""LCF: is this prompt's layer trajectory unlike clean traffic?
+
+Layerwise Convergence Fingerprints, arXiv 2604.24542, section "Method"; float64 oracle in
+``tests/reference/lcf.py``. Reads the last token of all L + 1 states.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from layerguard.runtime.detectors.decide import decide
+from layerguard.runtime.detectors.kind import DetectorKind, States
+from layerguard.runtime.detectors.parameters import CALIBRATED, array_faults, not_positive
+from layerguard.runtime.kernels import LcfKernel, pool_last
+from layerguard.runtime.types import Array, Evidence, Reading, Tap
+
+NAME = "lcf"
+TAP = Tap(view="prompt", pooling="last")
+EVIDENCE_LAYERS = 5
+
+
+class Lcf:
+    """The bound detector.
+
+    z_l = (||(h_{l+1} - h_l - mu_l) / sigma_l|| - m_l) / s_l, score = sqrt((z - c)' P (z - c)).
+    """
+
+    def __init__(self, params: Mapping[str, Array], tap: Tap = TAP) -> None:
+        self.tap = tap
+        self._kernel = LcfKernel(
+            params["mu"],
+            params["sigma"],
+            params["score_mean"],
+            params["score_scale"],
+            params["centre"],
+            params["precision"],
+        )
+        self._threshold = float(params["threshold"])
+        self._clean_scores = np.ascontiguousarray(params["clean_scores"])
+
+    def score(self, states: States, mask: Array | None = None) -> Reading:
+        """The reading of one text from the states of its tokens; see ``Detector.score``."""
+        return self.score_pooled(pool_last(states, mask)[:, None, :])[0]
+
+    def score_pooled(self, layers: States) -> list[Reading]:
+        """One reading per row from the last token's states, L + 1 arrays [rows, hidden]."""
+        scores, z = self._kernel.score(layers)
+        return [self._reading(score, row) for score, row in zip(scores.tolist(), z, strict=True)]
+
+    def _reading(self, score: float, z: Array) -> Reading:
+        top = np.argsort(-np.abs(z), kind="stable")[:EVIDENCE_LAYERS].tolist()
+        evidence = tuple(Evidence(layer + 1, "z", float(z[layer])) for layer in top)
+        return decide(NAME, score, self._threshold, self._clean_scores, evidence)
+
+
+def faults(params: Mapping[str, Array], layers: int, width: int) -> list[str]:
+    """Every way in which the parameters are not fit for a model of that size."""
+    return array_faults(
+        NAME,
+        params,
+        {
+            "mu": ("float32", (layers, width)),
+            "sigma": ("float32", (layers, width)),
+            "score_mean": ("float64", (layers,)),
+            "score_scale": ("float64", (layers,)),
+            "centre": ("float64", (layers,)),
+            "precision": ("float64", (layers, layers)),
+            **CALIBRATED,
+        },
+    ) + not_positive(NAME, params, ("sigma", "score_scale"))
+
+
+KIND = DetectorKind(
+    name=NAME,
+    question="is this prompt's layer trajectory unlike clean traffic?",
+    tap=TAP,
+    faults=faults,
+    bind=Lcf,
+)

@@ -1,0 +1,146 @@
+"""SIREN: is this text harmful?
+
+"LLM Safety From Within", arXiv 2604.18519, section "Method"; float64 oracle in
+``tests/reference/siren.py``. Reads chosen neurons of the states' mean over tokens.
+"""
+
+import itertools
+from collections.abc import Mapping
+
+import numpy as np
+
+from layerguard.runtime.detectors.decide import decide
+from layerguard.runtime.detectors.kind import DetectorKind, States
+from layerguard.runtime.detectors.parameters import CALIBRATED, Shape, array_faults
+from layerguard.runtime.kernels import SirenKernel, pool_mean
+from layerguard.runtime.types import Array, Evidence, Reading, Tap
+
+NAME = "siren"
+TAP = Tap(view="content", pooling="mean")
+EVIDENCE_LAYERS = 5
+
+
+class Siren:
+    """The bound detector: score = softmax(MLP(concat_l alpha_l x_l[neurons_l]))[1], in [0, 1]."""
+
+    def __init__(self, params: Mapping[str, Array], tap: Tap = TAP) -> None:
+        self.tap = tap
+        self._weights = [params[f"weight_{i}"] for i in range(_depth(params))]
+        self._biases = [params[f"bias_{i}"] for i in range(_depth(params))]
+        self._layers = params["layers"]
+        self._parts = list(itertools.pairwise(params["neuron_offsets"].tolist()))
+        self._neurons, self._alpha = params["neurons"], params["alpha"]
+        self._kernel = SirenKernel(
+            self._layers,
+            params["neuron_offsets"],
+            self._neurons,
+            self._alpha,
+            self._weights,
+            self._biases,
+        )
+        self._threshold = float(params["threshold"])
+        self._clean_scores = np.ascontiguousarray(params["clean_scores"])
+
+    def score(self, states: States, mask: Array | None = None) -> Reading:
+        """The reading of one text from the states of its tokens; see ``Detector.score``."""
+        return self.score_pooled(pool_mean(states, mask)[:, None, :])[0]
+
+    def score_pooled(self, layers: States) -> list[Reading]:
+        """One reading per row from the mean states, L + 1 arrays [rows, hidden]."""
+        readings = []
+        for row, score in enumerate(self._kernel.score(layers).tolist()):
+            reading = decide(NAME, score, self._threshold, self._clean_scores, ())
+            if reading.flagged and reading.status == "ok":  # costs more than the score itself
+                evidence = self._evidence(layers, row)
+                reading = decide(NAME, score, self._threshold, self._clean_scores, evidence)
+            readings.append(reading)
+        return readings
+
+    def _evidence(self, layers: States, row: int) -> tuple[Evidence, ...]:
+        """Layers by input x gradient of the logit difference (harmful minus safe), largest first.
+
+        A ReLU network is linear between its kinks, so these are exact local contributions.
+        """
+        features = np.concatenate(
+            [
+                alpha * np.asarray(layers[layer][row], np.float32)[self._neurons[start:stop]]
+                for layer, alpha, (start, stop) in zip(
+                    self._layers, self._alpha, self._parts, strict=True
+                )
+            ]
+        )
+        value, active = features, []
+        for weight, bias in zip(self._weights[:-1], self._biases[:-1], strict=True):
+            value = np.maximum(weight @ value + bias, 0)
+            active.append(value > 0)
+        gradient = self._weights[-1][1] - self._weights[-1][0]
+        for weight, on in zip(reversed(self._weights[:-1]), reversed(active), strict=True):
+            gradient = (gradient * on) @ weight
+        moved = features * gradient
+        shares = [float(moved[start:stop].sum()) for start, stop in self._parts]
+        top = np.argsort(-np.abs(shares), kind="stable")[:EVIDENCE_LAYERS].tolist()
+        return tuple(Evidence(int(self._layers[i]), "logit", shares[i]) for i in top)
+
+
+def _depth(params: Mapping[str, Array]) -> int:
+    return sum(name.startswith("weight_") for name in params)
+
+
+def faults(params: Mapping[str, Array], layers: int, width: int) -> list[str]:
+    """Every way in which the parameters are not fit for a model of that size."""
+    depth = max(_depth(params), 1)
+    expected: dict[str, tuple[str, Shape]] = {
+        "layers": ("int32", (None,)),
+        "neuron_offsets": ("int32", (None,)),
+        "neurons": ("int32", (None,)),
+        "alpha": ("float32", (None,)),
+        **{f"weight_{i}": ("float32", (None, None)) for i in range(depth)},
+        **{f"bias_{i}": ("float32", (None,)) for i in range(depth)},
+        **CALIBRATED,
+    }
+    found = array_faults(NAME, params, expected)
+    return found or _index_faults(params, layers, width) + _chain_faults(params, depth)
+
+
+def _index_faults(params: Mapping[str, Array], layers: int, width: int) -> list[str]:
+    chosen, offsets, neurons = params["layers"], params["neuron_offsets"], params["neurons"]
+    found = []
+    if not len(chosen) or (chosen < 0).any() or (chosen > layers).any():
+        found.append(f"siren/layers is {chosen.tolist()}; expected states within 0..{layers}")
+    if len(offsets) != len(chosen) + 1 or len(params["alpha"]) != len(chosen):
+        found.append(
+            f"siren/neuron_offsets and alpha have {len(offsets)} and {len(params['alpha'])} "
+            f"entries; expected {len(chosen) + 1} and {len(chosen)} for {len(chosen)} layers"
+        )
+    elif offsets[0] != 0 or offsets[-1] != len(neurons) or (np.diff(offsets) < 0).any():
+        found.append(
+            f"siren/neuron_offsets is {offsets.tolist()}; expected an ascending list from 0 to "
+            f"the number of neurons, {len(neurons)}"
+        )
+    if (neurons < 0).any() or (neurons >= width).any():
+        found.append(f"siren/neurons has indices outside 0..{width - 1}")
+    return found
+
+
+def _chain_faults(params: Mapping[str, Array], depth: int) -> list[str]:
+    width = len(params["neurons"])
+    found = []
+    for i in range(depth):
+        weight, bias = params[f"weight_{i}"], params[f"bias_{i}"]
+        if weight.shape != (len(bias), width):
+            found.append(
+                f"siren/weight_{i} is {list(weight.shape)}; expected [{len(bias)}, {width}]"
+            )
+        width = len(bias)
+    if width != 2:
+        found.append(f"siren's last layer has {width} outputs; expected 2, safe and harmful")
+    return found
+
+
+KIND = DetectorKind(
+    name=NAME,
+    question="is this text harmful?",
+    tap=TAP,
+    faults=faults,
+    bind=Siren,
+)

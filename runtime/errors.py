@@ -1,0 +1,51 @@
+"""Everything LayerGuard raises on purpose.
+
+    LayerGuardError
+    ├── BundleError        the bundle is missing, altered or inconsistent; lists every fault
+    ├── InputError         the caller's text, rows or states are wrong
+    ├── CalibrationError   the data cannot support what was asked of the calibration
+    ├── ExportError        the model cannot be exported, or the export failed its own proof
+    └── MachineError       this machine lacks something: an extra, a provider, a kernel
+
+A message has three parts: what was found, what was expected, what to do.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+
+class LayerGuardError(Exception):
+    """Base of all errors raised on purpose; ``exit_code`` is what the command line returns."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class InputError(LayerGuardError):
+    """The caller's text, rows or states are wrong."""
+
+
+class CalibrationError(LayerGuardError):
+    """The data cannot support what was asked of the calibration."""
+
+
+class ExportError(LayerGuardError):
+    """The model cannot be exported, or the export failed its own proof."""
+
+
+class MachineError(LayerGuardError):
+    """This machine lacks something: an extra, a provider, a kernel."""
+
+    exit_code: ClassVar[int] = 3
+
+
+class BundleError(LayerGuardError):
+    """The bundle is missing, altered or inconsistent; nothing of it is served.
+
+    Attributes:
+        faults: every fault found, each a sentence with what was found, expected and what to do.
+    """
+
+    def __init__(self, where: object, faults: Sequence[str]) -> None:
+        self.faults = tuple(faults)
+        lines = "".join(f"\n  - {fault}" for fault in self.faults)
+        super().__init__(f"bundle {str(where)!r} is not served:{lines}")

@@ -1,0 +1,399 @@
+"""The C core from Python: LCF scores, SIREN scores and pooling. The one file that knows cffi.
+
+Frozen parameters become pointers once, when a kernel is made. States are read where they lie:
+layers are never stacked, rows may have any stride, and the GIL is free while C computes. One kernel
+object serves any number of threads: what a call writes to belongs to its thread.
+
+States are a sequence of arrays, one a layer, each (rows, width) and of one dtype: float32, float16
+or bfloat16 (a numpy array of dtype ``bfloat16``, or ``uint16`` holding its bits), or one array
+(layers, rows, width). Objects with ``__dlpack__`` are read through it. The result depends on the
+values alone: not on dtype, stride, batch, thread or instruction set.
+"""
+
+import threading
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+from layerguard.runtime._kernels import ffi, lib
+from layerguard.runtime.errors import InputError, MachineError
+from layerguard.runtime.types import Array
+
+Layers = Sequence[Array] | Array
+Doubles = npt.NDArray[np.float64]
+Singles = npt.NDArray[np.float32]
+
+_STATE_DTYPES = ("float32", "float16", "uint16")
+_ROWS_AT_ONCE = 64  # SIREN's workspace grows with the batch; more rows gain no speed
+
+
+def level() -> str:
+    """The instruction set in use: ``x86-64``, ``x86-64-v3``, ``x86-64-v4`` or ``portable``.
+
+    Chosen at the first call: what ``LAYERGUARD_LEVEL`` names, else the best this processor runs.
+
+    Raises:
+        MachineError: ``LAYERGUARD_LEVEL`` names a level that is unknown or that cannot run here.
+    """
+    name = ffi.new("char const **")
+    _check(lib.lg_level(name), "level")
+    return str(ffi.string(name[0]).decode())
+
+
+def set_level(name: str | None) -> None:
+    """Choose the instruction set for this process; None chooses as the first call would.
+
+    Raises:
+        MachineError: the name is unknown, or this processor cannot run it.
+    """
+    _check(lib.lg_set_level(ffi.NULL if name is None else name.encode()), f"level {name!r}")
+
+
+class LcfKernel:
+    """Layerwise convergence fingerprint of many rows.
+
+    S_l = ||(h_{l+1} - h_l - mu_l) / sigma_l||, z_l = (S_l - m_l) / s_l,
+    score = sqrt((z - c)' P (z - c)). Source: LCF, arXiv 2604.24542.
+
+    Args:
+        mu: mean difference of neighbouring states, float32 (L, D).
+        sigma: its standard deviation, > 0, float32 (L, D); 1 / sigma is rounded to float32 once.
+        score_mean: m, float64 (L,).
+        score_scale: s, > 0, float64 (L,).
+        centre: c, float64 (L,).
+        precision: P, positive semidefinite, float64 (L, L).
+
+    Raises:
+        InputError: parameters of wrong shape, not finite, or a scale that is not positive; every
+            fault is listed.
+    """
+
+    def __init__(
+        self,
+        mu: Array,
+        sigma: Array,
+        score_mean: Array,
+        score_scale: Array,
+        centre: Array,
+        precision: Array,
+    ) -> None:
+        faults: list[str] = []
+        depth, width = np.shape(mu) if np.ndim(mu) == 2 else (0, 0)
+        singles = [
+            _parameter(faults, name, value, np.float32, (depth, width), positive=positive)
+            for name, value, positive in (("mu", mu, False), ("sigma", sigma, True))
+        ]
+        doubles = [
+            _parameter(faults, name, value, np.float64, shape, positive=positive)
+            for name, value, shape, positive in (
+                ("score_mean", score_mean, (depth,), False),
+                ("score_scale", score_scale, (depth,), True),
+                ("centre", centre, (depth,), False),
+                ("precision", precision, (depth, depth), False),
+            )
+        ]
+        if depth == 0 or width == 0:
+            faults.append(f"mu: found shape {np.shape(mu)}, expected (layers, width), both >= 1")
+        if faults:
+            raise InputError(_listed("LCF parameters", faults))
+        with np.errstate(over="ignore"):
+            singles[1] = (1.0 / singles[1].astype(np.float64)).astype(np.float32)
+        if not np.isfinite(singles[1]).all():
+            raise InputError("LCF sigma: found a value below 3e-39, whose inverse no float32 holds")
+        self.layer_count, self.width = depth, width
+        self._parameters = [_pointer("float[]", array) for array in singles]
+        self._parameters += [_pointer("double[]", array) for array in doubles]
+        self._model = ffi.new("lg_lcf *", [depth, width, *self._parameters])
+        self._scratch = _Scratch("lg_lcf_call *", self._model, depth + 1)
+
+    def score(self, layers: Layers) -> tuple[Doubles, Doubles]:
+        """Score every row.
+
+        Args:
+            layers: L + 1 states, each (rows, D); see the module. A row is one text's read token.
+
+        Returns:
+            scores, float64 (rows,), unitless, >= 0, and z, float64 (rows, L), both not finite
+            where the row's states are not.
+
+        Raises:
+            InputError: the states' number, shape, dtype or layout is not what the model takes.
+        """
+        scratch = self._scratch
+        kept = scratch.describe(tuple(layers), self.width, exact=True)
+        rows = len(kept[0])
+        scores, z = np.empty(rows), np.empty((rows, self.layer_count))
+        call = scratch.call
+        call.scores = ffi.from_buffer("double[]", scores)
+        call.z = ffi.from_buffer("double[]", z)
+        _check(lib.lg_lcf_score(call), "LCF")
+        return scores, z
+
+
+class SirenKernel:
+    """SIREN's chosen neurons and its small network: the probability that a text is harmful.
+
+    features = concat_i alpha_i * h_{layers_i}[neurons_i]; linear maps with ReLU between them;
+    score = softmax(logits)[1]. Source: SIREN, arXiv 2604.18519.
+
+    Args:
+        layers: index of each state that is read, int (K,).
+        neuron_offsets: int (K + 1,); neurons of layer i are [offsets_i, offsets_{i+1}).
+        neurons: index within a row, int (offsets_K,).
+        alpha: layer weights, float32 (K,).
+        weights: one float32 (out, in) a linear map; the last has 2 outputs, index 0 safe.
+        biases: one float32 (out,) a linear map.
+
+    Raises:
+        InputError: shapes that do not fit together, an index below 0, a value that is not finite.
+    """
+
+    def __init__(
+        self,
+        layers: Array,
+        neuron_offsets: Array,
+        neurons: Array,
+        alpha: Array,
+        weights: Sequence[Array],
+        biases: Sequence[Array],
+    ) -> None:
+        faults: list[str] = []
+        chosen, count = np.size(layers), np.size(neurons)
+        widths = [count, *(np.size(bias) for bias in biases)]
+        indices = [
+            _parameter(faults, name, value, np.intc, shape)
+            for name, value, shape in (
+                ("layers", layers, (chosen,)),
+                ("neuron_offsets", neuron_offsets, (chosen + 1,)),
+                ("neurons", neurons, (count,)),
+            )
+        ]
+        scales = _parameter(faults, "alpha", alpha, np.float32, (chosen,))
+        if len(weights) != len(biases):
+            faults.append(f"found {len(weights)} weights and {len(biases)} biases, expected equal")
+        matrices = [
+            _parameter(faults, f"weight_{m}", value, np.float32, (widths[m + 1], widths[m]))
+            for m, value in enumerate(weights[: len(biases)])
+        ]
+        vectors = [
+            _parameter(faults, f"bias_{m}", value, np.float32, (widths[m + 1],))
+            for m, value in enumerate(biases)
+        ]
+        if faults:
+            raise InputError(_listed("SIREN parameters", faults))
+        self.states_needed = 1 + int(indices[0].max(initial=-1))
+        self.width_needed = 1 + int(indices[2].max(initial=-1))
+        weight_pointers = [_pointer("float[]", array) for array in matrices]
+        bias_pointers = [_pointer("float[]", array) for array in vectors]
+        fields = {
+            "states_needed": self.states_needed,
+            "width_needed": self.width_needed,
+            "chosen_count": chosen,
+            "layers": _pointer("int[]", indices[0]),
+            "neuron_offsets": _pointer("int[]", indices[1]),
+            "neurons": _pointer("int[]", indices[2]),
+            "alpha": _pointer("float[]", scales),
+            "linear_count": len(matrices),
+            "widths": ffi.new("size_t[]", widths),
+            "weights": ffi.new("float *[]", weight_pointers),
+            "biases": ffi.new("float *[]", bias_pointers),
+        }
+        self._parameters = (fields, weight_pointers, bias_pointers)
+        self._model = ffi.new("lg_siren *", fields)
+        _check(lib.lg_siren_check(self._model), "SIREN parameters")
+        self._scratch = _Scratch("lg_siren_call *", self._model, self.states_needed)
+
+    def score(self, layers: Layers) -> Doubles:
+        """Score every row.
+
+        Args:
+            layers: at least ``states_needed`` states, each (rows, width); see the module. A row is
+                the mean over one text's tokens.
+
+        Returns:
+            Probability of harm, float64 (rows,), 0 to 1; NaN where a value that is read is not
+            finite.
+
+        Raises:
+            InputError: the states' number, shape, dtype or layout is not what the model takes.
+        """
+        scratch = self._scratch
+        arrays = tuple(layers)[: self.states_needed]
+        arrays = scratch.describe(arrays, self.width_needed, exact=False)
+        rows = len(arrays[0])
+        if rows > _ROWS_AT_ONCE:
+            starts = range(0, rows, _ROWS_AT_ONCE)
+            parts = ([array[s : s + _ROWS_AT_ONCE] for array in arrays] for s in starts)
+            return np.concatenate([self.score(part) for part in parts])
+        scores = np.empty(rows)
+        call = scratch.call
+        if rows > scratch.workspace_rows:
+            call.workspace_count = lib.lg_siren_workspace(self._model, rows)
+            scratch.workspace = ffi.new("float[]", call.workspace_count)
+            scratch.workspace_rows = rows
+            call.workspace = scratch.workspace
+        call.scores = ffi.from_buffer("double[]", scores)
+        _check(lib.lg_siren_score(call), "SIREN")
+        return scores
+
+
+def pool_mean(layers: Layers, mask: Array | None = None) -> Singles:
+    """Mean over the tokens that ``mask`` keeps, of every layer of one text.
+
+    Args:
+        layers: states, each (tokens, width); see the module.
+        mask: bool or integer (tokens,), zero where a token does not count; None counts all.
+
+    Returns:
+        float32 (layers, width).
+
+    Raises:
+        InputError: wrong shape, dtype or layout, or a mask that keeps nothing.
+    """
+    return _pool(lib.lg_pool_mean, layers, mask)
+
+
+def pool_last(layers: Layers, mask: Array | None = None) -> Singles:
+    """The last token that ``mask`` keeps, of every layer of one text; see ``pool_mean``."""
+    return _pool(lib.lg_pool_last, layers, mask)
+
+
+def _pool(function: Any, layers: Layers, mask: Array | None) -> Singles:
+    arrays = tuple(layers)
+    scratch = _Scratch("lg_pool_call *", None, len(arrays))
+    arrays = scratch.describe(arrays, 0, exact=False)
+    call, width = scratch.call, scratch.states.width
+    pooled, workspace = np.empty((len(arrays), width), np.float32), np.empty(width)
+    call.pooled = ffi.from_buffer("float[]", pooled)
+    call.workspace = ffi.from_buffer("double[]", workspace)
+    if mask is not None:
+        kept = np.ascontiguousarray(np.asarray(mask) != 0)
+        if kept.shape != arrays[0].shape[:1]:
+            raise InputError(
+                f"mask: found shape {kept.shape}, expected {arrays[0].shape[:1]}, one entry for "
+                "each token of the states"
+            )
+        call.mask = ffi.from_buffer("unsigned char[]", kept)
+    _check(function(call), "pooling")
+    return pooled
+
+
+class _Scratch(threading.local):
+    """One thread's call struct and what it points to; Python makes one for each thread."""
+
+    def __init__(self, call_type: str, model: Any, layer_count: int) -> None:
+        self.layer_count = layer_count
+        self.pointers = ffi.new("void const *[]", layer_count)
+        self.call = ffi.new(call_type)
+        self.states = ffi.addressof(self.call, "states")
+        self.states.layers = self.pointers
+        self.states.layer_count = layer_count
+        self.workspace_rows = 0
+        if model is not None:
+            self.call.model = model
+
+    def describe(self, arrays: tuple[Any, ...], width: int, *, exact: bool) -> tuple[Any, ...]:
+        """Point the call at ``arrays``; return what must stay alive while C reads it."""
+        states = self.states
+        if len(arrays) != self.layer_count:
+            raise InputError(
+                f"found {len(arrays)} states, expected {self.layer_count}: the embedding output "
+                "and one after each block, of the model that was calibrated"
+            )
+        if not lib.lg_describe(id(arrays), states, self.pointers):
+            arrays = _plain(arrays)
+            if not lib.lg_describe(id(arrays), states, self.pointers):
+                raise AssertionError("states that were made plain are not")
+        found = states.width
+        if found != width if exact else found < width:
+            raise InputError(
+                f"found states of width {found}, expected {'' if exact else 'at least '}{width}: "
+                "give the states of the model that was calibrated"
+            )
+        return arrays
+
+
+def _plain(arrays: tuple[Any, ...]) -> tuple[Array, ...]:
+    """The same values as numpy arrays of one plain dtype, shape and stride, or every fault."""
+    faults: list[str] = []
+    plain = [_plain_array(faults, index, array) for index, array in enumerate(arrays)]
+    for index, array in enumerate(plain[1:], start=1):
+        if (array.shape, array.dtype) != (plain[0].shape, plain[0].dtype):
+            faults.append(
+                f"layer {index}: found {array.dtype} {array.shape}, expected "
+                f"{plain[0].dtype} {plain[0].shape} as in layer 0"
+            )
+    if faults:
+        raise InputError(_listed("states", faults))
+    if len({array.strides for array in plain}) > 1:
+        return tuple(np.ascontiguousarray(array) for array in plain)
+    return tuple(plain)
+
+
+def _plain_array(faults: list[str], index: int, value: Any) -> Array:
+    try:
+        array = value if isinstance(value, np.ndarray) else np.from_dlpack(value)
+    except (AttributeError, BufferError, RuntimeError, TypeError) as error:
+        faults.append(
+            f"layer {index}: found {type(value).__name__} that numpy cannot read in place "
+            f"({error}), expected an array in host memory; convert it, bfloat16 as its uint16 bits"
+        )
+        return np.empty((0, 0), np.float32)
+    if array.dtype.name == "bfloat16":
+        array = array.view(np.uint16)
+    if array.dtype.name not in _STATE_DTYPES or not array.dtype.isnative:
+        faults.append(
+            f"layer {index}: found dtype {array.dtype}, expected float32, float16 or bfloat16 (or "
+            "its bits as uint16) in native byte order; convert it with astype(np.float32)"
+        )
+    if array.ndim != 2:
+        faults.append(f"layer {index}: found shape {array.shape}, expected (rows, width)")
+    elif array.shape[1] > 1 and array.strides[1] != array.itemsize:
+        faults.append(
+            f"layer {index}: found {array.strides[1]} bytes from one element of a row to the next, "
+            f"expected {array.itemsize}; copy it with np.ascontiguousarray"
+        )
+    return array
+
+
+def _parameter(
+    faults: list[str],
+    name: str,
+    value: Array,
+    dtype: type[np.generic],
+    shape: tuple[int, ...],
+    *,
+    positive: bool = False,
+) -> Array:
+    """A private, contiguous copy of a parameter; what is wrong with it goes to ``faults``."""
+    array = np.array(value, dtype=dtype, order="C")
+    if array.shape != shape:
+        faults.append(f"{name}: found shape {array.shape}, expected {shape}")
+    if not np.isfinite(array).all():
+        faults.append(f"{name}: found a value that is not finite, expected none")
+    elif positive and not (array > 0).all():
+        faults.append(f"{name}: found a value that is not above 0, expected none")
+    return array
+
+
+def _pointer(c_type: str, array: Array) -> Any:
+    """The address of ``array`` as a C pointer that keeps the array alive."""
+    return ffi.from_buffer(c_type, array)
+
+
+def _listed(what: str, faults: Sequence[str]) -> str:
+    return f"{what} cannot be used:" + "".join(f"\n  - {fault}" for fault in faults)
+
+
+def _check(status: int, what: str) -> None:
+    if status != 0:
+        _raise(status, what)
+
+
+def _raise(status: int, what: str) -> NoReturn:
+    message = f"{what}: {ffi.string(lib.lg_strerror(status)).decode()}"
+    if status in (lib.LG_ERR_LEVEL_UNKNOWN, lib.LG_ERR_LEVEL_UNSUPPORTED):
+        raise MachineError(message)
+    raise InputError(message)

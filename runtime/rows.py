@@ -1,0 +1,96 @@
+"""Rows of JSONL: ``{"id", "text" | "prompt"+"response" | "messages", "label"?, "domain"?}``.
+
+A bad row is reported with its file and line; the good rows still run.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from layerguard.runtime.errors import InputError
+from layerguard.runtime.text import Request, request
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One good row."""
+
+    id: str
+    request: Request
+    label: int | None = None
+    domain: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The good rows of some files, and one sentence for each bad one."""
+
+    good: tuple[Row, ...]
+    faults: tuple[str, ...]
+
+
+def read_rows(paths: Sequence[Path]) -> Rows:
+    """All rows of the files, in order; gzip is not read.
+
+    Raises:
+        InputError: a file cannot be opened, or no row of it is good.
+    """
+    good: list[Row] = []
+    faults: list[str] = []
+    for path in paths:
+        before = len(good)
+        for number, line in _lines(path):
+            try:
+                good.append(_row(line, default_id=f"{path.stem}-{number}"))
+            except (InputError, ValueError) as error:
+                faults.append(f"{path}:{number}: {error}")
+        if len(good) == before:
+            listed = "".join(f"\n  - {fault}" for fault in faults[:5])
+            raise InputError(
+                f"{path}: found no usable row; expected JSON objects, one a line{listed}"
+            )
+    return Rows(tuple(good), tuple(faults))
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    try:
+        with path.open("rb") as file:
+            yield from ((number, line) for number, line in enumerate(file, 1) if line.strip())
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; expected a file of JSON rows") from error
+
+
+def _row(line: bytes, default_id: str) -> Row:
+    try:
+        value: Any = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise InputError(f"not UTF-8 at byte {error.start}; expected a JSON object") from error
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"not JSON ({error.msg}, column {error.colno}); expected an object"
+        ) from error
+    except RecursionError as error:
+        raise InputError("nested too deeply; expected a flat JSON object") from error
+    if not isinstance(value, dict):
+        raise InputError(f"found {type(value).__name__}; expected a JSON object")
+    text, prompt, response = value.get("text"), value.get("prompt"), value.get("response")
+    if text is not None and response is not None:  # a text with its response is a prompt with one
+        text, prompt = None, text
+    label = value.get("label")
+    if label not in (None, 0, 1):
+        raise InputError(f"label: found {label!r}; expected 0 (clean) or 1 (to be flagged)")
+    domain = value.get("domain")
+    return Row(
+        id=str(value.get("id", default_id)),
+        request=request(
+            text,
+            prompt=prompt,
+            response=response,
+            messages=value.get("messages"),
+            tools=value.get("tools"),
+        ),
+        label=None if label is None else int(label),
+        domain=None if domain is None else str(domain),
+    )

@@ -1,0 +1,92 @@
+"""One ONNX Runtime session, opened so that an always-on guard behaves."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from layerguard.runtime.errors import BundleError, InputError, MachineError
+from layerguard.runtime.types import Array
+
+Device = Literal["cpu", "cuda"]
+
+_PROVIDERS: Mapping[str, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+class Session:
+    """A graph ready to run; safe to call from many threads.
+
+    Attributes:
+        providers: what the session really runs on, first choice first.
+    """
+
+    def __init__(self, graph: Path, device: Device = "cpu", threads: int = 0) -> None:
+        """Open ``graph``.
+
+        Args:
+            graph: the ONNX file; its external weights lie beside it.
+            device: ``cpu`` or ``cuda``. CUDA that does not engage is an error.
+            threads: threads within one operator; 0 lets ONNX Runtime choose.
+
+        Raises:
+            MachineError: ONNX Runtime is not installed or the device does not engage.
+            BundleError: the graph cannot be loaded.
+        """
+        runtime = load_onnxruntime()
+        if device not in _PROVIDERS:
+            raise InputError(f"device {device!r}; expected cpu or cuda")
+        wanted = _PROVIDERS[device]
+        if wanted not in runtime.get_available_providers():
+            raise MachineError(
+                f"onnxruntime {runtime.__version__} here offers "
+                f"{', '.join(runtime.get_available_providers())}; device {device!r} needs {wanted}:"
+                " pip uninstall onnxruntime, then pip install 'layerguard[cuda]'"
+            )
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        try:
+            self._session = runtime.InferenceSession(str(graph), options, providers=[wanted])
+        except Exception as error:  # onnxruntime raises many types of its own
+            fault = f"{graph.name} cannot be loaded by onnxruntime ({error}); export it again"
+            raise BundleError(graph.parent, [fault]) from error
+        self.providers: tuple[str, ...] = tuple(self._session.get_providers())
+        if self.providers[0] != wanted:
+            raise MachineError(
+                f"device {device!r} did not engage: the session runs on "
+                f"{', '.join(self.providers)}. Run `layerguard doctor`; CUDA and cuDNN libraries "
+                "of the version that onnxruntime-gpu was built for must be found"
+            )
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the graph's inputs."""
+        return tuple(item.name for item in self._session.get_inputs())
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the graph's outputs."""
+        return tuple(item.name for item in self._session.get_outputs())
+
+    def run(self, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
+        """The named outputs for the given inputs."""
+        arrays: list[Array] = self._session.run(outputs, feeds)
+        return arrays
+
+
+def load_onnxruntime() -> Any:
+    """The onnxruntime module, imported when it is first needed: it takes longer than all of ours.
+
+    Raises:
+        MachineError: it is not installed, or it does not load on this machine.
+    """
+    try:
+        import onnxruntime  # noqa: PLC0415
+    except ImportError as error:
+        raise MachineError(
+            f"onnxruntime cannot be imported ({error}): pip install 'layerguard[cpu]', or "
+            "'layerguard[cuda]' on a machine with a CUDA device"
+        ) from error
+    onnxruntime.disable_telemetry_events()
+    return onnxruntime

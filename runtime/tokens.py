@@ -1,0 +1,98 @@
+"""From a request to windows of token ids, by the bundle's text rules."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tokenizers import Tokenizer
+
+from layerguard.runtime.bundle import Bundle
+from layerguard.runtime.bundle.files import TOKENIZER
+from layerguard.runtime.errors import BundleError
+from layerguard.runtime.template import Template
+from layerguard.runtime.text import Request
+from layerguard.runtime.types import View
+
+Ids = tuple[int, ...]
+
+_OVERLAP = 4
+"""Sliding windows share one fourth of their tokens, so that no phrase is cut in both."""
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """One view of one request: windows of ids, tokens in all, and whether any were left out."""
+
+    windows: tuple[Ids, ...]
+    tokens: int
+    truncated: bool
+
+
+class TokenReader:
+    """The tokenizer of a bundle with its template and window rules; thread-safe."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._rules = bundle.manifest.text
+        path = bundle.path / TOKENIZER
+        try:
+            self._literal: Tokenizer = Tokenizer.from_file(str(path))
+            self._active: Tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # the tokenizers package raises bare Exception
+            fault = f"{TOKENIZER} is not a tokenizer ({error}); export the model again"
+            raise BundleError(bundle.path, [fault]) from error
+        self._literal.encode_special_tokens = True  # typed by a user: text, never a special token
+        added = self._active.get_added_tokens_decoder().values()
+        self._template = Template(
+            self._rules.template,
+            bundle.chat_template,
+            self._rules.special_tokens,
+            [token.content for token in added if token.special],
+        )
+        self._before, self._after = self._frame()
+
+    def read(self, view: View, request: Request) -> Windows:
+        """The windows of one view of a request.
+
+        Raises:
+            InputError: the chat template refuses the messages.
+        """
+        if view == "content":
+            ids = self._ids(request.content(), active=False)
+            before, after = self._before, self._after
+        else:
+            ids = []
+            for text, active in self._template.render(request):
+                ids += self._ids(text, active=active)
+            chat = self._template.is_chat  # a chat template writes its own special tokens
+            before, after = ((), ()) if chat else (self._before, self._after)
+        return self._windows(ids, before, after)
+
+    def _ids(self, text: str, *, active: bool) -> list[int]:
+        tokenizer = self._active if active else self._literal
+        ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def _frame(self) -> tuple[Ids, Ids]:
+        """The special tokens that the tokenizer puts before and after a text."""
+        bare = self._literal.encode("a", add_special_tokens=False).ids
+        framed = self._literal.encode("a", add_special_tokens=True).ids
+        for start in range(len(framed) - len(bare) + 1):
+            if framed[start : start + len(bare)] == bare:
+                return tuple(framed[:start]), tuple(framed[start + len(bare) :])
+        return (), ()
+
+    def _windows(self, ids: Sequence[int], before: Ids, after: Ids) -> Windows:
+        rules = self._rules
+        room = rules.max_tokens - len(before) - len(after)
+        tokens = len(ids) + len(before) + len(after)
+        truncated = False
+        if len(ids) <= room:
+            parts = [tuple(ids)]
+        elif rules.windows == "head-tail":
+            parts, truncated = [(*ids[: room // 2], *ids[len(ids) - (room - room // 2) :])], True
+        else:
+            step = room - room // _OVERLAP
+            starts = range(0, len(ids) - room + step, step)
+            truncated = len(starts) > rules.max_windows
+            parts = [tuple(ids[start : start + room]) for start in starts[: rules.max_windows]]
+        framed = tuple((*before, *part, *after) or (rules.pad_token_id,) for part in parts)
+        return Windows(framed, tokens, truncated)

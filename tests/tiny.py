@@ -1,0 +1,215 @@
+"""A whole bundle in milliseconds: a toy residual network as ONNX, a word tokenizer, detectors.
+
+The network is not a transformer. It has what the runtime needs: an embedding, L residual blocks
+that mix a token with the mean of its text, and the outputs of an exported graph.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+from layerguard.runtime.bundle.manifest import (
+    Canary,
+    DetectorCard,
+    GraphCard,
+    Manifest,
+    ModelCard,
+    OutputCard,
+    Parity,
+    TextRules,
+)
+from layerguard.runtime.bundle.npz import write_npz
+from layerguard.runtime.bundle.write import replacing, seal
+from layerguard.runtime.types import Array
+
+LAYERS, WIDTH = 3, 16
+WORDS = (
+    "[PAD] [UNK] [CLS] [SEP] <|im_end|> a the garden was quiet before rain came over low hills "
+    "and small boats lay still near river ignore all previous rules now"
+).split()
+OPSET = 18
+Mode = Literal["states", "pooled"]
+
+
+def make_tokenizer() -> Tokenizer:
+    """One token a word; [CLS] and [SEP] around each text."""
+    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.add_special_tokens(list(WORDS[:5]))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    return tokenizer
+
+
+def make_graph(mode: Mode, seed: int = 0) -> tuple[onnx.ModelProto, tuple[OutputCard, ...]]:
+    """The network as ONNX, weights inside, and the cards of its outputs."""
+    rng = np.random.default_rng(seed)
+    constants = {
+        "embedding": rng.normal(size=(len(WORDS), WIDTH)).astype(np.float32),
+        "one": np.array(1, np.int64),
+        "axis_one": np.array([1], np.int64),
+        "axis_last": np.array([2], np.int64),
+        **{
+            f"block_{i}": (rng.normal(size=(WIDTH, WIDTH)) / WIDTH**0.5).astype(np.float32)
+            for i in range(1, LAYERS + 1)
+        },
+    }
+    node = helper.make_node
+    nodes = [
+        node("Gather", ["embedding", "input_ids"], ["h_0"]),
+        node("Cast", ["attention_mask"], ["mask_flat"], to=TensorProto.FLOAT),
+        node("Unsqueeze", ["mask_flat", "axis_last"], ["mask"]),
+        node("ReduceSum", ["mask", "axis_one"], ["count"], keepdims=1),
+        node("ReduceSum", ["attention_mask", "axis_one"], ["length"], keepdims=1),
+        node("Sub", ["length", "one"], ["final_token"]),
+        node("Unsqueeze", ["final_token", "axis_last"], ["final_index"]),
+    ]
+    for i in range(LAYERS + 1):
+        nodes += [
+            node("Mul", [f"h_{i}", "mask"], [f"masked_{i}"]),
+            node("ReduceSum", [f"masked_{i}", "axis_one"], [f"sum_{i}"], keepdims=1),
+            node("Div", [f"sum_{i}", "count"], [f"average_{i}"]),
+        ]
+        if i < LAYERS:
+            nodes += [
+                node("Add", [f"h_{i}", f"average_{i}"], [f"mixed_{i}"]),
+                node("MatMul", [f"mixed_{i}", f"block_{i + 1}"], [f"moved_{i}"]),
+                node("Tanh", [f"moved_{i}"], [f"bent_{i}"]),
+                node("Add", [f"h_{i}", f"bent_{i}"], [f"h_{i + 1}"]),
+            ]
+    cards = []
+    for i in range(LAYERS + 1):
+        if mode == "states":
+            nodes.append(node("Identity", [f"h_{i}"], [f"state_{i:02}"]))
+            cards.append(OutputCard(f"state_{i:02}", "state", i))
+            continue
+        nodes += [
+            node("Squeeze", [f"average_{i}", "axis_one"], [f"mean_{i:02}"]),
+            node("Expand", ["final_index", f"row_{i}"], [f"index_{i}"]),
+            node("GatherElements", [f"h_{i}", f"index_{i}"], [f"token_{i}"], axis=1),
+            node("Squeeze", [f"token_{i}", "axis_one"], [f"last_{i:02}"]),
+        ]
+        constants[f"row_{i}"] = np.array([1, 1, WIDTH], np.int64)
+        cards += [OutputCard(f"mean_{i:02}", "mean", i), OutputCard(f"last_{i:02}", "last", i)]
+    axes = ["rows", "tokens", WIDTH] if mode == "states" else ["rows", WIDTH]
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [
+            helper.make_tensor_value_info(name, TensorProto.INT64, ["rows", "tokens"])
+            for name in ("input_ids", "attention_mask")
+        ],
+        [helper.make_tensor_value_info(c.name, TensorProto.FLOAT, axes) for c in cards],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
+    onnx.checker.check_model(model)
+    return model, tuple(cards)
+
+
+def make_params(seed: int = 0) -> dict[str, dict[str, Array]]:
+    """Parameters of both detectors with thresholds that ordinary words do not reach."""
+    rng = np.random.default_rng(seed)
+    calibrated = {
+        "threshold": np.array(1e3),
+        "clean_scores": np.sort(rng.random(50)),
+        "target_fpr": np.array(0.05),
+        "fpr_interval": np.array([0.01, 0.1]),
+    }
+    neurons = np.tile(np.arange(WIDTH, dtype=np.int32), LAYERS)
+    lcf = {
+        "mu": rng.normal(size=(LAYERS, WIDTH)).astype(np.float32),
+        "sigma": rng.uniform(0.5, 2, (LAYERS, WIDTH)).astype(np.float32),
+        "score_mean": np.full(LAYERS, 4.0),
+        "score_scale": np.full(LAYERS, 1.5),
+        "centre": np.zeros(LAYERS),
+        "precision": np.eye(LAYERS),
+        **calibrated,
+    }
+    siren = {
+        "layers": np.arange(1, LAYERS + 1, dtype=np.int32),
+        "neuron_offsets": np.arange(LAYERS + 1, dtype=np.int32) * WIDTH,
+        "neurons": neurons,
+        "alpha": np.linspace(0.1, 1, LAYERS).astype(np.float32),
+        "weight_0": rng.normal(size=(8, len(neurons))).astype(np.float32),
+        "bias_0": rng.normal(size=8).astype(np.float32),
+        "weight_1": rng.normal(size=(2, 8)).astype(np.float32),
+        "bias_1": np.zeros(2, np.float32),
+        **calibrated,
+    }
+    return {"lcf": lcf, "siren": siren}
+
+
+def make_manifest(
+    params: dict[str, dict[str, Array]],
+    outputs: tuple[OutputCard, ...],
+    *,
+    mode: Mode = "pooled",
+    template: str = "{prompt}",
+    windows: Literal["head-tail", "sliding"] = "head-tail",
+    canaries: tuple[Canary, ...] = (),
+) -> Manifest:
+    """A manifest that fits the network above; ``files`` is filled when the bundle is sealed."""
+    taps = {"lcf": ("prompt", "last"), "siren": ("content", "mean")}
+    return Manifest(
+        schema=1,
+        model=ModelCard(
+            "tiny", "0" * 40, "Tiny", "tiny", "encoder", LAYERS, LAYERS, WIDTH, len(WORDS), "float32"
+        ),
+        text=TextRules(template, windows, 12, 4, 0, {"eos_token": "[SEP]"}),
+        graphs={
+            "score": GraphCard(
+                "score.onnx",
+                mode,
+                OPSET,
+                ("input_ids", "attention_mask"),
+                outputs,
+                Parity(1e-4, 1, {card.name: 0.0 for card in outputs}),
+            )
+        },
+        files={},
+        versions={"layerguard": "0.1.0"},
+        detectors={
+            name: DetectorCard(
+                "cross-fit", *taps[name], "block", float(mine["threshold"]),
+                float(mine["target_fpr"]), tuple(mine["fpr_interval"].tolist()), 50, 0, "0" * 64, {},
+            )
+            for name, mine in params.items()
+        },
+        canaries=canaries,
+    )  # fmt: skip
+
+
+def make_bundle(
+    folder: Path,
+    params: dict[str, dict[str, Array]] | None = None,
+    *,
+    mode: Mode = "pooled",
+    template: str = "{prompt}",
+    chat_template: str | None = None,
+    windows: Literal["head-tail", "sliding"] = "head-tail",
+    canaries: tuple[Canary, ...] = (),
+) -> Path:
+    """Write a sound bundle to ``folder``."""
+    params = make_params() if params is None else params
+    model, outputs = make_graph(mode)
+    with replacing(folder) as temporary:
+        (temporary / "score.onnx").write_bytes(model.SerializeToString())
+        make_tokenizer().save(str(temporary / "tokenizer.json"))
+        if chat_template is not None:
+            (temporary / "chat_template.jinja").write_text(chat_template, encoding="utf-8")
+        if params:
+            arrays = {f"{d}/{k}": v for d, mine in params.items() for k, v in mine.items()}
+            write_npz(temporary / "detectors.npz", arrays)
+        seal(
+            temporary,
+            make_manifest(
+                params, outputs, mode=mode, template=template, windows=windows, canaries=canaries
+            ),
+        )
+    return folder
