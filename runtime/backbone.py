@@ -16,7 +16,7 @@ from layerguard.runtime.errors import BundleError
 from layerguard.runtime.kernels import pool_last, pool_mean
 from layerguard.runtime.session import Device, Session
 from layerguard.runtime.text import Request
-from layerguard.runtime.tokens import Ids, TokenReader, Windows
+from layerguard.runtime.tokens import Ids, TokenReader
 from layerguard.runtime.types import Array, Pooling, Tap, View
 
 Layers = tuple[Array, ...]
@@ -45,7 +45,7 @@ class PooledStates:
     """
 
     layers: Mapping[tuple[Pooling, str], Layers]
-    rows: Mapping[View, tuple[tuple[int, ...], ...]]
+    rows: Mapping[View, Sequence[tuple[int, ...]]]
     tokens: tuple[int, ...]
     truncated: tuple[bool, ...]
     timings_ms: Mapping[str, float]
@@ -82,26 +82,23 @@ class Backbone:
             InputError: the chat template refuses a request's messages.
         """
         start = time.perf_counter()
-        views: dict[View, list[Windows]] = {
-            view: [self._tokens.read(view, request) for request in requests]
-            for view in sorted({tap.view for tap in taps})
-        }
+        views = {tap.view for tap in taps}
+        read = [self._tokens.read(request, views) for request in requests]
         row_of: dict[Ids, int] = {}
-        rows: dict[View, tuple[tuple[int, ...], ...]] = {
-            view: tuple(
-                tuple(row_of.setdefault(ids, len(row_of)) for ids in item.windows) for item in items
-            )
-            for view, items in views.items()
-        }
+        rows: dict[View, list[tuple[int, ...]]] = {view: [] for view in views}
+        for item in read:
+            for view, found in item.items():
+                rows[view].append(
+                    tuple([row_of.setdefault(ids, len(row_of)) for ids in found.windows])
+                )
         tokenized = time.perf_counter()
         layers = self._run(list(row_of), sorted({(tap.pooling, tap.semantics) for tap in taps}))
         done = time.perf_counter()
-        items = list(zip(*views.values(), strict=True))
         return PooledStates(
             layers=layers,
             rows=rows,
-            tokens=tuple(max(view.tokens for view in item) for item in items),
-            truncated=tuple(any(view.truncated for view in item) for item in items),
+            tokens=tuple([max([found.tokens for found in item.values()]) for item in read]),
+            truncated=tuple([any(found.truncated for found in item.values()) for item in read]),
             timings_ms={"tokenize": (tokenized - start) * 1e3, "graph": (done - tokenized) * 1e3},
         )
 
@@ -125,21 +122,20 @@ class Backbone:
         self, rows: Sequence[Ids], wanted: Sequence[tuple[Pooling, str]]
     ) -> dict[tuple[Pooling, str], Layers]:
         """One run of the graph over padded rows."""
-        longest = max(len(row) for row in rows)
+        longest = max(map(len, rows))
         ids = np.full((len(rows), longest), self._pad, np.int64)
         mask = np.zeros((len(rows), longest), np.int64)
         for i, row in enumerate(rows):
             ids[i, : len(row)] = row
             mask[i, : len(row)] = 1
-        pooled = self._graph.mode == "pooled"
-        names = {key: self._names[key] for key in wanted}
-        outputs = sorted({name for group in names.values() for name in group})
+        outputs = list(dict.fromkeys([name for key in wanted for name in self._names[key]]))
         feeds = {"input_ids": ids, "attention_mask": mask}
         values = dict(zip(outputs, self.session.run(outputs, feeds), strict=True))
-        if pooled:
-            return {key: tuple(values[name] for name in names[key]) for key in wanted}
+        layers = {key: tuple([values[name] for name in self._names[key]]) for key in wanted}
+        if self._graph.mode == "pooled":
+            return layers
         valid = mask.astype(bool)
-        return {key: _pool([values[name] for name in names[key]], valid, key[0]) for key in wanted}
+        return {key: _pool(states, valid, key[0]) for key, states in layers.items()}
 
 
 def _output_names(graph: GraphCard, layers: int) -> dict[tuple[Pooling, str], list[str]]:

@@ -91,7 +91,7 @@ class Guard:
         start = time.perf_counter()
         pooled = self.backbone.read(requests, self._taps)
         scoring = time.perf_counter()
-        readings = {name: _worst(d, pooled, len(requests)) for name, d in self._detectors.items()}
+        readings = {name: _worst(d, pooled) for name, d in self._detectors.items()}
         done = time.perf_counter()
         timings = {
             **pooled.timings_ms,
@@ -193,15 +193,16 @@ def bind_detectors(bundle: Bundle) -> dict[str, Detector]:
     }
 
 
-def _worst(detector: Detector, pooled: PooledStates, count: int) -> list[Reading]:
+def _worst(detector: Detector, pooled: PooledStates) -> list[Reading]:
     """Each request's reading: that of its worst window; an invalid one is worse than any score."""
-    layers, owner = pooled.of(detector.tap)
-    worst: list[Reading | None] = [None] * count
-    for index, reading in zip(owner.tolist(), detector.score_pooled(layers), strict=True):
-        before = worst[index]
-        if before is None or _badness(reading) > _badness(before):
-            worst[index] = reading
-    return [reading for reading in worst if reading is not None]
+    tap = detector.tap
+    readings = detector.score_pooled(pooled.layers[tap.pooling, tap.semantics])
+    return [
+        readings[windows[0]]
+        if len(windows) == 1
+        else max(map(readings.__getitem__, windows), key=_badness)
+        for windows in pooled.rows[tap.view]
+    ]
 
 
 def _badness(reading: Reading) -> float:

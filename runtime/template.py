@@ -48,6 +48,7 @@ class Template:
         self.is_chat = template == "chat"
         self._chat = _compile(chat_template or "") if self.is_chat else None
         self._before, _, self._after = template.partition("{prompt}")
+        self._is_bare = template == "{prompt}"
 
     def render(self, request: Request) -> list[Piece]:
         """The prompt view of a request as pieces to tokenise one after the other.
@@ -64,6 +65,8 @@ class Template:
         def hide(text: str) -> str:
             return self._typed.sub(take, text)
 
+        if self._is_bare:
+            return [(request.prompt.strip() or " ", False)]
         if self._chat is None:
             prompt = hide(request.prompt.strip() or " ")
             rendered = f"{self._before}{prompt}{self._after}"

@@ -1,6 +1,6 @@
 """From a request to windows of token ids, by the bundle's text rules."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from tokenizers import Tokenizer
@@ -8,7 +8,7 @@ from tokenizers import Tokenizer
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.bundle.files import TOKENIZER
 from layerguard.runtime.errors import BundleError
-from layerguard.runtime.template import Template
+from layerguard.runtime.template import Piece, Template
 from layerguard.runtime.text import Request
 from layerguard.runtime.types import View
 
@@ -49,27 +49,21 @@ class TokenReader:
         )
         self._before, self._after = self._frame()
 
-    def read(self, view: View, request: Request) -> Windows:
-        """The windows of one view of a request.
+    def read(self, request: Request, views: Collection[View]) -> dict[View, Windows]:
+        """The windows of a request in each of the views.
 
         Raises:
             InputError: the chat template refuses the messages.
         """
-        if view == "content":
-            ids = self._ids(request.content(), active=False)
-            before, after = self._before, self._after
-        else:
-            ids = []
-            for text, active in self._template.render(request):
-                ids += self._ids(text, active=active)
-            chat = self._template.is_chat  # a chat template writes its own special tokens
-            before, after = ((), ()) if chat else (self._before, self._after)
-        return self._windows(ids, before, after)
-
-    def _ids(self, text: str, *, active: bool) -> list[int]:
-        tokenizer = self._active if active else self._literal
-        ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
-        return ids
+        pieces: dict[View, list[Piece]] = {}
+        if "content" in views:
+            pieces["content"] = [(request.content(), False)]
+        if "prompt" in views:
+            pieces["prompt"] = self._template.render(request)
+            if pieces.get("content") == pieces["prompt"]:  # the common case: tokenise it once
+                both = self._windows("content", pieces["content"])
+                return {"content": both, "prompt": both}
+        return {view: self._windows(view, parts) for view, parts in pieces.items()}
 
     def _frame(self) -> tuple[Ids, Ids]:
         """The special tokens that the tokenizer puts before and after a text."""
@@ -80,8 +74,15 @@ class TokenReader:
                 return tuple(framed[:start]), tuple(framed[start + len(bare) :])
         return (), ()
 
-    def _windows(self, ids: Sequence[int], before: Ids, after: Ids) -> Windows:
+    def _windows(self, view: View, pieces: Sequence[Piece]) -> Windows:
         rules = self._rules
+        ids: list[int] = []
+        for text, active in pieces:
+            tokenizer = self._active if active else self._literal
+            ids += tokenizer.encode(text, add_special_tokens=False).ids
+        before, after = self._before, self._after
+        if view == "prompt" and self._template.is_chat:
+            before, after = (), ()  # a chat template writes its own special tokens
         room = rules.max_tokens - len(before) - len(after)
         tokens = len(ids) + len(before) + len(after)
         truncated = False

@@ -1,17 +1,16 @@
 """From a score to a reading: threshold, conformal p-value, and failing closed."""
 
 import math
+from bisect import bisect_left
 
-import numpy as np
-
-from layerguard.runtime.types import Array, Evidence, Reading
+from layerguard.runtime.types import Evidence, Reading
 
 
 def decide(
     detector: str,
     score: float,
     threshold: float,
-    clean_scores: Array,
+    clean_scores: list[float],
     evidence: tuple[Evidence, ...],
 ) -> Reading:
     """The reading of one score.
@@ -24,12 +23,12 @@ def decide(
         detector: name of the detector.
         score: unitless, larger is worse.
         threshold: the calibrated limit.
-        clean_scores: float64 [n], sorted ascending: scores of clean calibration texts.
+        clean_scores: sorted ascending: scores of clean calibration texts.
         evidence: what moved the score.
     """
     valid = math.isfinite(score)
     n = len(clean_scores)
-    at_least = n - int(np.searchsorted(clean_scores, score, side="left")) if valid else 0
+    at_least = n - bisect_left(clean_scores, score) if valid else 0
     return Reading(
         detector=detector,
         score=score,

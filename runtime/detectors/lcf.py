@@ -6,8 +6,6 @@ Layerwise Convergence Fingerprints, arXiv 2604.24542, section "Method"; float64 
 
 from collections.abc import Mapping
 
-import numpy as np
-
 from layerguard.runtime.detectors.decide import decide
 from layerguard.runtime.detectors.kind import DetectorKind, States
 from layerguard.runtime.detectors.parameters import CALIBRATED, array_faults, not_positive
@@ -36,7 +34,7 @@ class Lcf:
             params["precision"],
         )
         self._threshold = float(params["threshold"])
-        self._clean_scores = np.ascontiguousarray(params["clean_scores"])
+        self._clean_scores = params["clean_scores"].tolist()
 
     def score(self, states: States, mask: Array | None = None) -> Reading:
         """The reading of one text from the states of its tokens; see ``Detector.score``."""
@@ -45,12 +43,16 @@ class Lcf:
     def score_pooled(self, layers: States) -> list[Reading]:
         """One reading per row from the last token's states, L + 1 arrays [rows, hidden]."""
         scores, z = self._kernel.score(layers)
-        return [self._reading(score, row) for score, row in zip(scores.tolist(), z, strict=True)]
+        return list(map(self._reading, scores.tolist(), z.tolist()))
 
-    def _reading(self, score: float, z: Array) -> Reading:
-        top = np.argsort(-np.abs(z), kind="stable")[:EVIDENCE_LAYERS].tolist()
-        evidence = tuple(Evidence(layer + 1, "z", float(z[layer])) for layer in top)
+    def _reading(self, score: float, z: list[float]) -> Reading:
+        top = sorted(enumerate(z, 1), key=_distance)[:EVIDENCE_LAYERS]
+        evidence = tuple([Evidence(layer, "z", value) for layer, value in top])
         return decide(NAME, score, self._threshold, self._clean_scores, evidence)
+
+
+def _distance(layer_z: tuple[int, float]) -> float:
+    return -abs(layer_z[1])
 
 
 def faults(params: Mapping[str, Array], layers: int, width: int) -> list[str]:

@@ -39,7 +39,7 @@ class Siren:
             self._biases,
         )
         self._threshold = float(params["threshold"])
-        self._clean_scores = np.ascontiguousarray(params["clean_scores"])
+        self._clean_scores = params["clean_scores"].tolist()
 
     def score(self, states: States, mask: Array | None = None) -> Reading:
         """The reading of one text from the states of its tokens; see ``Detector.score``."""
