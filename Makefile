@@ -43,11 +43,14 @@ format: $(SETUP)  ## let ruff and clang-format lay out the sources
 	$(BIN)/clang-format -i $(C_SOURCES)
 
 bench: $(SETUP)  ## measure ratios against peers; prints them and writes tests/bench/results
-	for script in $$(ls tests/bench/bench_*.py); do $(BIN)/python $$script || exit 1; done
+	for script in tests/bench/bench_*.py; do \
+		$(BIN)/python -m tests.bench.$$(basename $$script .py) || exit 1; done
 
-wheel: $(SETUP)  ## build the sdist and the abi3 wheel into dist/
+wheel: $(SETUP)  ## build sdist and abi3 wheel into dist/, prove it in a clean environment
 	$(BIN)/pip install --quiet --constraint .ci/constraints.txt build
+	rm -rf dist
 	$(BIN)/python -m build --no-isolation --outdir dist
+	$(BIN)/python tests/wheel/check.py dist/*.whl
 
 clean:  ## remove what the targets made
 	rm -rf build dist demo-bundle .cache $(VENV)

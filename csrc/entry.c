@@ -4,38 +4,6 @@
 #include "fpenv.h"
 #include "internal.h"
 
-char const *lg_strerror(int const status)
-{
-    switch (status) {
-    case LG_OK:
-        return "done";
-    case LG_ERR_NULL:
-        return "a pointer that the call needs is null: fill every field that the header names";
-    case LG_ERR_SHAPE:
-        return "a size is zero, or states and parameters differ in layers or width: give the "
-               "states of the model that the parameters were calibrated on";
-    case LG_ERR_DTYPE:
-        return "the dtype of the states is unknown: use LG_F32, LG_F16 or LG_BF16";
-    case LG_ERR_ALIGNMENT:
-        return "a row of the states does not start at a multiple of its element's size: copy the "
-               "states to aligned memory";
-    case LG_ERR_OVERFLOW:
-        return "sizes times strides exceed the address space: check rows, width and strides";
-    case LG_ERR_INDEX:
-        return "a layer, offset or neuron of SIREN is out of range: fit or import it again";
-    case LG_ERR_EMPTY:
-        return "the mask keeps no token: give at least one token that counts";
-    case LG_ERR_WORKSPACE:
-        return "the workspace is too small: size it with lg_siren_workspace";
-    case LG_ERR_LEVEL_UNKNOWN:
-        return "no level has this name: unset LAYERGUARD_LEVEL, or use one that the header names";
-    case LG_ERR_LEVEL_UNSUPPORTED:
-        return "this processor cannot run the level: unset LAYERGUARD_LEVEL, or name a lower one";
-    default:
-        return "unknown status: header and library are of different versions";
-    }
-}
-
 static int misaligned(void const *const address, size_t const size)
 {
     return (uintptr_t)address % size != 0;
@@ -73,8 +41,8 @@ static lg_status check_states(lg_states const *const states)
         return LG_ERR_ALIGNMENT;
     if (!states->layers)
         return misaligned(states->base, size) || states->layer_stride % (ptrdiff_t)size != 0
-            ? LG_ERR_ALIGNMENT
-            : LG_OK;
+                   ? LG_ERR_ALIGNMENT
+                   : LG_OK;
     for (size_t l = 0; l < states->layer_count; l++) {
         if (!states->layers[l])
             return LG_ERR_NULL;
@@ -109,7 +77,7 @@ lg_status lg_lcf_score(lg_lcf_call const *const call)
         || too_large(call->states.rows, model->layer_count, sizeof(double)))
         return LG_ERR_OVERFLOW;
     lg_kernels const *const kernels = lg_kernels_in_use(&status);
-    if (status != LG_OK)
+    if (!kernels)
         return status;
     lg_fpenv const saved = lg_fpenv_enter();
     kernels->lcf(call);
@@ -140,7 +108,7 @@ lg_status lg_pool_mean(lg_pool_call const *const call)
     if (!call->workspace)
         return LG_ERR_NULL;
     lg_kernels const *const kernels = lg_kernels_in_use(&status);
-    if (status != LG_OK)
+    if (!kernels)
         return status;
     lg_fpenv const saved = lg_fpenv_enter();
     kernels->pool_mean(call);
@@ -154,7 +122,7 @@ lg_status lg_pool_last(lg_pool_call const *const call)
     if (status != LG_OK)
         return status;
     lg_kernels const *const kernels = lg_kernels_in_use(&status);
-    if (status != LG_OK)
+    if (!kernels)
         return status;
     lg_fpenv const saved = lg_fpenv_enter();
     kernels->pool_last(call);
@@ -162,18 +130,19 @@ lg_status lg_pool_last(lg_pool_call const *const call)
     return LG_OK;
 }
 
-static lg_status check_siren_neurons(lg_siren const *const model)
+/* Offsets first: they say how many neurons there are to be read. */
+static lg_status check_siren_indices(lg_siren const *const model)
 {
-    if (model->neuron_offsets[0] != 0)
-        return LG_ERR_INDEX;
-    for (size_t c = 0; c < model->chosen_count; c++) {
-        int const begin = model->neuron_offsets[c], end = model->neuron_offsets[c + 1];
-        if (model->layers[c] < 0 || (size_t)model->layers[c] >= model->states_needed || end < begin)
+    int const *const offsets = model->neuron_offsets;
+    for (size_t c = 0; c < model->chosen_count; c++)
+        if (model->layers[c] < 0 || (size_t)model->layers[c] >= model->states_needed
+            || offsets[0] != 0 || offsets[c + 1] < offsets[c])
             return LG_ERR_INDEX;
-        for (int i = begin; i < end; i++)
-            if (model->neurons[i] < 0 || (size_t)model->neurons[i] >= model->width_needed)
-                return LG_ERR_INDEX;
-    }
+    if (model->widths[0] != (size_t)offsets[model->chosen_count])
+        return LG_ERR_SHAPE;
+    for (size_t i = 0; i < model->widths[0]; i++)
+        if (model->neurons[i] < 0 || (size_t)model->neurons[i] >= model->width_needed)
+            return LG_ERR_INDEX;
     return LG_OK;
 }
 
@@ -184,11 +153,10 @@ lg_status lg_siren_check(lg_siren const *const model)
         return LG_ERR_NULL;
     if (!model->chosen_count || !model->linear_count)
         return LG_ERR_SHAPE;
-    lg_status const status = check_siren_neurons(model);
+    lg_status const status = check_siren_indices(model);
     if (status != LG_OK)
         return status;
-    if (model->widths[0] != (size_t)model->neuron_offsets[model->chosen_count]
-        || model->widths[model->linear_count] != 2)
+    if (model->widths[model->linear_count] != 2)
         return LG_ERR_SHAPE;
     for (size_t m = 0; m < model->linear_count; m++) {
         if (!model->widths[m])
@@ -203,6 +171,8 @@ lg_status lg_siren_check(lg_siren const *const model)
 
 size_t lg_siren_workspace(lg_siren const *const model, size_t const rows)
 {
+    if (!model || !model->widths)
+        return 0;
     size_t widest = 2;
     for (size_t m = 0; m < model->linear_count; m++)
         if (model->widths[m] > widest)
@@ -226,7 +196,7 @@ lg_status lg_siren_score(lg_siren_call const *const call)
     if (call->workspace_count < needed)
         return LG_ERR_WORKSPACE;
     lg_kernels const *const kernels = lg_kernels_in_use(&status);
-    if (status != LG_OK)
+    if (!kernels)
         return status;
     lg_fpenv const saved = lg_fpenv_enter();
     kernels->siren(call);

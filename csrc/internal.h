@@ -13,11 +13,6 @@
 
 #include "layerguard.h"
 
-enum {
-    LG_LANES = 32, /* two registers of AVX-512, four of AVX2, eight of SSE2 */
-    LG_BLOCK = 256 /* half-precision elements widened at a time: two such blocks stay in L1 */
-};
-
 /* One level: every kernel family compiled for one instruction set. Arguments are checked. */
 typedef struct lg_kernels {
     char const *name;
@@ -29,7 +24,7 @@ typedef struct lg_kernels {
 } lg_kernels;
 
 /* The levels of this build, lowest first. */
-#ifdef LG_X86_LEVELS
+#ifdef __x86_64__
 #define LG_FOR_EACH_LEVEL(X) X(x86_64) X(x86_64_v3) X(x86_64_v4)
 #else
 #define LG_FOR_EACH_LEVEL(X) X(portable)
@@ -63,9 +58,9 @@ static inline size_t lg_element_size(int const dtype)
 static inline void const *lg_row(lg_states const *const states, size_t const layer,
                                  size_t const row)
 {
-    char const *const start = states->layers
-        ? (char const *)states->layers[layer]
-        : (char const *)states->base + (ptrdiff_t)layer * states->layer_stride;
+    char const *const start
+        = states->layers ? (char const *)states->layers[layer]
+                         : (char const *)states->base + (ptrdiff_t)layer * states->layer_stride;
     return start + (row ? (ptrdiff_t)row * states->row_stride : 0);
 }
 
@@ -73,14 +68,6 @@ static inline void const *lg_row(lg_states const *const states, size_t const lay
 static inline double lg_canonical(double const x)
 {
     return x == x ? x : (double)NAN;
-}
-
-static inline float lg_sum_lanes(float lanes[LG_LANES])
-{
-    for (size_t half = LG_LANES / 2; half; half /= 2)
-        for (size_t k = 0; k < half; k++)
-            lanes[k] += lanes[k + half];
-    return lanes[0];
 }
 
 #endif

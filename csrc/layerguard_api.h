@@ -63,7 +63,8 @@ typedef struct lg_states {
 } lg_states;
 
 /* ---- LCF: layerwise convergence fingerprint -------------------------------------------------
- * S_l = || (h_(l+1) - h_l - mu_l) * inverse_sigma_l ||,   z_l = (S_l - score_mean_l) / score_scale_l
+ * S_l   = || (h_(l+1) - h_l - mu_l) * inverse_sigma_l ||
+ * z_l   = (S_l - score_mean_l) / score_scale_l
  * score = sqrt((z - centre)' precision (z - centre))
  * A form that comes out negative (a precision that is not positive semidefinite) scores NaN. */
 
@@ -107,17 +108,17 @@ lg_status lg_pool_last(lg_pool_call const *call);
  * ReLU between them; score = softmax(logits)[1], the probability of harm. */
 
 typedef struct lg_siren {
-    size_t states_needed;          /* every entry of `layers` is below it */
-    size_t width_needed;           /* every entry of `neurons` is below it */
-    size_t chosen_count;           /* K: layers that are read */
-    int const *layers;             /* (K) index of the state */
-    int const *neuron_offsets;     /* (K + 1) neurons of layer i: [offsets_i, offsets_(i+1)) */
-    int const *neurons;            /* (offsets_K) index in the row */
-    float const *alpha;            /* (K) */
-    size_t linear_count;           /* M: linear maps */
-    size_t const *widths;          /* (M + 1) offsets_K, hidden sizes, 2 */
-    float const *const *weights;   /* (M) weights[m]: (widths[m+1], widths[m]) */
-    float const *const *biases;    /* (M) biases[m]: (widths[m+1]) */
+    size_t states_needed;        /* every entry of `layers` is below it */
+    size_t width_needed;         /* every entry of `neurons` is below it */
+    size_t chosen_count;         /* K: layers that are read */
+    int const *layers;           /* (K) index of the state */
+    int const *neuron_offsets;   /* (K + 1) neurons of layer i: [offsets_i, offsets_(i+1)) */
+    int const *neurons;          /* (offsets_K) index in the row */
+    float const *alpha;          /* (K) */
+    size_t linear_count;         /* M: linear maps */
+    size_t const *widths;        /* (M + 1) offsets_K, hidden sizes, 2 */
+    float const *const *weights; /* (M) weights[m]: (widths[m+1], widths[m]) */
+    float const *const *biases;  /* (M) biases[m]: (widths[m+1]) */
 } lg_siren;
 
 /* Checks every index and size of a model. Call it once, before the first score. */

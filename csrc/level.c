@@ -10,21 +10,21 @@ static int supports_portable(void)
     return 1;
 }
 
-#ifdef LG_X86_LEVELS
+#ifdef __x86_64__
 /* A level's full list is longer; these are what every compiler can ask for, and no processor has
  * them without the rest. The compiler's probe also asks whether the system saves the registers. */
 static int supports_v3(void)
 {
     __builtin_cpu_init();
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")
-        && __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
+           && __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
 }
 
 static int supports_v4(void)
 {
     return supports_v3() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw")
-        && __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq")
-        && __builtin_cpu_supports("avx512vl");
+           && __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq")
+           && __builtin_cpu_supports("avx512vl");
 }
 #endif
 
@@ -32,7 +32,7 @@ static int supports_v4(void)
     {name, supported, lg_lcf_##level, lg_pool_mean_##level, lg_pool_last_##level, lg_siren_##level}
 
 static lg_kernels const levels[] = {
-#ifdef LG_X86_LEVELS
+#ifdef __x86_64__
     LG_LEVEL_ENTRY("x86-64", supports_portable, x86_64),
     LG_LEVEL_ENTRY("x86-64-v3", supports_v3, x86_64_v3),
     LG_LEVEL_ENTRY("x86-64-v4", supports_v4, x86_64_v4),
@@ -45,15 +45,17 @@ enum { LEVELS = sizeof levels / sizeof *levels };
 
 static lg_kernels const *_Atomic in_use;
 
+/* The level of this name; of no name, the highest that runs here. */
 static lg_status find(char const *const name, lg_kernels const **const found)
 {
     for (size_t i = LEVELS; i-- > 0;) {
-        int const wanted = !name || strcmp(name, levels[i].name) == 0;
-        if (wanted && levels[i].supported()) {
+        if (name && strcmp(name, levels[i].name) != 0)
+            continue;
+        if (levels[i].supported()) {
             *found = &levels[i];
             return LG_OK;
         }
-        if (wanted && name)
+        if (name)
             return LG_ERR_LEVEL_UNSUPPORTED;
     }
     return LG_ERR_LEVEL_UNKNOWN;
@@ -71,9 +73,13 @@ lg_status lg_set_level(char const *const name)
 
 lg_kernels const *lg_kernels_in_use(lg_status *const status)
 {
-    lg_kernels const *kernels = atomic_load_explicit(&in_use, memory_order_acquire);
-    *status = kernels ? LG_OK : lg_set_level(0);
-    return kernels ? kernels : atomic_load_explicit(&in_use, memory_order_acquire);
+    lg_kernels const *const kernels = atomic_load_explicit(&in_use, memory_order_acquire);
+    if (kernels) {
+        *status = LG_OK;
+        return kernels;
+    }
+    *status = lg_set_level(0);
+    return atomic_load_explicit(&in_use, memory_order_acquire);
 }
 
 lg_status lg_level(char const **const name)
@@ -82,7 +88,7 @@ lg_status lg_level(char const **const name)
         return LG_ERR_NULL;
     lg_status status;
     lg_kernels const *const kernels = lg_kernels_in_use(&status);
-    if (status == LG_OK)
+    if (kernels)
         *name = kernels->name;
     return status;
 }

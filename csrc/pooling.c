@@ -67,9 +67,12 @@ void LG_AT_LEVEL(lg_pool_last)(lg_pool_call const *const call)
         last--;
     for (size_t l = 0; l < states->layer_count; l++) {
         void const *const row = lg_row(states, l, last);
+        float *restrict const pooled = call->pooled + l * width;
         if (states->dtype == LG_F32)
-            memcpy(call->pooled + l * width, row, width * sizeof(float));
+            memcpy(pooled, row, width * sizeof(float));
         else
-            lg_widen(states->dtype, row, 0, width, call->pooled + l * width);
+            lg_widen(states->dtype, row, 0, width, pooled);
+        for (size_t i = 0; i < width; i++)
+            pooled[i] = pooled[i] == pooled[i] ? pooled[i] : NAN;
     }
 }

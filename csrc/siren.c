@@ -2,72 +2,121 @@
  *
  * Source: SIREN, arXiv 2604.18519; the formulas stand in layerguard_api.h.
  * Precision: float32 lanes in every dot product; the softmax of the two logits is double.
- * Not finite: ReLU and softmax would turn -inf into an ordinary number, so every feature and every
- * sum before a ReLU also adds itself times zero, which is NaN unless it is finite, to the score.
+ * Not finite: ReLU and softmax can turn infinity into an ordinary number. A feature that is not
+ * finite makes every sum of the first map so, and every sum adds itself times zero, which is NaN
+ * unless the sum is finite, to its row's score: so nothing is lost on the way.
  */
+#include "lanes.h"
 #include "widen.h"
 
-static float element(int const dtype, void const *const row, size_t const i)
-{
-    if (dtype == LG_F32)
-        return ((float const *)row)[i];
-    uint16_t const half = ((uint16_t const *)row)[i];
-    return dtype == LG_BF16 ? lg_widen_bf16(half) : lg_widen_f16(half);
-}
+/* Neighbouring rows of a weight matrix read in one pass: four streams from memory at once. */
+enum { OUTPUTS = 4 };
 
-/* The features of one row; returns 0, or NaN if one is not finite. */
-static float gather(lg_siren const *const model, lg_states const *const states, size_t const row,
-                    float *restrict const features)
+static void gather(lg_siren const *const model, lg_states const *const states, size_t const row,
+                   float *restrict const features)
 {
-    float poison = 0.0f;
     for (size_t c = 0; c < model->chosen_count; c++) {
         void const *const state = lg_row(states, (size_t)model->layers[c], row);
+        float const *const singles = state;
+        uint16_t const *const halves = state;
+        float const alpha = model->alpha[c];
+        size_t const begin = (size_t)model->neuron_offsets[c];
         size_t const end = (size_t)model->neuron_offsets[c + 1];
-        for (size_t i = (size_t)model->neuron_offsets[c]; i < end; i++) {
-            features[i] =
-                element(states->dtype, state, (size_t)model->neurons[i]) * model->alpha[c];
-            poison += features[i] * 0.0f;
-        }
+        if (states->dtype == LG_F32)
+            for (size_t i = begin; i < end; i++)
+                features[i] = singles[model->neurons[i]] * alpha;
+        else if (states->dtype == LG_BF16)
+            for (size_t i = begin; i < end; i++)
+                features[i] = lg_widen_bf16(halves[model->neurons[i]]) * alpha;
+        else
+            for (size_t i = begin; i < end; i++)
+                features[i] = lg_widen_f16(halves[model->neurons[i]]) * alpha;
     }
-    return poison;
 }
 
-static float dot(size_t const count, float const *restrict const x, float const *restrict const w)
+static inline void add_products(size_t const count, float const *const x, float const *const w,
+                                float lanes[LG_LANES])
 {
-    float t[LG_LANES] = {0};
+    for (size_t k = 0; k < count; k++)
+        lanes[k] += x[k] * w[k];
+}
+
+/* y_o = dot of x and row o of w, for `outputs` <= OUTPUTS neighbouring rows of length `count`. */
+static inline void dot_rows(size_t const outputs, size_t const count, float const *const x,
+                            float const *const w, float *const y)
+{
+    float registers[OUTPUTS][LG_LANES], lanes[OUTPUTS][LG_LANES];
+    for (size_t o = 0; o < outputs; o++)
+        for (size_t k = 0; k < LG_LANES; k++)
+            registers[o][k] = 0.0f;
     size_t i = 0;
     for (; i + LG_LANES <= count; i += LG_LANES)
+        for (size_t o = 0; o < outputs; o++)
+            add_products(LG_LANES, x + i, w + o * count + i, registers[o]);
+    for (size_t o = 0; o < outputs; o++)
         for (size_t k = 0; k < LG_LANES; k++)
-            t[k] += x[i + k] * w[i + k];
-    for (size_t k = 0; i + k < count; k++)
-        t[k] += x[i + k] * w[i + k];
-    return lg_sum_lanes(t);
+            lanes[o][k] = registers[o][k];
+    if (i < count)
+        for (size_t o = 0; o < outputs; o++)
+            add_products(count - i, x + i, w + o * count + i, lanes[o]);
+    for (size_t o = 0; o < outputs; o++)
+        y[o] = lg_sum_lanes(lanes[o]);
+}
+
+/* The two numbers of rows for which lanes stay in registers: known when compiled. */
+LG_NOINLINE static void dot_many(size_t const count, float const *const x, float const *const w,
+                                 float *const y)
+{
+    dot_rows(OUTPUTS, count, x, w, y);
+}
+
+LG_NOINLINE static void dot_one(size_t const count, float const *const x, float const *const w,
+                                float *const y)
+{
+    dot_rows(1, count, x, w, y);
+}
+
+/* y = w x, for one row of the batch and outputs first to first + count. */
+static void multiply(size_t const inputs, size_t const outputs, float const *const x,
+                     float const *const w, float *const y)
+{
+    if (outputs == OUTPUTS)
+        dot_many(inputs, x, w, y);
+    else
+        for (size_t o = 0; o < outputs; o++)
+            dot_one(inputs, x, w + o * inputs, y + o);
 }
 
 void LG_AT_LEVEL(lg_siren)(lg_siren_call const *const call)
 {
     lg_siren const *const model = call->model;
-    lg_states const *const states = &call->states;
-    size_t const rows = states->rows;
-    float *x = call->workspace;
-    float *y = call->workspace + call->workspace_count / 2;
-    for (size_t r = 0; r < rows; r++)
-        call->scores[r] = (double)gather(model, states, r, x + r * model->widths[0]);
+    size_t const rows = call->states.rows;
+    float *x = call->workspace;                             /* (rows, widths[m]) */
+    float *y = call->workspace + call->workspace_count / 2; /* (rows, widths[m + 1]) */
+    for (size_t r = 0; r < rows; r++) {
+        gather(model, &call->states, r, x + r * model->widths[0]);
+        call->scores[r] = 0.0;
+    }
     for (size_t m = 0; m < model->linear_count; m++) {
-        size_t const in = model->widths[m], out = model->widths[m + 1];
+        size_t const inputs = model->widths[m], outputs = model->widths[m + 1];
         int const last = m + 1 == model->linear_count;
-        for (size_t o = 0; o < out; o++)
+        for (size_t o = 0; o < outputs; o += OUTPUTS) {
+            size_t const count = outputs - o < OUTPUTS ? outputs - o : (size_t)OUTPUTS;
             for (size_t r = 0; r < rows; r++) {
-                float const sum =
-                    dot(in, x + r * in, model->weights[m] + o * in) + model->biases[m][o];
-                call->scores[r] += (double)(sum * 0.0f);
-                y[r * out + o] = last || sum > 0.0f ? sum : 0.0f;
+                float *const sums = y + r * outputs + o;
+                multiply(inputs, count, x + r * inputs, model->weights[m] + o * inputs, sums);
+                for (size_t k = 0; k < count; k++) {
+                    float const sum = sums[k] + model->biases[m][o + k];
+                    call->scores[r] += (double)(sum * 0.0f);
+                    sums[k] = last || sum > 0.0f ? sum : 0.0f;
+                }
             }
+        }
         float *const swap = x;
         x = y;
         y = swap;
     }
     for (size_t r = 0; r < rows; r++)
-        call->scores[r] = lg_canonical(
-            call->scores[r] + lg_softmax_second((double)x[2 * r], (double)x[2 * r + 1]));
+        call->scores[r] = lg_canonical(call->scores[r]
+                                       + lg_softmax_second((double)x[2 * r], (double)x[2 * r + 1]));
 }

@@ -5,15 +5,15 @@ the device will see.
 """
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.bundle.manifest import GraphCard
+from layerguard.runtime.detectors.kind import POOLS
 from layerguard.runtime.errors import BundleError
-from layerguard.runtime.kernels import pool_last, pool_mean
 from layerguard.runtime.session import Device, Session
 from layerguard.runtime.text import Request
 from layerguard.runtime.tokens import Ids, TokenReader
@@ -22,14 +22,11 @@ from layerguard.runtime.types import Array, Pooling, Tap, View
 Layers = tuple[Array, ...]
 """L + 1 arrays [rows, hidden], float32."""
 
+_INPUTS = ("input_ids", "attention_mask")
+_DTYPES = (np.dtype(np.float32), np.dtype(np.float16))
 _MAX_ROWS = 32
 _MAX_BATCH_TOKENS = 8_192
 """Of one run of the graph, padding included: bounds memory whatever the caller sends."""
-
-_POOLS: Mapping[Pooling, Callable[[Sequence[Array], Array], Array]] = {
-    "last": pool_last,
-    "mean": pool_mean,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +65,8 @@ class Backbone:
         """Open the bundle's score graph; see ``Session`` for the arguments and errors."""
         self._graph = bundle.manifest.graphs["score"]
         self._pad = bundle.manifest.text.pad_token_id
+        self._width = bundle.manifest.model.width
+        self._folder = bundle.path
         self._names = _output_names(self._graph, bundle.manifest.model.layers)
         self._tokens = TokenReader(bundle)
         self.session = Session(bundle.path / self._graph.file, device, threads)
@@ -129,13 +128,26 @@ class Backbone:
             ids[i, : len(row)] = row
             mask[i, : len(row)] = 1
         outputs = list(dict.fromkeys([name for key in wanted for name in self._names[key]]))
-        feeds = {"input_ids": ids, "attention_mask": mask}
+        feeds = dict(zip(_INPUTS, (ids, mask), strict=True))
         values = dict(zip(outputs, self.session.run(outputs, feeds), strict=True))
+        pooled = self._graph.mode == "pooled"
+        self._check_outputs(values, (*ids.shape[: 1 if pooled else 2], self._width))
         layers = {key: tuple([values[name] for name in self._names[key]]) for key in wanted}
-        if self._graph.mode == "pooled":
+        if pooled:
             return layers
         valid = mask.astype(bool)
         return {key: _pool(states, valid, key[0]) for key, states in layers.items()}
+
+    def _check_outputs(self, values: Mapping[str, Array], expected: tuple[int, ...]) -> None:
+        """Refuse a graph whose outputs are not what its manifest promises."""
+        faults = [
+            f"{self._graph.file} gave {name!r} as {array.dtype} {list(array.shape)}; expected "
+            f"float32 or float16 {list(expected)}: export it again"
+            for name, array in values.items()
+            if array.shape != expected or array.dtype not in _DTYPES
+        ]
+        if faults:
+            raise BundleError(self._folder, faults)
 
 
 def _output_names(graph: GraphCard, layers: int) -> dict[tuple[Pooling, str], list[str]]:
@@ -144,7 +156,7 @@ def _output_names(graph: GraphCard, layers: int) -> dict[tuple[Pooling, str], li
         (card.kind, card.layer): card.name for card in graph.outputs
     }
     names = {}
-    for pooling in _POOLS:
+    for pooling in POOLS:
         kind, normed = (
             (pooling, f"final_norm_{pooling}")
             if graph.mode == "pooled"
@@ -171,15 +183,19 @@ def _batches(rows: Sequence[Ids]) -> Iterator[list[int]]:
 
 def _pool(states: Sequence[Array], valid: Array, pooling: Pooling) -> Layers:
     """Pool L + 1 arrays [rows, tokens, hidden] to L + 1 arrays [rows, hidden]."""
-    pooled = [_POOLS[pooling]([state[i] for state in states], row) for i, row in enumerate(valid)]
+    pooled = [POOLS[pooling]([state[i] for state in states], row) for i, row in enumerate(valid)]
     return tuple(np.stack(layer) for layer in zip(*pooled, strict=True))
 
 
 def _graph_faults(graph: GraphCard, session: Session) -> list[str]:
     """Inputs and outputs that the manifest promises and the graph does not have."""
-    faults = []
+    faults = [
+        f"{graph.file} takes an input {name!r}; this release gives {' and '.join(_INPUTS)} alone"
+        for name in session.inputs
+        if name not in _INPUTS
+    ]
     for what, promised, found in (
-        ("input", set(graph.inputs), set(session.inputs)),
+        ("input", {*graph.inputs, *_INPUTS}, set(session.inputs)),
         ("output", {card.name for card in graph.outputs}, set(session.outputs)),
     ):
         missing = sorted(promised - found)

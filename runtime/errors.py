@@ -13,6 +13,9 @@ A message has three parts: what was found, what was expected, what to do.
 from collections.abc import Sequence
 from typing import ClassVar
 
+_SHOWN = 100
+_LONGEST = 600
+
 
 class LayerGuardError(Exception):
     """Base of all errors raised on purpose; ``exit_code`` is what the command line returns."""
@@ -41,11 +44,23 @@ class MachineError(LayerGuardError):
 class BundleError(LayerGuardError):
     """The bundle is missing, altered or inconsistent; nothing of it is served.
 
+    The message shows the first hundred faults, one a line. They quote what the bundle holds, so
+    they are made printable: a bundle must not steer the terminal that refuses it.
+
     Attributes:
         faults: every fault found, each a sentence with what was found, expected and what to do.
     """
 
     def __init__(self, where: object, faults: Sequence[str]) -> None:
         self.faults = tuple(faults)
-        lines = "".join(f"\n  - {fault}" for fault in self.faults)
-        super().__init__(f"bundle {str(where)!r} is not served:{lines}")
+        lines = [_printable(fault) for fault in self.faults[:_SHOWN]]
+        if len(self.faults) > _SHOWN:
+            lines.append(f"and {len(self.faults) - _SHOWN} more")
+        listed = "".join(f"\n  - {line}" for line in lines)
+        super().__init__(f"bundle {str(where)!r} is not served:{listed}")
+
+
+def _printable(fault: str) -> str:
+    if len(fault) > _LONGEST:
+        fault = f"{fault[:_LONGEST]}..."
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in fault)

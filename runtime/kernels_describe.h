@@ -33,7 +33,7 @@ static int lg_describe(uintptr_t const arrays, lg_states *const states, void con
         }
         int const dtype = lg_dtype_of_format(view.format);
         plain = dtype >= 0 && view.ndim == 2
-            && (view.strides[1] == view.itemsize || view.shape[1] == 1);
+                && (view.strides[1] == view.itemsize || view.shape[1] == 1);
         if (plain && l == 0) {
             states->dtype = dtype;
             states->rows = (size_t)view.shape[0];
@@ -41,8 +41,8 @@ static int lg_describe(uintptr_t const arrays, lg_states *const states, void con
             states->row_stride = view.strides[0];
         } else if (plain) {
             plain = dtype == states->dtype && (size_t)view.shape[0] == states->rows
-                && (size_t)view.shape[1] == states->width
-                && (view.strides[0] == states->row_stride || states->rows < 2);
+                    && (size_t)view.shape[1] == states->width
+                    && (view.strides[0] == states->row_stride || states->rows < 2);
         }
         layers[l] = view.buf;
         PyBuffer_Release(&view);

@@ -5,12 +5,12 @@ A bad row is reported with its file and line; the good rows still run.
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from layerguard.runtime.errors import InputError
-from layerguard.runtime.text import Request, request
+from layerguard.runtime.text import Request, check_text, request
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,8 @@ class Row:
     request: Request
     label: int | None = None
     domain: str | None = None
+    place: str = ""
+    """File and line it came from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,8 @@ def read_rows(paths: Sequence[Path]) -> Rows:
         before = len(good)
         for number, line in _lines(path):
             try:
-                good.append(_row(line, default_id=f"{path.stem}-{number}"))
+                row = _row(line, default_id=f"{path.stem}-{number}")
+                good.append(replace(row, place=f"{path}:{number}"))
             except (InputError, ValueError) as error:
                 faults.append(f"{path}:{number}: {error}")
         if len(good) == before:
@@ -76,14 +79,16 @@ def _row(line: bytes, default_id: str) -> Row:
     if not isinstance(value, dict):
         raise InputError(f"found {type(value).__name__}; expected a JSON object")
     text, prompt, response = value.get("text"), value.get("prompt"), value.get("response")
-    if text is not None and response is not None:  # a text with its response is a prompt with one
+    if prompt is None and response is not None:  # a text with its response is a prompt with one
         text, prompt = None, text
     label = value.get("label")
     if label not in (None, 0, 1):
         raise InputError(f"label: found {label!r}; expected 0 (clean) or 1 (to be flagged)")
-    domain = value.get("domain")
+    names = {name: str(value[name]) for name in ("id", "domain") if value.get(name) is not None}
+    for name, found in names.items():
+        check_text(name, found)
     return Row(
-        id=str(value.get("id", default_id)),
+        id=names.get("id", default_id),
         request=request(
             text,
             prompt=prompt,
@@ -92,5 +97,5 @@ def _row(line: bytes, default_id: str) -> Row:
             tools=value.get("tools"),
         ),
         label=None if label is None else int(label),
-        domain=None if domain is None else str(domain),
+        domain=names.get("domain"),
     )

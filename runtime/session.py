@@ -11,6 +11,9 @@ Device = Literal["cpu", "cuda"]
 
 _PROVIDERS: Mapping[str, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
+_MOST_THREADS = 1_024
+"""ONNX Runtime starts as many as it is told, until the machine gives in."""
+
 
 class Session:
     """A graph ready to run; safe to call from many threads.
@@ -34,6 +37,10 @@ class Session:
         runtime = load_onnxruntime()
         if device not in _PROVIDERS:
             raise InputError(f"device {device!r}; expected cpu or cuda")
+        if not 0 <= threads <= _MOST_THREADS:
+            raise InputError(
+                f"threads {threads}; expected 1 to {_MOST_THREADS}, or 0 for ONNX Runtime's choice"
+            )
         wanted = _PROVIDERS[device]
         if wanted not in runtime.get_available_providers():
             raise MachineError(
@@ -51,6 +58,7 @@ class Session:
         except Exception as error:  # onnxruntime raises many types of its own
             fault = f"{graph.name} cannot be loaded by onnxruntime ({error}); export it again"
             raise BundleError(graph.parent, [fault]) from error
+        self._graph = graph
         self.providers: tuple[str, ...] = tuple(self._session.get_providers())
         if self.providers[0] != wanted:
             raise MachineError(
@@ -70,8 +78,16 @@ class Session:
         return tuple(item.name for item in self._session.get_outputs())
 
     def run(self, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
-        """The named outputs for the given inputs."""
-        arrays: list[Array] = self._session.run(outputs, feeds)
+        """The named outputs for the given inputs.
+
+        Raises:
+            BundleError: the graph fails on them.
+        """
+        try:
+            arrays: list[Array] = self._session.run(outputs, feeds)
+        except Exception as error:  # onnxruntime raises many types of its own
+            fault = f"{self._graph.name} fails on its input ({error}); run `layerguard doctor`"
+            raise BundleError(self._graph.parent, [fault]) from error
         return arrays
 
 

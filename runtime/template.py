@@ -1,27 +1,22 @@
 """The deployment template: how a request is laid out for the served model.
 
-Chat templates are rendered in jinja2's immutable sandbox, without transformers. Text of the user
-that spells a special token stays text: it is taken out before rendering, and comes back as a piece
-of its own that the tokenizer reads literally.
+Text from outside that spells a special token stays text, wherever in a chat it stands: it is taken
+out before rendering, and comes back as a piece of its own that the tokenizer reads literally.
 """
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
-from typing import Any, NoReturn
-
-from jinja2 import TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from typing import Any
 
 from layerguard.runtime.errors import InputError
+from layerguard.runtime.sandbox import compile_chat
 from layerguard.runtime.text import Message, Request, text_of
 
 Piece = tuple[str, bool]
 """A part of the rendered text, and whether special tokens in it are meant as such."""
 
-_MARK = re.compile("\ue000([0-9]+)\ue001")
-_MAX_RENDERED = 1 << 24
+_OPEN, _CLOSE = "\ue000", "\ue001"
+_MARK = re.compile(f"{_OPEN}([0-9]{{1,9}}){_CLOSE}")
 
 
 class Template:
@@ -44,9 +39,9 @@ class Template:
         """
         self._special_tokens = dict(special_tokens)
         longest_first = sorted(never_typed, key=len, reverse=True)
-        self._typed = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+        self._typed = re.compile("|".join(map(re.escape, [*longest_first, _OPEN])))
         self.is_chat = template == "chat"
-        self._chat = _compile(chat_template or "") if self.is_chat else None
+        self._chat = compile_chat(chat_template or "") if self.is_chat else None
         self._before, _, self._after = template.partition("{prompt}")
         self._is_bare = template == "{prompt}"
 
@@ -60,7 +55,7 @@ class Template:
 
         def take(match: re.Match[str]) -> str:
             taken.append(match[0])
-            return f"\ue000{len(taken) - 1}\ue001"
+            return f"{_OPEN}{len(taken) - 1}{_CLOSE}"
 
         def hide(text: str) -> str:
             return self._typed.sub(take, text)
@@ -82,22 +77,30 @@ class Template:
         )
         while len(messages) > 1 and messages[-1]["role"] == "assistant":
             messages = messages[:-1]  # a prompt ends where the answer begins
-        turns = [{**turn, "content": hide(text_of(turn))} for turn in messages]
         try:
             rendered = chat(
-                messages=turns,
-                tools=None if request.tools is None else list(request.tools),
+                messages=[_each({**turn, "content": text_of(turn)}, hide) for turn in messages],
+                tools=_each(request.tools, hide),
                 add_generation_prompt=True,
                 **self._special_tokens,
             )
-        except (TemplateError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        except Exception as error:  # a template is a program: it may raise anything
             raise InputError(
                 f"the bundle's chat template refused the messages ({error}); expected turns as "
                 "the model was trained on, such as user and assistant in turn"
             ) from error
-        if len(rendered) > _MAX_RENDERED:
-            raise InputError(f"rendered to {len(rendered)} characters; at most {_MAX_RENDERED}")
         return rendered
+
+
+def _each(value: Any, hide: Callable[[str], str]) -> Any:
+    """A JSON value with ``hide`` done to each text in it, keys too: tools come from outside."""
+    if isinstance(value, str):
+        return hide(value)
+    if isinstance(value, Mapping):
+        return {_each(key, hide): _each(item, hide) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_each(item, hide) for item in value]
+    return value
 
 
 def _pieces(rendered: str, taken: Sequence[str]) -> list[Piece]:
@@ -112,27 +115,3 @@ def _pieces(rendered: str, taken: Sequence[str]) -> list[Piece]:
             end = mark.end()
     pieces.append((rendered[end:], True))
     return [piece for piece in pieces if piece[0]]
-
-
-def _compile(source: str) -> Callable[..., str]:
-    """The render function of a chat template, in a sandbox with what such templates rely on."""
-
-    def raise_exception(message: str) -> NoReturn:
-        raise TemplateError(message)
-
-    def to_json(value: Any, indent: int | None = None) -> str:
-        return json.dumps(value, ensure_ascii=False, indent=indent)
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
-    environment.filters["tojson"] = to_json
-    environment.globals["raise_exception"] = raise_exception
-    environment.globals["strftime_now"] = lambda form: datetime.now(UTC).strftime(form)
-    try:
-        return environment.from_string(source).render
-    except TemplateError as error:
-        raise InputError(
-            f"the bundle's chat template does not compile ({error}); export the model again, "
-            "with --template and a text that has {prompt} in it"
-        ) from error

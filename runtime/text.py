@@ -5,6 +5,7 @@ Two views of one request: the ``prompt`` in its deployment template, which LCF r
 package, METHODS "online scoring").
 """
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -64,22 +65,58 @@ def request(
             f"found {' and '.join(named) or 'nothing'}; expected exactly one of text, prompt, "
             "messages (response goes with prompt, tools with messages)"
         )
+    for name, value, owner in (("response", response, "prompt"), ("tools", tools, "messages")):
+        if value is not None and owner not in named:
+            raise InputError(f"found {named[0]} and {name}; {name} goes with {owner}=")
     if messages is not None:
-        if isinstance(messages, (str, Mapping)) or not isinstance(messages, Sequence):
-            raise InputError(f"messages: found {type(messages).__name__}; expected a list of turns")
-        if not messages:
-            raise InputError("messages: found an empty list; expected at least one turn")
-        return Request(
-            prompt="\n".join(text_of(m) for m in messages if m.get("role") != "assistant"),
-            messages=tuple(messages),
-            tools=None if tools is None else tuple(tools),
-        )
+        return _chat(messages, tools)
     for name, value in (("text", text), ("prompt", prompt), ("response", response)):
-        if value is not None and not isinstance(value, str):
-            raise InputError(f"{name}: found {type(value).__name__}; expected a str")
-    if text is not None and response is not None:
-        raise InputError("found text and response; a response goes with prompt=")
+        if value is not None:
+            check_text(name, value)
     return Request(prompt=str(text if text is not None else prompt), response=response)
+
+
+def check_text(name: str, value: Any) -> None:
+    """Refuse what no tokenizer reads.
+
+    Raises:
+        InputError: ``value`` is not a str, or it holds half of a surrogate pair.
+    """
+    if not isinstance(value, str):
+        raise InputError(f"{name}: found {type(value).__name__}; expected a str")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{name}: found {value[error.start]!a}, half of a surrogate pair, at character "
+            f"{error.start}; expected Unicode text, such as bytes decoded with errors='replace'"
+        ) from error
+
+
+def _chat(messages: Any, tools: Any) -> Request:
+    """A request of turns, and tools if there are any, every one of them checked."""
+    for name, value, what in (("messages", messages, "turns"), ("tools", tools, "objects")):
+        if value is None:
+            continue
+        if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
+            raise InputError(f"{name}: found {type(value).__name__}; expected a list of {what}")
+        for index, item in enumerate(value):
+            if not isinstance(item, Mapping):
+                found = type(item).__name__
+                raise InputError(f"{name}[{index}]: found {found}; expected an object")
+        try:  # half of a surrogate pair, a circle, or a depth that no template can walk
+            json.dumps([dict(item) for item in value], ensure_ascii=False, default=str).encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InputError(f"{name}: {error}; expected values that JSON can say") from error
+    if not messages:
+        raise InputError("messages: found an empty list; expected at least one turn")
+    texts = [text_of(message) for message in messages]
+    asked = [t for t, m in zip(texts, messages, strict=True) if m["role"] != "assistant"]
+    return Request(
+        prompt="\n".join(asked),
+        messages=tuple(messages),
+        tools=None if tools is None else tuple(tools),
+    )
 
 
 def text_of(message: Message) -> str:
@@ -88,17 +125,23 @@ def text_of(message: Message) -> str:
     Raises:
         InputError: the message has no role, or its content is neither text nor text parts.
     """
-    if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
-        raise InputError(f'found {message!r}; expected a message {{"role": ..., "content": ...}}')
-    content = message.get("content")
+    role, content = message.get("role"), message.get("content")
+    if not isinstance(role, str):
+        keys = ", ".join(map(str, message))
+        raise InputError(
+            f"found a message with {keys or 'no keys'}, its role {type(role).__name__}; "
+            'expected {"role": "user", "content": ...}'
+        )
     if content is None:
         return ""
     if isinstance(content, str):
         return content
-    if isinstance(content, Sequence) and all(isinstance(part, Mapping) for part in content):
-        return "\n".join(str(part["text"]) for part in content if "text" in part)
+    if isinstance(content, (list, tuple)):
+        texts = [p.get("text", "") if isinstance(p, Mapping) else None for p in content]
+        if all(isinstance(text, str) for text in texts):
+            return "\n".join(text for text in texts if text)
     raise InputError(
-        f"message of role {message['role']!r}: content is {type(content).__name__}; "
+        f"message of role {role[:40]!r}: content is {type(content).__name__}; "
         "expected a str or a list of text parts"
     )
 

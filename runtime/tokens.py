@@ -7,7 +7,7 @@ from tokenizers import Tokenizer
 
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.bundle.files import TOKENIZER
-from layerguard.runtime.errors import BundleError
+from layerguard.runtime.errors import BundleError, InputError
 from layerguard.runtime.template import Piece, Template
 from layerguard.runtime.text import Request
 from layerguard.runtime.types import View
@@ -32,6 +32,7 @@ class TokenReader:
 
     def __init__(self, bundle: Bundle) -> None:
         self._rules = bundle.manifest.text
+        self._folder = bundle.path
         path = bundle.path / TOKENIZER
         try:
             self._literal: Tokenizer = Tokenizer.from_file(str(path))
@@ -41,13 +42,23 @@ class TokenReader:
             raise BundleError(bundle.path, [fault]) from error
         self._literal.encode_special_tokens = True  # typed by a user: text, never a special token
         added = self._active.get_added_tokens_decoder().values()
-        self._template = Template(
-            self._rules.template,
-            bundle.chat_template,
-            self._rules.special_tokens,
-            [token.content for token in added if token.special],
-        )
+        try:
+            self._template = Template(
+                self._rules.template,
+                bundle.chat_template,
+                self._rules.special_tokens,
+                [token.content for token in added if token.special],
+            )
+        except InputError as error:
+            raise BundleError(bundle.path, [str(error)]) from error
         self._before, self._after = self._frame()
+        frame = len(self._before) + len(self._after)
+        if frame >= self._rules.max_tokens:
+            fault = (
+                f"{TOKENIZER} puts {frame} special tokens around a text; text.max_tokens, "
+                f"{self._rules.max_tokens}, leaves no room between them: export the model again"
+            )
+            raise BundleError(bundle.path, [fault])
 
     def read(self, request: Request, views: Collection[View]) -> dict[View, Windows]:
         """The windows of a request in each of the views.
@@ -67,19 +78,29 @@ class TokenReader:
 
     def _frame(self) -> tuple[Ids, Ids]:
         """The special tokens that the tokenizer puts before and after a text."""
-        bare = self._literal.encode("a", add_special_tokens=False).ids
-        framed = self._literal.encode("a", add_special_tokens=True).ids
+        bare = self._encode(self._literal, "a")
+        framed = self._encode(self._literal, "a", framed=True)
         for start in range(len(framed) - len(bare) + 1):
             if framed[start : start + len(bare)] == bare:
                 return tuple(framed[:start]), tuple(framed[start + len(bare) :])
         return (), ()
+
+    def _encode(self, tokenizer: Tokenizer, text: str, *, framed: bool = False) -> list[int]:
+        try:
+            ids: list[int] = tokenizer.encode(text, add_special_tokens=framed).ids
+        except BaseException as error:  # a panic of the tokenizers package is no Exception
+            if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                raise
+            fault = f"{TOKENIZER} fails on a text ({error}); export the model again"
+            raise BundleError(self._folder, [fault]) from error
+        return ids
 
     def _windows(self, view: View, pieces: Sequence[Piece]) -> Windows:
         rules = self._rules
         ids: list[int] = []
         for text, active in pieces:
             tokenizer = self._active if active else self._literal
-            ids += tokenizer.encode(text, add_special_tokens=False).ids
+            ids += self._encode(tokenizer, text)
         before, after = self._before, self._after
         if view == "prompt" and self._template.is_chat:
             before, after = (), ()  # a chat template writes its own special tokens

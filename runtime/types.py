@@ -74,10 +74,10 @@ class Reading:
 
     def __post_init__(self) -> None:
         """Refuse a reading that would let a non-finite or excessive score pass."""
-        if not self.flagged and not self.score <= self.threshold:
+        if not self.flagged and not (self.score <= self.threshold and self.status == "ok"):
             raise ValueError(
-                f"{self.detector}: score {self.score} is not within threshold {self.threshold}, "
-                "so the reading must be flagged"
+                f"{self.detector}: score {self.score} ({self.status}) is not within threshold "
+                f"{self.threshold}, so the reading must be flagged"
             )
 
 
@@ -105,6 +105,14 @@ class Verdict:
     bundle_id: str
     tokens: int
     truncated: bool
+
+    def __post_init__(self) -> None:
+        """Refuse a verdict that says less than its readings."""
+        flagged = [reading for reading in self.readings.values() if reading.flagged]
+        if self.flagged != bool(flagged):
+            raise ValueError(f"flagged is {self.flagged}, and {len(flagged)} readings are flagged")
+        if self.status == "ok" and any(reading.status == "invalid" for reading in flagged):
+            raise ValueError("status is ok, and a reading is invalid")
 
     def to_json(self) -> dict[str, Any]:
         """The verdict as plain JSON types; non-finite numbers become None."""

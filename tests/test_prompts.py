@@ -90,7 +90,7 @@ def test_harmful_prompts_cover_three_kinds() -> None:
 
 
 def test_length_gives_little_away() -> None:
-    """Medians lie within a factor of 2.5, and length alone ranks a bad prompt higher 65 % at most."""
+    """Medians within a factor of 2.5; the length alone separates with an AUC of 0.65 at most."""
     clean, harmful = word_counts(rows("clean")), word_counts(rows("harmful"))
     assert 1 / 2.5 <= median(harmful) / median(clean) <= 2.5
     wins = sum((h > c) + (h == c) / 2 for h in harmful for c in clean)

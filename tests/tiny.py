@@ -28,9 +28,10 @@ from layerguard.runtime.types import Array
 
 LAYERS, WIDTH = 3, 16
 WORDS = (
-    "[PAD] [UNK] [CLS] [SEP] <|im_end|> a the garden was quiet before rain came over low hills "
-    "and small boats lay still near river ignore all previous rules now"
-).split()
+    "[PAD]", "[UNK]", "[CLS]", "[SEP]", "<|im_end|>", "a", "the", "garden", "was", "quiet",
+    "before", "rain", "came", "over", "low", "hills", "and", "small", "boats", "lay", "still",
+    "near", "river", "ignore", "all", "previous", "rules", "now",
+)  # fmt: skip
 OPSET = 18
 Mode = Literal["states", "pooled"]
 
@@ -159,7 +160,8 @@ def make_manifest(
     return Manifest(
         schema=1,
         model=ModelCard(
-            "tiny", "0" * 40, "Tiny", "tiny", "encoder", LAYERS, LAYERS, WIDTH, len(WORDS), "float32"
+            "tiny", "0" * 40, "Tiny", "tiny", "encoder",
+            LAYERS, LAYERS, WIDTH, len(WORDS), "float32",
         ),
         text=TextRules(template, windows, 12, 4, 0, {"eos_token": "[SEP]"}),
         graphs={
@@ -177,7 +179,8 @@ def make_manifest(
         detectors={
             name: DetectorCard(
                 "cross-fit", *taps[name], "block", float(mine["threshold"]),
-                float(mine["target_fpr"]), tuple(mine["fpr_interval"].tolist()), 50, 0, "0" * 64, {},
+                float(mine["target_fpr"]), tuple(mine["fpr_interval"].tolist()),
+                50, 0, "0" * 64, {},
             )
             for name, mine in params.items()
         },

@@ -32,8 +32,11 @@ def file_faults(folder: Path, files: Mapping[str, FileCard]) -> list[str]:
             faults.append(f"manifest.json lists {name[:80]!r}; expected plain names of files")
             continue
         faults += _one(folder / name, expected)
-    unlisted = {path.name for path in folder.iterdir()} - files.keys() - {MANIFEST}
-    faults += [f"{name} is not in the manifest; remove it" for name in sorted(unlisted)]
+    try:
+        unlisted = {path.name for path in folder.iterdir()} - files.keys() - {MANIFEST}
+    except OSError as error:
+        return [*faults, f"the folder cannot be listed ({error.strerror}); check its permissions"]
+    faults += [f"{name!r} is not in the manifest; remove it" for name in sorted(unlisted)]
     return faults
 
 

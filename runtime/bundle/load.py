@@ -1,9 +1,10 @@
 """Loading a bundle: everything is verified, every fault is listed, nothing faulty is served."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from layerguard.runtime.bundle.files import (
     CHAT_TEMPLATE,
@@ -20,6 +21,9 @@ from layerguard.runtime.types import Array
 
 Params = Mapping[str, Mapping[str, Array]]
 """Frozen arrays by detector and name."""
+
+T = TypeVar("T")
+_ATTEMPTS = 10
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,27 +51,53 @@ class Bundle:
             BundleError: with every fault found; nothing is served.
         """
         folder = Path(path)
-        before = _identity(folder)
-        try:
-            return _load(folder)
-        except BundleError:
-            if _identity(folder) == before:
-                raise
-            return _load(folder)  # a calibration replaced the folder while it was read
+        return steadily(folder, lambda: _load(folder))
 
     @property
     def chat_template(self) -> str | None:
-        """The chat template's text, or None where the model has none."""
+        """The chat template's text, or None where the model has none.
+
+        Raises:
+            BundleError: it is not UTF-8, or gone.
+        """
         if CHAT_TEMPLATE not in self.manifest.files:
             return None
-        return (self.path / CHAT_TEMPLATE).read_text(encoding="utf-8")
+        try:
+            return (self.path / CHAT_TEMPLATE).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            fault = f"{CHAT_TEMPLATE} cannot be read ({error}); export the model again"
+            raise BundleError(self.path, [fault]) from error
 
 
-def _identity(folder: Path) -> int | None:
+def steadily(folder: Path, read: Callable[[], T]) -> T:
+    """What ``read`` makes of a folder, from the first to the last file the same one.
+
+    A calibration may replace the folder while it is read; then it is read again.
+
+    Raises:
+        BundleError: what ``read`` raises of an unchanged folder; or it changes all the time.
+    """
+    for _ in range(_ATTEMPTS):
+        before = _identity(folder)
+        try:
+            found = read()
+        except BundleError:
+            if _identity(folder) == before:
+                raise
+        else:
+            if _identity(folder) == before:
+                return found
+    fault = f"it was replaced {_ATTEMPTS} times while it was read; try again when that is done"
+    raise BundleError(folder, [fault])
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """Which folder stands at the path; the time of change tells it from one of the same inode."""
     try:
-        return folder.stat().st_ino
-    except OSError:
+        found = folder.stat()
+    except (OSError, ValueError):
         return None
+    return found.st_ino, found.st_ctime_ns
 
 
 def _load(folder: Path) -> Bundle:
@@ -88,12 +118,15 @@ def _manifest_bytes(folder: Path) -> bytes:
     path = folder / MANIFEST
     try:
         size = path.stat().st_size
+        if not path.is_file():  # a pipe or a device would never end
+            raise BundleError(folder, [f"{MANIFEST} is not a file; copy the bundle again"])
         if size > MAX_MANIFEST_BYTES:
             fault = f"{MANIFEST} has {size} bytes; expected at most {MAX_MANIFEST_BYTES}"
             raise BundleError(folder, [fault])
         return path.read_bytes()
-    except OSError as error:
-        fault = f"{MANIFEST}: {error.strerror}; expected a folder that `layerguard export` wrote"
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        found = getattr(error, "strerror", None) or error
+        fault = f"{MANIFEST}: {found}; expected a folder that `layerguard export` wrote"
         raise BundleError(folder, [fault]) from error
 
 

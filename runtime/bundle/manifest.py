@@ -15,6 +15,9 @@ SCHEMA = 1
 
 MAX_MANIFEST_BYTES = 4 << 20
 
+_MOST = 2**31 - 1
+"""Of any size: what every index type of graph, tokenizer and kernels can hold."""
+
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
@@ -141,7 +144,8 @@ class Manifest:
 def read_manifest(data: bytes) -> tuple[Manifest | None, list[str]]:
     """The manifest in ``data`` and every fault found; no manifest where there is a fault."""
     try:
-        value = json.loads(data)
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=_without_twins)
+        json.dumps(value, ensure_ascii=False).encode()  # fails on half a surrogate pair
     except (ValueError, RecursionError) as error:
         return None, [f"manifest.json is not JSON ({error}); export the model again"]
     schema = value.get("schema") if isinstance(value, dict) else None
@@ -158,21 +162,31 @@ def read_manifest(data: bytes) -> tuple[Manifest | None, list[str]]:
     return (None, faults) if faults else (manifest, [])
 
 
+def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON; raises ValueError where a key stands twice, so that no reader differs."""
+    value: dict[str, Any] = {}
+    for key, item in pairs:
+        if key in value:
+            raise ValueError(f"the key {key[:60]!r} stands twice in one object")
+        value[key] = item
+    return value
+
+
 def _contradictions(manifest: Manifest) -> list[str]:
     """Values that have the right type and cannot be true together."""
     model, text = manifest.model, manifest.text
     faults = [
-        f"manifest.json: {name} is {value}; expected at least {least}"
-        for name, value, least in (
-            ("schema", manifest.schema, 1),
-            ("model.layers", model.layers, 1),
-            ("model.width", model.width, 1),
-            ("model.vocabulary", model.vocabulary, 1),
-            ("text.max_tokens", text.max_tokens, 8),
-            ("text.max_windows", text.max_windows, 1),
-            ("text.pad_token_id", text.pad_token_id, 0),
+        f"manifest.json: {name} is {value}; expected {least} to {most}"
+        for name, value, least, most in (
+            ("schema", manifest.schema, 1, SCHEMA),
+            ("model.layers", model.layers, 1, _MOST),
+            ("model.width", model.width, 1, _MOST),
+            ("model.vocabulary", model.vocabulary, 1, _MOST),
+            ("text.max_tokens", text.max_tokens, 8, _MOST),
+            ("text.max_windows", text.max_windows, 1, _MOST),
+            ("text.pad_token_id", text.pad_token_id, 0, model.vocabulary - 1),
         )
-        if value < least
+        if not least <= value <= most
     ]
     if faults:
         return faults
@@ -189,20 +203,7 @@ def _contradictions(manifest: Manifest) -> list[str]:
     if "score" not in manifest.graphs:
         faults.append("manifest.json: graphs has no 'score'; export the model again")
     for name, graph in manifest.graphs.items():
-        wrong = [o.name for o in graph.outputs if not 0 <= o.layer <= model.layers]
-        if wrong:
-            faults.append(
-                f"manifest.json: graphs.{name}: outputs {wrong} name a layer outside "
-                f"0..{model.layers}"
-            )
-        kinds = ("state",) if graph.mode == "states" else ("last", "mean")
-        found = {(o.kind, o.layer) for o in graph.outputs}
-        lacking = [(k, i) for k in kinds for i in range(model.layers + 1) if (k, i) not in found]
-        if lacking:
-            faults.append(
-                f"manifest.json: graphs.{name} has no {lacking[0][0]} output of layer "
-                f"{lacking[0][1]}; expected one for each of 0..{model.layers}"
-            )
+        faults += _graph_contradictions(f"manifest.json: graphs.{name}", graph, model.layers)
     for name, card in manifest.detectors.items():
         low, high = card.fpr_interval if len(card.fpr_interval) == 2 else (1.0, 0.0)
         if not (0 < card.target_fpr < 1 and 0 <= low <= high <= 1):
@@ -210,4 +211,25 @@ def _contradictions(manifest: Manifest) -> list[str]:
                 f"manifest.json: detectors.{name}: target_fpr {card.target_fpr} and fpr_interval "
                 f"{list(card.fpr_interval)}; expected a share between 0 and 1 and its interval"
             )
+    return faults
+
+
+def _graph_contradictions(where: str, graph: GraphCard, layers: int) -> list[str]:
+    """Outputs that stand twice, or name a layer that is not there, or are not there."""
+    faults = []
+    names = [output.name for output in graph.outputs]
+    if len(set(names)) < len(names):
+        faults.append(f"{where} lists an output twice; expected each once")
+    wrong = [output.name for output in graph.outputs if not 0 <= output.layer <= layers]
+    if wrong:
+        faults.append(f"{where}: outputs {wrong} name a layer outside 0..{layers}")
+    kinds = ("state",) if graph.mode == "states" else ("last", "mean")
+    found = {(output.kind, output.layer) for output in graph.outputs}
+    wanted = ((kind, layer) for kind in kinds for layer in range(layers + 1))
+    lacking = next((pair for pair in wanted if pair not in found), None)
+    if lacking:
+        faults.append(
+            f"{where} has no {lacking[0]} output of layer {lacking[1]}; expected one for each of "
+            f"0..{layers}"
+        )
     return faults

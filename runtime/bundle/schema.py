@@ -2,9 +2,17 @@
 
 import dataclasses
 import math
+import reprlib
+import sys
 import types
 import typing
 from typing import Any
+
+_LEVELS = 16
+"""How deep a value of type ``Any`` may be nested."""
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring = 2, 60
 
 
 def parse(kind: Any, value: Any, path: str, faults: list[str]) -> Any:
@@ -15,13 +23,15 @@ def parse(kind: Any, value: Any, path: str, faults: list[str]) -> Any:
     a float; NaN and infinity never do.
     """
     origin = typing.get_origin(kind)
-    if kind is Any:
+    if kind is Any and _is_plain(value, _LEVELS):
         return value
     if dataclasses.is_dataclass(kind):
         return _parse_dataclass(kind, value, path, faults)
     if origin is dict and isinstance(value, dict):
         inner = typing.get_args(kind)[1]
-        return {key: parse(inner, item, f"{path}.{key}", faults) for key, item in value.items()}
+        return {
+            key: parse(inner, item, f"{path}.{_key(key)}", faults) for key, item in value.items()
+        }
     if origin is tuple and isinstance(value, list):
         inner = typing.get_args(kind)[0]
         return tuple(parse(inner, item, f"{path}[{i}]", faults) for i, item in enumerate(value))
@@ -30,7 +40,7 @@ def parse(kind: Any, value: Any, path: str, faults: list[str]) -> Any:
     if origin in (typing.Union, types.UnionType):
         options = [option for option in typing.get_args(kind) if option is not type(None)]
         return None if value is None else parse(options[0], value, path, faults)
-    if kind is float and type(value) in (int, float) and math.isfinite(value):
+    if kind is float and type(value) in (int, float) and abs(value) <= sys.float_info.max:
         return float(value)
     if kind in (str, int, bool) and type(value) is kind:
         return value
@@ -44,7 +54,7 @@ def _parse_dataclass(kind: Any, value: Any, path: str, faults: list[str]) -> Any
         return None
     hints = typing.get_type_hints(kind)
     fields = {field.name: field for field in dataclasses.fields(kind)}
-    faults += [f"{path}: unknown key {key!r}" for key in value if key not in fields]
+    faults += [f"{path}: unknown key {_short(key)}" for key in value if key not in fields]
     arguments: dict[str, Any] = {}
     complete = True
     before = len(faults)
@@ -57,9 +67,23 @@ def _parse_dataclass(kind: Any, value: Any, path: str, faults: list[str]) -> Any
     return kind(**arguments) if complete and len(faults) == before else None
 
 
+def _is_plain(value: Any, levels: int) -> bool:
+    """Whether a JSON value is nested no deeper than ``levels`` and has only finite numbers."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        return levels > 0 and all(_is_plain(item, levels - 1) for item in value)
+    return not isinstance(value, float) or math.isfinite(value)
+
+
 def _short(value: Any) -> str:
-    text = repr(value)
-    return f"{text[:60]}..." if len(text) > 60 else text
+    text = _SHORT.repr(value)  # bounded in depth and breadth, whatever the value
+    return f"{text[:60]}..." if len(text) > 62 else text
+
+
+def _key(key: str) -> str:
+    """A key as a step of a path; quoted where printing it as it is could mislead."""
+    return key if key.isprintable() and len(key) <= 60 else _short(key)
 
 
 def _name(kind: Any) -> str:
@@ -68,6 +92,6 @@ def _name(kind: Any) -> str:
     names = {str: "a text", int: "a whole number", float: "a finite number", bool: "true or false"}
     if kind in names:
         return names[kind]
-    if typing.get_origin(kind) is dict:
-        return "an object"
+    if kind is Any:
+        return f"finite values nested at most {_LEVELS} levels deep"
     return "a list" if typing.get_origin(kind) is tuple else "an object"

@@ -5,18 +5,20 @@ told so.
 """
 
 import ctypes
+import errno
 import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from layerguard.runtime.bundle.files import MANIFEST, card_of
 from layerguard.runtime.bundle.manifest import Manifest
-from layerguard.runtime.errors import InputError
+from layerguard.runtime.errors import InputError, MachineError
 
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
@@ -28,8 +30,9 @@ def replacing(target: Path) -> Iterator[Path]:
     Raises:
         InputError: ``target`` exists and is not a bundle, its parent does not exist, or another
             process is writing it.
+        MachineError: the disk is full, or fails.
     """
-    target = target.absolute()
+    target = target.resolve()  # where a link points, so that what it points to is not left behind
     if not target.parent.is_dir():
         raise InputError(f"{target.parent} is not a folder; make it first")
     if target.exists() and not (target / MANIFEST).is_file() and any_inside(target):
@@ -37,19 +40,26 @@ def replacing(target: Path) -> Iterator[Path]:
             f"{target} exists and is not a bundle (no {MANIFEST}); name a new folder, or empty it"
         )
     folder = target.with_name(f".{target.name}.writing")
-    folder.mkdir(exist_ok=True)
-    lock = os.open(folder, os.O_RDONLY)
     try:
-        _lock(lock, target)
-        _empty(folder)  # what a killed writer left
-        try:
-            yield folder
-            _sync(folder)
-            _exchange(folder, target)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-    finally:
-        os.close(lock)
+        with ExitStack() as held:
+            folder.mkdir(exist_ok=True)
+            held.callback(os.close, _lock(folder, target))
+            _empty(folder)  # what a killed writer left
+            try:
+                yield folder
+                _sync(folder)
+                if target.exists():  # it takes the new folder's name: nobody may write there yet
+                    held.callback(os.close, _lock(target, target))
+                _exchange(folder, target)
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        raise MachineError(
+            f"{target} could not be written ({error.strerror}); what stood there is untouched. "
+            "Make room on that disk and run the command again"
+        ) from error
 
 
 def seal(folder: Path, manifest: Manifest) -> Manifest:
@@ -78,13 +88,24 @@ def any_inside(path: Path) -> bool:
     return not path.is_dir() or any(path.iterdir())
 
 
-def _lock(descriptor: int, target: Path) -> None:
+def _lock(folder: Path, target: Path) -> int:
+    """An open descriptor of ``folder``, which is then this process's alone.
+
+    Raises:
+        InputError: another process has it, or has just put another folder in its place.
+    """
+    descriptor = -1
     try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(descriptor), folder.stat()):
+            return descriptor
+        fault = "was just written by another process; run the command again"
     except OSError as error:
-        raise InputError(
-            f"{target} is being written by another process; wait until it is done"
-        ) from error
+        fault = f"is being written by another process ({error.strerror}); wait until it is done"
+    if descriptor >= 0:
+        os.close(descriptor)
+    raise InputError(f"{target} {fault}")
 
 
 def _empty(folder: Path) -> None:

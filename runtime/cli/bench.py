@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from layerguard.runtime.cli import options
 from layerguard.runtime.cli.table import render
+from layerguard.runtime.errors import InputError
 from layerguard.runtime.guard import Guard
 from layerguard.runtime.types import Verdict
 
@@ -31,6 +32,11 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Print one row per text length, then the throughput of one and two threads."""
+    if arguments.repeats < 1 or min(arguments.words) < 0:
+        raise InputError(
+            f"found --repeats {arguments.repeats} and --words {min(arguments.words)}; expected at "
+            "least 1 repeat and 0 words"
+        )
     guard = Guard.load(arguments.bundle, device=arguments.device, threads=arguments.threads)
     rows = [_latency(guard, words, arguments.repeats) for words in arguments.words]
     rates = {threads: _rate(guard, threads, arguments.repeats) for threads in (1, 2)}

@@ -34,10 +34,11 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Print a verdict for every text; 1 if any is flagged, 2 if any row was bad."""
-    rows, faults = _rows(arguments)
+    rows, found = _rows(arguments)
+    faults = list(found)
     guard = Guard.load(arguments.bundle, device=arguments.device, threads=arguments.threads)
     flagged = False
-    for row, verdict in _verdicts(guard, rows, show_progress=arguments.input is not None):
+    for row, verdict in _verdicts(guard, rows, faults, show_progress=arguments.input is not None):
         flagged |= verdict.flagged
         if arguments.json:
             print(json.dumps({"id": row.id, **verdict.to_json()}, allow_nan=False), flush=True)
@@ -56,18 +57,40 @@ def _rows(arguments: Namespace) -> tuple[tuple[Row, ...], tuple[str, ...]]:
         return rows.good, rows.faults
     if arguments.text is None and sys.stdin.isatty():
         raise InputError("found no TEXT and no --input; expected one, or text on standard input")
-    text = arguments.text if arguments.text is not None else sys.stdin.read()
-    return (Row(id="text", request=request(text)),), ()
+    text = arguments.text if arguments.text is not None else _standard_input()
+    return (Row(id="text", request=request(text), place="text"),), ()
+
+
+def _standard_input() -> str:
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"standard input is not {error.encoding} at byte {error.start}; expected text"
+        ) from error
 
 
 def _verdicts(
-    guard: Guard, rows: tuple[Row, ...], *, show_progress: bool
+    guard: Guard, rows: tuple[Row, ...], faults: list[str], *, show_progress: bool
 ) -> Iterator[tuple[Row, Verdict]]:
     """Verdicts in the rows' order, a chunk at a time; a bar on a terminal, silence in a pipe."""
     disable = None if show_progress else True
     with tqdm(total=len(rows), desc="scoring", unit="row", disable=disable) as bar:
         for start in range(0, len(rows), _CHUNK):
             chunk = rows[start : start + _CHUNK]
-            verdicts = guard.check_requests([row.request for row in chunk])
-            yield from zip(chunk, verdicts, strict=True)
+            yield from _checked(guard, chunk, faults)
             bar.update(len(chunk))
+
+
+def _checked(
+    guard: Guard, rows: tuple[Row, ...], faults: list[str]
+) -> Iterator[tuple[Row, Verdict]]:
+    """Verdicts on the rows as one batch, or one by one where the chat template refuses some."""
+    try:
+        yield from zip(rows, guard.check_requests([row.request for row in rows]), strict=True)
+    except InputError as error:
+        if len(rows) == 1:
+            faults.append(f"{rows[0].place}: {error}")
+            return
+        for row in rows:
+            yield from _checked(guard, (row,), faults)

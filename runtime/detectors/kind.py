@@ -4,11 +4,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from layerguard.runtime.types import Array, Reading, Tap
+from layerguard.runtime.kernels import pool_last, pool_mean
+from layerguard.runtime.types import Array, Pooling, Reading, Tap
 
 States = Sequence[Array] | Array
 """States of one text: L + 1 arrays [tokens, hidden], or one array [L + 1, tokens, hidden];
 float32, float16 or bfloat16."""
+
+
+POOLS: Mapping[Pooling, Callable[[States, Array | None], Array]] = {
+    "last": pool_last,
+    "mean": pool_mean,
+}
+"""By what a tap names: states of one text and its mask -> float32 [L + 1, hidden]."""
 
 
 class Detector(Protocol):

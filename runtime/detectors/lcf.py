@@ -7,9 +7,9 @@ Layerwise Convergence Fingerprints, arXiv 2604.24542, section "Method"; float64 
 from collections.abc import Mapping
 
 from layerguard.runtime.detectors.decide import decide
-from layerguard.runtime.detectors.kind import DetectorKind, States
+from layerguard.runtime.detectors.kind import POOLS, DetectorKind, States
 from layerguard.runtime.detectors.parameters import CALIBRATED, array_faults, not_positive
-from layerguard.runtime.kernels import LcfKernel, pool_last
+from layerguard.runtime.kernels import LcfKernel
 from layerguard.runtime.types import Array, Evidence, Reading, Tap
 
 NAME = "lcf"
@@ -38,7 +38,7 @@ class Lcf:
 
     def score(self, states: States, mask: Array | None = None) -> Reading:
         """The reading of one text from the states of its tokens; see ``Detector.score``."""
-        return self.score_pooled(pool_last(states, mask)[:, None, :])[0]
+        return self.score_pooled(POOLS[self.tap.pooling](states, mask)[:, None, :])[0]
 
     def score_pooled(self, layers: States) -> list[Reading]:
         """One reading per row from the last token's states, L + 1 arrays [rows, hidden]."""

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from layerguard.runtime.detectors.decide import decide
-from layerguard.runtime.detectors.kind import DetectorKind, States
+from layerguard.runtime.detectors.kind import POOLS, DetectorKind, States
 from layerguard.runtime.detectors.parameters import CALIBRATED, Shape, array_faults
-from layerguard.runtime.kernels import SirenKernel, pool_mean
+from layerguard.runtime.kernels import SirenKernel
 from layerguard.runtime.types import Array, Evidence, Reading, Tap
 
 NAME = "siren"
@@ -43,7 +43,7 @@ class Siren:
 
     def score(self, states: States, mask: Array | None = None) -> Reading:
         """The reading of one text from the states of its tokens; see ``Detector.score``."""
-        return self.score_pooled(pool_mean(states, mask)[:, None, :])[0]
+        return self.score_pooled(POOLS[self.tap.pooling](states, mask)[:, None, :])[0]
 
     def score_pooled(self, layers: States) -> list[Reading]:
         """One reading per row from the mean states, L + 1 arrays [rows, hidden]."""

@@ -43,7 +43,9 @@ def main(wheel: Path, bundle: Path | None) -> None:
         median = statistics.median(seconds)
         _expect(f"import layerguard.runtime {median:.3f} s", median <= MAX_IMPORT_S)
 
-        probe = "import importlib.util as u, sys; print([n for n in sys.argv[1:] if u.find_spec(n)])"
+        probe = (
+            "import importlib.util as u, sys; print([n for n in sys.argv[1:] if u.find_spec(n)])"
+        )
         found = _run(python, "-c", probe, *ABSENT, cwd=home).strip()
         _expect(f"importable of {', '.join(ABSENT)}: {found}", found == "[]")
 
@@ -69,7 +71,8 @@ def _toy_bundle(folder: Path) -> Path:
 
 def _run(*command: object, cwd: Path) -> str:
     done = subprocess.run(
-        [str(part) for part in command], capture_output=True, text=True, cwd=cwd, env=_bare(), check=False
+        [str(part) for part in command],
+        capture_output=True, text=True, cwd=cwd, env=_bare(), check=False,
     )  # fmt: skip
     if done.returncode not in (0, 1):
         sys.exit(f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}")

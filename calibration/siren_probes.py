@@ -1,0 +1,142 @@
+"""SIREN's first stage: sparse probes that say which neurons of which layers know about harm.
+
+"LLM Safety From Within", arXiv 2604.18519; METHODS "Layer probes", "Safety neurons", "Layer
+weights". Ours: neurons are standardised, so that a weight compares between dimensions, and the
+solver is exact (liblinear) where the published one stops after a number of epochs.
+"""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import f1_score
+
+from layerguard.calibration.folds import stratified_folds
+from layerguard.runtime.types import Array
+
+STRENGTHS = (50.0, 100.0, 200.0, 500.0, 1000.0)
+"""Candidates for C of the published loss, mean log-loss + sum|w| / C: its two published grids."""
+
+LEAST_ALPHA = 0.1
+"""Weight of the weakest layer, as published."""
+
+_VALIDATION_FOLDS = 5
+_RELATIVE_FLOOR = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What the probes chose.
+
+    Attributes:
+        layers: state indices, 1..L.
+        neurons: per layer, indices of the chosen neurons, largest probe weight first.
+        alpha: per layer, its weight, float32 [L].
+        f1: per layer, the probe's macro-F1 on validation rows.
+        strengths: per layer, the chosen C.
+    """
+
+    layers: tuple[int, ...]
+    neurons: tuple[Array, ...]
+    alpha: Array
+    f1: tuple[float, ...]
+    strengths: tuple[float, ...]
+
+    def features(self, states: Array) -> Array:
+        """concat_l alpha_l x_l[neurons_l], float32 [n, features]; what the head reads."""
+        return np.concatenate(
+            [
+                alpha * states[:, layer, neurons]
+                for layer, neurons, alpha in zip(
+                    self.layers, self.neurons, self.alpha, strict=True
+                )
+            ],
+            axis=1,
+        )
+
+
+def select(states: Array, labels: Array, codes: Array, eta: float, seed: int) -> Selection:
+    """Fit a probe for every layer and choose its neurons.
+
+    Args:
+        states: float32 [n, L + 1, hidden], means over tokens.
+        labels: int [n], 1 is harmful.
+        codes: int64 [n], groups that must not straddle training and validation.
+        eta: share of a probe's absolute weight that its chosen neurons hold, in (0, 1].
+        seed: of the validation rows and the solver.
+    """
+    rows = stratified_folds(labels, codes, _VALIDATION_FOLDS, seed)[0]
+    layers = range(1, states.shape[1])
+    probes = [_probe(states[:, layer], labels, rows, seed) for layer in layers]
+    f1 = [score for _, score, _ in probes]
+    return Selection(
+        layers=tuple(layers),
+        neurons=tuple(select_neurons(weights, eta) for weights, _, _ in probes),
+        alpha=layer_weights(f1).astype(np.float32),
+        f1=tuple(f1),
+        strengths=tuple(strength for _, _, strength in probes),
+    )
+
+
+def select_neurons(weights: Array, eta: float) -> Array:
+    """Indices of the largest |weights| that together hold ``eta`` of their sum, int32.
+
+    In descending order, the one that crosses included; equal weights by index. The order is the
+    order of the features.
+    """
+    size = np.abs(np.asarray(weights, dtype=np.float64))
+    order = np.argsort(-size, kind="stable")
+    held = np.cumsum(size[order])
+    return order[: int(np.searchsorted(held, eta * held[-1])) + 1].astype(np.int32)
+
+
+def layer_weights(f1: Sequence[float] | Array) -> Array:
+    """alpha_l = max(0.1, (F_l - min F) / (max F - min F)), float64; 0.1 for all if equal."""
+    score = np.asarray(f1, dtype=np.float64)
+    spread = float(np.ptp(score)) or 1.0
+    weights: Array = np.maximum(LEAST_ALPHA, (score - score.min()) / spread)
+    return weights
+
+
+def standardisation(x: Array) -> tuple[Array, Array]:
+    """Mean and standard deviation of each column, float64; no deviation near zero.
+
+    A column that hardly varies gets a floor of 1e-3 of the median deviation (1 where that is
+    zero), so that it stays small after division.
+    """
+    mean, deviation = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
+    floor = _RELATIVE_FLOOR * float(np.median(deviation)) or 1.0
+    return mean, np.maximum(deviation, floor)
+
+
+def _probe(
+    x: Array, labels: Array, rows: tuple[Array, Array], seed: int
+) -> tuple[Array, float, float]:
+    """Weights [hidden], validation macro-F1 and C of the best probe of one layer.
+
+    Of equal scores the first, the sparsest probe, wins, as published.
+    """
+    training, validation = rows
+    mean, deviation = standardisation(x[training])
+    standard = (x - mean) / deviation
+    best: tuple[Array, float, float] | None = None
+    for strength in STRENGTHS:
+        probe = LogisticRegression(
+            l1_ratio=1.0,
+            C=strength / len(training),
+            solver="liblinear",
+            tol=1e-3,
+            random_state=seed,
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # good enough to rank neurons
+            probe.fit(standard[training], labels[training])
+        found = probe.predict(standard[validation])
+        score = float(f1_score(labels[validation], found, average="macro", zero_division=0.0))
+        if best is None or score > best[1]:
+            best = probe.coef_[0], score, strength
+    assert best is not None
+    return best

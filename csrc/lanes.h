@@ -1,0 +1,25 @@
+/* Long float32 sums: in lanes, then as a halving tree. Element i is added to lane i % LG_LANES. */
+#ifndef LG_LANES_H
+#define LG_LANES_H
+
+#include <stddef.h> /* size_t */
+
+enum { LG_LANES = 32 }; /* two registers of AVX-512, four of AVX2, eight of SSE2 */
+
+/* Inlined into the loop over rows, a sum's lanes would lie in memory instead of registers, and
+ * the trees of several sums would be mixed by shuffles: a tenth to a third slower. */
+#define LG_NOINLINE __attribute__((noinline))
+
+/* The sum of all lanes; overwrites them. */
+LG_NOINLINE static float lg_sum_lanes(float lanes[LG_LANES])
+{
+    for (size_t k = 0; k < 16; k++)
+        lanes[k] += lanes[k + 16];
+    for (size_t k = 0; k < 8; k++)
+        lanes[k] += lanes[k + 8];
+    for (size_t k = 0; k < 4; k++)
+        lanes[k] += lanes[k + 4];
+    return (lanes[0] + lanes[2]) + (lanes[1] + lanes[3]);
+}
+
+#endif

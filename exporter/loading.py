@@ -1,0 +1,137 @@
+"""A model by folder or hub id: its backbone in float32, its name and its revision."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from optimum.exporters.tasks import TasksManager
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
+
+from layerguard.runtime.errors import ExportError
+
+_WEIGHTS = (".safetensors", ".bin")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a model comes from.
+
+    Attributes:
+        name: a folder, or a hub id.
+        revision: branch, tag or commit of a hub model.
+        trust_remote_code: run code that comes with the model.
+    """
+
+    name: str
+    revision: str | None = None
+    trust_remote_code: bool = False
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder, where it is one."""
+        path = Path(self.name)
+        return path if path.is_dir() else None
+
+    @property
+    def label(self) -> str:
+        """The hub id, or the folder's name: never a path of this machine."""
+        return self.name if self.folder is None else self.folder.resolve().name
+
+    def arguments(self) -> dict[str, Any]:
+        """What every ``from_pretrained`` takes beside the name."""
+        return {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Loaded:
+    """A backbone and its origin.
+
+    Attributes:
+        model: eval mode, float32, no head; the text part where the checkpoint has several.
+        revision: the hub's commit, or a sha256 over configuration and weights of a folder.
+        missing: parameters that the checkpoint lacks and that were therefore made at random.
+    """
+
+    model: PreTrainedModel
+    revision: str
+    missing: frozenset[str]
+
+
+def load(source: Source) -> Loaded:
+    """Load the backbone of a model.
+
+    Raises:
+        ExportError: there is no such model, or it is none that transformers can load.
+    """
+    try:
+        config = AutoConfig.from_pretrained(source.name, **source.arguments())
+        if config.is_encoder_decoder:
+            raise ExportError(
+                f"{source.label} is an encoder-decoder ({config.model_type}); expected one stack "
+                "of blocks, an encoder or a decoder. Save its encoder as a model of its own"
+            )
+        # optimum knows the model types whose bare backbone AutoModel does not give
+        backbone = TasksManager.get_model_class_for_task(
+            "feature-extraction", framework="pt", model_type=config.model_type
+        )
+        model, info = backbone.from_pretrained(
+            source.name,
+            config=config,
+            dtype=torch.float32,
+            output_loading_info=True,
+            **source.arguments(),
+        )
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        raise ExportError(_failure(source, error)) from error
+    commit = getattr(config, "_commit_hash", None)
+    return Loaded(
+        model=_text_part(model.eval()),
+        revision=commit or (_fingerprint(source.folder) if source.folder else "unknown"),
+        missing=frozenset(info["missing_keys"]),
+    )
+
+
+def _text_part(model: PreTrainedModel) -> PreTrainedModel:
+    """The decoder that reads text, where the model has towers for images or sound as well."""
+    config: PretrainedConfig = model.config
+    if config.get_text_config(decoder=True) is config:
+        return model
+    text: PreTrainedModel = model.get_decoder()
+    return text
+
+
+def _failure(source: Source, error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    found = f"{source.label} cannot be loaded ({type(error).__name__}: {lines[0]})"
+    if "trust_remote_code" in str(error):
+        return (
+            f"{found}; read the code that comes with it, and if you trust it add "
+            "--trust-remote-code"
+        )
+    if source.folder is None:
+        return f"{found}; expected a folder with config.json and weights, or a hub id"
+    return (
+        f"{found}; found {_library(source.folder)}, expected config.json and weights of a text "
+        "model as save_pretrained of transformers writes them"
+    )
+
+
+def _library(folder: Path) -> str:
+    """What a folder holds, as far as optimum can tell: transformers, diffusers, timm, ..."""
+    try:
+        return f"files of {TasksManager.infer_library_from_model(str(folder))}"
+    except (OSError, ValueError, KeyError):
+        return "no config.json"
+
+
+def _fingerprint(folder: Path) -> str:
+    """sha256 over configuration and weights, names included."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.name == "config.json" or path.suffix in _WEIGHTS:
+            digest.update(path.name.encode() + b"\0")
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()

@@ -1,0 +1,101 @@
+"""The sandbox that chat templates are rendered in, without transformers.
+
+A chat template is a program that came with a model. Here it reaches nothing but its arguments, and
+it ends: turns of loops and calls are counted, products and the rendered text stay bounded.
+"""
+
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Any, NoReturn
+
+from jinja2 import TemplateError, nodes, pass_context
+from jinja2.exceptions import SecurityError
+from jinja2.runtime import Context
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from layerguard.runtime.errors import InputError
+
+_MAX_STEPS = 1_000_000
+"""Turns of loops and calls of one rendering: a chat of a thousand turns takes some ten thousand."""
+
+_MAX_CHARACTERS = 1 << 24
+_STEPS = "layerguard_steps"
+
+
+class _Sandbox(ImmutableSandboxedEnvironment):
+    """Counts calls, and computes no power and no long product of a sequence."""
+
+    intercepted_binops = frozenset({"*", "**"})
+
+    def call(self, context: Context, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """One call from within a template."""
+        next(context[_STEPS])
+        return super().call(context, function, *args, **kwargs)
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        """One product or power within a template."""
+        sizes = [len(side) if hasattr(side, "__len__") else abs(side) for side in (left, right)]
+        if operator == "**" or sizes[0] * sizes[1] > _MAX_CHARACTERS:
+            raise SecurityError(f"{sizes[0]} {operator} {sizes[1]} is more than a template needs")
+        return super().call_binop(context, operator, left, right)
+
+
+def compile_chat(source: str) -> Callable[..., str]:
+    """The render function of a chat template; it takes the template's variables by name.
+
+    It raises whatever the template does, jinja2's ``TemplateError`` where it does too much.
+
+    Raises:
+        InputError: the template does not compile.
+    """
+    environment = _Sandbox(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+    environment.filters["tojson"] = _to_json
+    environment.filters[_STEPS] = _counted
+    environment.globals["raise_exception"] = _raise
+    environment.globals["strftime_now"] = lambda form: datetime.now(UTC).strftime(form)
+    try:
+        tree = environment.parse(source)
+        for loop in tree.find_all(nodes.For):
+            loop.iter = nodes.Filter(loop.iter, _STEPS, [], [], None, None, lineno=loop.lineno)
+        template = environment.from_string(tree)
+    except Exception as error:  # Python's own compiler refuses some things too
+        raise InputError(
+            f"the bundle's chat template does not compile ({error}); export the model again, "
+            "with --template and a text that has {prompt} in it"
+        ) from error
+
+    def render(**variables: Any) -> str:
+        parts, length = [], 0
+        for part in template.generate({**variables, _STEPS: _budget()}):
+            parts.append(part)
+            length += len(part)
+            if length > _MAX_CHARACTERS:
+                raise TemplateError(f"it gave more than {_MAX_CHARACTERS} characters")
+        return "".join(parts)
+
+    return render
+
+
+def _budget() -> Iterator[None]:
+    yield from itertools.repeat(None, _MAX_STEPS)
+    raise TemplateError(f"it took more than {_MAX_STEPS} loop turns and calls")
+
+
+@pass_context
+def _counted(context: Context, items: Iterable[Any]) -> Iterator[Any]:
+    steps = context[_STEPS]
+    for item in items:
+        next(steps)
+        yield item
+
+
+def _raise(message: str) -> NoReturn:
+    raise TemplateError(message)
+
+
+def _to_json(value: Any, indent: int | None = None) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=indent)

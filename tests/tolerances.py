@@ -1,0 +1,96 @@
+"""The one table of tolerances, each derived from the rounding errors of what is compared.
+
+U is the unit roundoff of float32: a rounded operation is exact within a factor 1 + U. A float32 sum
+of n terms in 32 lanes rounds each term at most ceil(n / 32) times in its lane and 5 times in the
+tree (Higham, "Accuracy and Stability of Numerical Algorithms", section 4.2), so it is exact within
+``lanes(n)`` times the sum of the terms' magnitudes. Bounds are first-order in U; the kernels'
+double steps are 2^29 times finer and are covered by ``SLACK``.
+"""
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+Doubles = npt.NDArray[np.float64]
+
+U = 2.0**-24
+SLACK = 1.01
+
+GOLDEN = 1e-5
+"""Against published reference code, which itself computes in float32 (METHODS: "to 1e-5")."""
+
+LOGIT_EXPONENTIAL = 1e-15
+"""Softmax of two logits: two exponentials of 3e-16, a sum and a quotient of 1.1e-16 each."""
+
+
+def lanes(terms: int) -> float:
+    """Relative error of a float32 sum of ``terms`` products or squares, against their magnitudes.
+
+    Each product was itself rounded once.
+    """
+    return (math.ceil(terms / 32) + 5 + 1) * U * SLACK
+
+
+def lcf_length(differences: Doubles, mu: Doubles, sigma: Doubles) -> Doubles:
+    """Absolute error of S_l = ||(d_l - mu_l) / sigma_l||, float64 (layers,).
+
+    An element's error: U |d| from the difference of states, U |d - mu| from subtracting mu, and
+    2 U |d - mu| from the rounded inverse and its product, all over sigma. In the norm these add at
+    most their own norm; the sum of squares adds half of its relative error.
+
+    Args:
+        differences: h_{l+1} - h_l, float64 (layers, width).
+        mu: (layers, width).
+        sigma: (layers, width).
+    """
+    centred = np.abs(differences - mu)
+    element = U * (np.abs(differences) + 3 * centred) / sigma
+    length = np.linalg.norm(centred / sigma, axis=-1)
+    return SLACK * (np.linalg.norm(element, axis=-1) + lanes(mu.shape[-1]) / 2 * length)
+
+
+def lcf_score(length_error: Doubles, score_scale: Doubles, precision: Doubles) -> float:
+    """Absolute error of sqrt((z - c)' P (z - c)): a norm of z, so at most that norm of z's error.
+
+    The added 1e-12 is the double form, relative to which scores are of order 1 to 1e3.
+    """
+    norm = math.sqrt(np.linalg.eigvalsh(precision)[-1])
+    return float(norm * np.linalg.norm(length_error / score_scale)) * SLACK + 1e-12
+
+
+def mean(tokens: int) -> float:
+    """Error of a mean against the mean of magnitudes: sums of up to 256 terms, one last rounding.
+
+    A token is added to its block at most min(tokens, 256) - 1 times; blocks are added in double.
+    """
+    return (min(tokens, 256) + 1) * U * SLACK
+
+
+def siren_logits(
+    features: Doubles, weights: list[Doubles], biases: list[Doubles]
+) -> Doubles:
+    """Absolute error of the two logits of each row, float64 (rows, 2), carried through the layers.
+
+    A feature was rounded once. A linear map passes the error e of its input on as |W| e, and adds
+    the error of its sums against |W| |x|, and one rounding of the sum with the bias; ReLU passes
+    on no more than it gets.
+
+    Args:
+        features: float64 (rows, inputs).
+        weights: (out, in) a linear map.
+        biases: (out,) a linear map.
+    """
+    value, error = features, U * np.abs(features)
+    for index, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        magnitude = np.abs(value) @ np.abs(weight).T
+        value = value @ weight.T + bias
+        error = error @ np.abs(weight).T + lanes(weight.shape[1]) * magnitude + U * np.abs(value)
+        if index < len(weights) - 1:
+            value = np.maximum(value, 0)
+    return SLACK * error
+
+
+def siren_score(logit_error: Doubles) -> Doubles:
+    """Absolute error of softmax(logits)[1], (rows,): its slope in their difference is <= 1/4."""
+    return logit_error.sum(axis=-1) / 4 + LOGIT_EXPONENTIAL
