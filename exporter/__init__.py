@@ -8,9 +8,9 @@ graph         that module as an ONNX file without traces of this machine
 precision     float16 and int8
 parity        the file against the model in PyTorch, on shapes that the trace never saw
 tokenizer     the tokenizer and chat template as plain files
-export        all of it in order, written as one bundle
+pipeline      all of it in order, written as one bundle
 """
 
-from layerguard.exporter.export import Options, export
+from layerguard.exporter.pipeline import Options, export
 
 __all__ = ["Options", "export"]

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from transformers.utils import logging
 
-from layerguard.exporter.export import Options, export
 from layerguard.exporter.parity import GATES, Comparison
+from layerguard.exporter.pipeline import Options, export
 from layerguard.runtime.bundle.manifest import Manifest, OutputCard
 
 

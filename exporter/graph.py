@@ -165,22 +165,24 @@ def _conversion_failure(program: ExportedProgram, error: BaseException) -> str:
     operator = _MISSING_OPERATOR.search(text)
     node = _FAILED_NODE.search(text)
     what = f"operator {operator[1]}" if operator else _first_line(Exception(messages[-1]))
+    where = _module_of(program, node[1] if node else "") or "a module of the model"
     return (
-        f"{_module_of(program, node[1] if node else '')}: {what} has no form in ONNX opset "
+        f"{where}: {what} has no form in ONNX opset "
         f"{OPSET}; expected operators that torch.onnx knows. Try a newer torch and onnxscript, or "
         "write that module with other operators"
     )
 
 
-def _module_of(program: ExportedProgram, node_name: str) -> str:
-    for node in program.graph.nodes:
+def _module_of(program: ExportedProgram, node_name: str) -> str | None:
+    """The module that a node comes from; conversion names nodes of the decomposed program."""
+    with quiet():
+        nodes = program.run_decompositions().graph.nodes
+    for node in nodes:
         if node.name == node_name:
-            stack = list(node.meta.get("nn_module_stack", {}).values())
-            if stack:
-                path, kind = stack[-1]
-                kind = kind if isinstance(kind, str) else kind.__name__
-                return f"module {path.removeprefix('model.')!r} ({kind.rpartition('.')[2]})"
-    return "the model"
+            for path, kind in reversed(node.meta.get("nn_module_stack", {}).values()):
+                name = kind if isinstance(kind, str) else kind.__name__
+                return f"module {path.removeprefix('model.')!r} ({name.rpartition('.')[2]})"
+    return None
 
 
 def _first_line(error: BaseException) -> str:

@@ -76,6 +76,10 @@ class Comparison:
     cosine_distance: Mapping[str, float]
     shapes: int
 
+    def decisive(self, dtype: Dtype) -> Mapping[str, float]:
+        """By output name, the measure that the gate of this precision looks at."""
+        return self.largest if GATES[dtype].measure == "difference" else self.cosine_distance
+
     def decide(self, dtype: Dtype) -> None:
         """Pass, or raise.
 
@@ -83,7 +87,7 @@ class Comparison:
             ExportError: an output is beyond the limit for its precision, or not finite.
         """
         gate = GATES[dtype]
-        by_output = self.largest if gate.measure == "difference" else self.cosine_distance
+        by_output = self.decisive(dtype)
         beyond = [name for name, value in by_output.items() if not value <= gate.limit]
         if beyond:
             worst = max(beyond, key=lambda name: np.nan_to_num(by_output[name], nan=np.inf))

@@ -262,6 +262,8 @@ def pool_last(layers: Layers, mask: Array | None = None) -> Singles:
 
 def _pool(function: Any, layers: Layers, mask: Array | None) -> Singles:
     arrays = tuple(layers)
+    if not arrays:
+        raise InputError("found 0 states, expected at least one: give the states to be pooled")
     scratch = _Scratch("lg_pool_call *", None, len(arrays))
     arrays = scratch.describe(arrays, 0, exact=False)
     call, width = scratch.call, scratch.states.width
@@ -347,6 +349,11 @@ def _plain_array(faults: list[str], index: int, value: Any) -> Array:
         faults.append(
             f"layer {index}: found dtype {array.dtype}, expected float32, float16 or bfloat16 (or "
             "its bits as uint16) in native byte order; convert it with astype(np.float32)"
+        )
+    if not array.flags.aligned:
+        faults.append(
+            f"layer {index}: found elements that do not lie at multiples of their size, expected "
+            "aligned ones; copy it with array.copy()"
         )
     if array.ndim != 2:
         faults.append(f"layer {index}: found shape {array.shape}, expected (rows, width)")

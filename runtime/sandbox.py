@@ -17,7 +17,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from layerguard.runtime.errors import InputError
 
-_MAX_STEPS = 1_000_000
+_MAX_STEPS = 200_000
 """Turns of loops and calls of one rendering: a chat of a thousand turns takes some ten thousand."""
 
 _MAX_CHARACTERS = 1 << 24

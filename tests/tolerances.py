@@ -59,36 +59,44 @@ def lcf_score(length_error: Doubles, score_scale: Doubles, precision: Doubles) -
     return float(norm * np.linalg.norm(length_error / score_scale)) * SLACK + 1e-12
 
 
-def mean(tokens: int) -> float:
-    """Error of a mean against the mean of magnitudes: sums of up to 256 terms, one last rounding.
+def mean(values: Doubles) -> Doubles:
+    """Absolute error of a mean over tokens, float64 (width,), by running error analysis.
 
-    A token is added to its block at most min(tokens, 256) - 1 times; blocks are added in double.
+    Every addition rounds its partial sum once; a block of 256 tokens starts again from zero, blocks
+    are added in double, and the mean is rounded once (Higham, section 3.3).
+
+    Args:
+        values: the tokens that count, float64 (tokens, width).
     """
-    return (min(tokens, 256) + 1) * U * SLACK
+    blocks = range(0, len(values), 256)
+    partial = sum(np.abs(np.cumsum(values[b : b + 256], axis=0)).sum(axis=0) for b in blocks)
+    return SLACK * U * (partial / len(values) + np.abs(values.mean(axis=0)))
 
 
-def siren_logits(
-    features: Doubles, weights: list[Doubles], biases: list[Doubles]
-) -> Doubles:
+def siren_logits(features: Doubles, weights: list[Doubles], biases: list[Doubles]) -> Doubles:
     """Absolute error of the two logits of each row, float64 (rows, 2), carried through the layers.
 
-    A feature was rounded once. A linear map passes the error e of its input on as |W| e, and adds
-    the error of its sums against |W| |x|, and one rounding of the sum with the bias; ReLU passes
-    on no more than it gets.
+    Worst cases multiply along the layers and would bound nothing, so roundings count as independent
+    with mean zero (Higham and Mary, "A new approach to probabilistic rounding error analysis",
+    2019): variances add, and the bound is six standard deviations. A feature is rounded once. A sum
+    of products x_i w_i of random sign has the variance U^2 steps sum (x_i w_i)^2, and is rounded
+    once more with its bias; a linear map passes on variances through its squared weights, ReLU at
+    most all of them.
 
     Args:
         features: float64 (rows, inputs).
         weights: (out, in) a linear map.
         biases: (out,) a linear map.
     """
-    value, error = features, U * np.abs(features)
+    value, variance = features, (U * features) ** 2
     for index, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-        magnitude = np.abs(value) @ np.abs(weight).T
+        squares = value**2 @ (weight**2).T
         value = value @ weight.T + bias
-        error = error @ np.abs(weight).T + lanes(weight.shape[1]) * magnitude + U * np.abs(value)
+        steps = lanes(weight.shape[1]) / U
+        variance = variance @ (weight**2).T + U**2 * (steps * squares + value**2)
         if index < len(weights) - 1:
             value = np.maximum(value, 0)
-    return SLACK * error
+    return 6 * np.sqrt(variance)
 
 
 def siren_score(logit_error: Doubles) -> Doubles:

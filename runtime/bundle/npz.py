@@ -44,18 +44,18 @@ def read_npz(path: Path) -> tuple[dict[str, Array], list[str]]:
             if faults:
                 return {}, faults
             for member in members:
-                with archive.open(member) as file:
-                    array, fault = _read_array(cast("BinaryIO", file), member.file_size)
+                array, fault = _read_member(archive, member)
                 if fault:
                     faults.append(f"{path.name}: {member.filename}: {fault}")
                 elif array is not None:
                     arrays[member.filename.removesuffix(".npy")] = array
-    except (OSError, zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, RuntimeError,
-            zipfile.LargeZipFile) as error:  # fmt: skip
-        faults.append(f"{path.name} cannot be read ({error}); calibrate again")
-    except Exception as error:  # noqa: BLE001  zlib.error and whatever a hostile archive provokes
-        faults.append(f"{path.name} cannot be read ({type(error).__name__}); calibrate again")
+    except Exception as error:  # noqa: BLE001  whatever a hostile archive provokes
+        faults.append(f"{path.name} {_unreadable(error)}")
     return arrays, faults
+
+
+def _unreadable(error: Exception) -> str:
+    return f"cannot be read ({type(error).__name__}: {error}); calibrate again"
 
 
 def _archive_faults(members: list[zipfile.ZipInfo]) -> list[str]:
@@ -82,6 +82,16 @@ def _archive_faults(members: list[zipfile.ZipInfo]) -> list[str]:
         if m.flag_bits & 1 or m.compress_type != zipfile.ZIP_STORED
     ]
     return faults
+
+
+def _read_member(
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo
+) -> tuple[Array | None, str | None]:
+    try:
+        with archive.open(member) as file:
+            return _read_array(cast("BinaryIO", file), member.file_size)
+    except Exception as error:  # noqa: BLE001  whatever a hostile array provokes
+        return None, _unreadable(error)
 
 
 def _read_array(file: BinaryIO, size: int) -> tuple[Array | None, str | None]:

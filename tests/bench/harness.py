@@ -39,7 +39,8 @@ def measure(
         rounds: how often each is timed.
         cold: stream 128 MiB through the caches before every timed call, which is where parameters
             stand after a forward pass. Then ``inner`` is 1.
-        inner: calls within one timing, for calls too short for the clock.
+        inner: calls within one timing, for calls too short for the clock; one more, which is not
+            timed, comes first and brings its data back into the caches.
     """
     for call in contenders.values():
         call()
@@ -54,6 +55,8 @@ def measure(
 def _one(call: Callable[[], object], inner: int, stream: Array | None) -> float:
     if stream is not None:
         stream += 1.0
+    elif inner > 1:
+        call()
     start = time.perf_counter()
     for _ in range(inner):
         call()

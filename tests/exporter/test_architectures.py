@@ -10,9 +10,9 @@ import torch
 from transformers import PreTrainedModel
 
 from layerguard.exporter.architecture import Architecture, examine, feed_forwards
-from layerguard.exporter.export import write_graph
 from layerguard.exporter.outputs import plan
 from layerguard.exporter.parity import Case, Comparison, compare, make_cases, reference
+from layerguard.exporter.pipeline import write_graph
 from layerguard.runtime.types import Array
 from tests.exporter.models import ARCHITECTURES, ENCODERS, LAYERS, VOCABULARY, WIDTH, build
 

@@ -15,9 +15,9 @@ from transformers import AlbertConfig, AlbertModel, ByT5Tokenizer, T5Config, T5M
 from layerguard.exporter import Options, export
 from layerguard.exporter import export as export_module  # noqa: F401
 from layerguard.exporter.architecture import examine, feed_forwards
-from layerguard.exporter.export import write_graph
 from layerguard.exporter.outputs import plan
 from layerguard.exporter.parity import Comparison
+from layerguard.exporter.pipeline import write_graph
 from layerguard.runtime.errors import ExportError
 from tests.exporter.models import LAYERS, build, save_model, save_tokenizer
 
@@ -74,10 +74,12 @@ def test_a_graph_that_is_not_the_model_is_not_written(
     (out / "manifest.json").write_text("an older bundle")
     gelu = torch.nn.functional.gelu
     monkeypatch.setattr(
-        "layerguard.exporter.export.write_graph",
+        "layerguard.exporter.pipeline.write_graph",
         _writing_something_else(lambda states: gelu(states) * 1.001),
     )
-    with pytest.raises(ExportError, match=r"float32 graph is not the model.*difference.*1e-04|0\.0001"):
+    with pytest.raises(
+        ExportError, match=r"float32 graph is not the model.*difference.*1e-04|0\.0001"
+    ):
         export(str(model), out)
     assert (out / "manifest.json").read_text() == "an older bundle"
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
@@ -114,7 +116,7 @@ def test_a_slow_tokenizer_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_a_tokenizer_of_another_model_is_refused(model: Path, tmp_path: Path) -> None:
+def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
     """Ids for which the model has no row would read outside its table."""
     folder = tmp_path / "mixed"
     build("llama").save_pretrained(folder)
@@ -191,7 +193,7 @@ def test_feed_forward_taps_need_a_feed_forward_part() -> None:
     model.layers[1].net = model.layers[1].mlp.gate_proj
     del model.layers[1]._modules["mlp"]
     architecture = examine_blocks(model)
-    with pytest.raises(ExportError, match="block 2 .*self_attn.*expected one named mlp"):
+    with pytest.raises(ExportError, match=r"block 2 .*self_attn.*expected one named mlp"):
         feed_forwards(architecture)
 
 

@@ -1,4 +1,4 @@
-"""Pooling of one text's tokens in float64: mean over, or last of, the tokens that the mask keeps."""
+"""Pooling of one text's tokens in float64: mean, or last, of the tokens that the mask keeps."""
 
 import numpy as np
 import numpy.typing as npt

@@ -1,8 +1,10 @@
 """Ways to break a sound bundle, and the one way to ask whether it is refused."""
 
 import json
+import signal
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,15 @@ from layerguard.runtime.types import Array
 
 
 def refused(bundle: Path, *words: str) -> tuple[str, ...]:
-    """The faults for which a guard refuses ``bundle``; the message must hold every word."""
+    """The faults for which a guard refuses ``bundle``.
+
+    The message must hold every word, in printable lines of a length that a person can read.
+    """
     with pytest.raises(BundleError) as caught:
         Guard.load(bundle, threads=1)
     message = str(caught.value)
     assert str(bundle) in message
+    assert all(line.isprintable() and len(line) < 1_000 for line in message.splitlines())
     for word in words:
         assert word in message, message
     return caught.value.faults
@@ -90,3 +96,19 @@ def put_member(bundle: Path, name: str, data: bytes, method: int = zipfile.ZIP_S
         for item, content in {**members, name: data}.items():
             archive.writestr(item, content, method if item == name else zipfile.ZIP_STORED)
     return reseal(bundle)
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Fail, rather than hang, what takes longer."""
+
+    def give_up(*_: object) -> None:
+        raise TimeoutError(f"still not done after {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

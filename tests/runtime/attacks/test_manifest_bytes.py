@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from layerguard.runtime import BundleError, Guard
 from layerguard.runtime.bundle.manifest import MAX_MANIFEST_BYTES
 from tests.runtime.tamper import edit_manifest, manifest_of, refused, write_manifest
 
@@ -96,10 +95,7 @@ def test_a_refused_bundle_does_not_steer_the_terminal(bundle: Path) -> None:
     refused(write_manifest(bundle, value), "\\x1b[2J")
     del value["model"]["\x1b[2J\nok"]
     value["graphs"]["\x1b]0;owned\x07"] = {**value["graphs"]["score"], "outputs": []}
-    with pytest.raises(BundleError) as caught:
-        Guard.load(write_manifest(bundle, value))
-    assert "graphs.\\x1b]0;owned\\x07 has no last output" in str(caught.value)
-    assert str(caught.value).replace("\n", "").isprintable()
+    refused(write_manifest(bundle, value), "graphs.\\x1b]0;owned\\x07 has no last output")
 
 
 def test_a_refused_bundle_does_not_flood_the_terminal(bundle: Path) -> None:
@@ -108,6 +104,4 @@ def test_a_refused_bundle_does_not_flood_the_terminal(bundle: Path) -> None:
     value["text"]["template"] = "\x1b[31m" * 50_000
     value["graphs"]["score"]["outputs"][0]["name"] = "n" * 1_000_000
     value["graphs"]["score"]["outputs"][0]["layer"] = 99
-    with pytest.raises(BundleError) as caught:
-        Guard.load(write_manifest(bundle, value))
-    assert max(map(len, str(caught.value).splitlines())) < 1_000
+    refused(write_manifest(bundle, value), "text.template", "layer outside 0..3")

@@ -127,7 +127,7 @@ def export(source: str, out: Path, options: Options | None = None) -> tuple[Mani
                     parity=Parity(
                         tolerance=GATES[options.dtype].limit,
                         shapes=comparison.shapes,
-                        largest=dict(comparison.largest),
+                        largest=dict(comparison.decisive(options.dtype)),
                     ),
                 )
             },

@@ -1,0 +1,1 @@
+"""The sub-commands of ``layerguard`` that need the extra ``calibrate``."""

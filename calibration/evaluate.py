@@ -1,0 +1,174 @@
+"""Measuring a bundle on labelled rows, beside what simpler methods do on the same rows."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from layerguard.calibration.baselines import LayerProbe, WordBaseline
+from layerguard.calibration.collect import collect, read_chunks
+from layerguard.calibration.figures import FileResult, Figures, figures
+from layerguard.calibration.folds import group_codes
+from layerguard.calibration.labelled import labels_of, read_labelled
+from layerguard.calibration.leakage import TestTexts, prompt_group
+from layerguard.runtime.backbone import Backbone, PooledStates
+from layerguard.runtime.bundle import Bundle
+from layerguard.runtime.detectors import REGISTRY, Detector
+from layerguard.runtime.errors import BundleError
+from layerguard.runtime.guard import bind_detectors
+from layerguard.runtime.rows import Row
+from layerguard.runtime.types import Array, Tap
+
+_MEAN = REGISTRY["siren"].tap
+"""What the single-layer probe reads: SIREN's own view and pooling."""
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """Something that scores rows.
+
+    Attributes:
+        name: in the report.
+        tap: what it reads of the states.
+        score: rows and their pooled states -> float64 [rows], infinity where it is invalid.
+        limit: operating threshold; None for a baseline.
+        probability: whether scores are probabilities of harm.
+    """
+
+    name: str
+    tap: Tap
+    score: Callable[[Sequence[Row], PooledStates], Array]
+    limit: float | None
+    probability: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The figures of one file and a sentence for each row that was of no use."""
+
+    result: FileResult
+    faults: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Baselines:
+    """Fitted baselines, how many training rows the test files held, and faults found."""
+
+    methods: tuple[Method, ...]
+    dropped: int
+    faults: tuple[str, ...]
+
+
+def detector_methods(bundle: Bundle) -> tuple[Method, ...]:
+    """The bundle's detectors as methods.
+
+    Raises:
+        BundleError: it has none, or a kernel refuses its parameters.
+    """
+    if not bundle.manifest.detectors:
+        fault = "it has no detectors yet; run `layerguard calibrate BUNDLE --clean ROWS`"
+        raise BundleError(bundle.path, [fault])
+    return tuple(
+        Method(
+            name=name,
+            tap=detector.tap,
+            score=_scorer(detector),
+            limit=bundle.manifest.detectors[name].threshold,
+            probability=name == "siren",
+        )
+        for name, detector in bind_detectors(bundle).items()
+    )
+
+
+def fit_baselines(
+    backbone: Backbone, training: Sequence[Path], tests: Sequence[Path], seed: int = 0
+) -> Baselines:
+    """Fit word statistics and the best single-layer probe on training rows.
+
+    Args:
+        backbone: of the bundle that is measured.
+        training: files of labelled rows.
+        tests: files whose texts are dropped from the training rows.
+        seed: of the folds.
+    """
+    found = read_labelled(training)
+    kept = TestTexts.read(tests).without(found.rows)
+    collected = collect(backbone, kept, _MEAN, "training rows")
+    rows, owner = collected.rows, collected.owner
+    labels = labels_of(rows)
+    codes = group_codes([prompt_group(row) for row in rows], len(rows))
+    words = WordBaseline([row.request.content() for row in rows], labels, codes, seed)
+    probe = LayerProbe(collected.states, labels[owner], codes[owner], seed)
+
+    def score_words(rows: Sequence[Row], _: PooledStates) -> Array:
+        return words.score([row.request.content() for row in rows])
+
+    def score_probe(rows: Sequence[Row], pooled: PooledStates) -> Array:
+        layers, owner = pooled.of(_MEAN)
+        return _worst(probe.score(layers[probe.layer]), owner, len(rows))
+
+    methods = tuple(
+        Method(name, _MEAN, score, limit=None, probability=True)
+        for name, score in (
+            ("tf-idf + logistic", score_words),
+            (f"probe of layer {probe.layer}", score_probe),
+        )
+    )
+    dropped = len(found.rows) - len(kept)
+    return Baselines(methods, dropped, found.faults + collected.faults)
+
+
+def measure(backbone: Backbone, methods: Sequence[Method], path: Path) -> Measured:
+    """The figures of every method on one file.
+
+    Raises:
+        InputError: the file cannot be opened, or no row of it has a label.
+    """
+    found = read_labelled([path])
+    faults: list[str] = []
+    rows: list[Row] = []
+    parts: list[dict[str, Array]] = []
+    taps = {method.tap for method in methods}
+    for chunk, pooled in read_chunks(backbone, found.rows, taps, faults, path.stem):
+        parts.append({method.name: method.score(chunk, pooled) for method in methods})
+        rows += chunk
+    scores = {method.name: _joined([part[method.name] for part in parts]) for method in methods}
+    labels = labels_of(rows)
+    result = FileResult(path.stem, len(rows), int(labels.sum()), _lines(methods, labels, scores))
+    return Measured(result, found.faults + tuple(faults))
+
+
+def _lines(
+    methods: Sequence[Method], labels: Array, scores: Mapping[str, Array]
+) -> tuple[Figures, ...]:
+    """A line for each method, and one for the whole guard after its detectors."""
+    flags = {m.name: ~(scores[m.name] <= m.limit) for m in methods if m.limit is not None}
+    lines = [
+        figures(m.name, labels, scores[m.name], flags.get(m.name), probability=m.probability)
+        for m in methods
+    ]
+    if len(flags) > 1:
+        together = np.logical_or.reduce(list(flags.values()))
+        lines.insert(len(flags), figures("guard", labels, None, together, probability=False))
+    return tuple(lines)
+
+
+def _scorer(detector: Detector) -> Callable[[Sequence[Row], PooledStates], Array]:
+    def score(rows: Sequence[Row], pooled: PooledStates) -> Array:
+        layers, owner = pooled.of(detector.tap)
+        scores = np.array([reading.score for reading in detector.score_pooled(layers)])
+        return _worst(scores, owner, len(rows))
+
+    return score
+
+
+def _worst(scores: Array, owner: Array, rows: int) -> Array:
+    """The largest score of each row's windows, float64 [rows]; not a number is the largest."""
+    worst = np.full(rows, -np.inf)
+    np.maximum.at(worst, owner, np.where(np.isfinite(scores), scores, np.inf))
+    return worst
+
+
+def _joined(parts: Sequence[Array]) -> Array:
+    return np.concatenate(parts) if parts else np.empty(0)

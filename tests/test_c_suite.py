@@ -1,0 +1,32 @@
+"""The C suite: built under the address and undefined-behaviour sanitizers, and run."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def tool(name: str) -> str:
+    """A build tool: the one installed beside this Python, else the system's."""
+    beside = Path(sys.executable).with_name(name)
+    found = str(beside) if beside.exists() else shutil.which(name)
+    assert found, f"no {name}: install it with pip install {name}"
+    return found
+
+
+def run(*command: str) -> str:
+    """The output of a command, which must succeed."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_c_suite_passes_under_the_sanitizers(tmp_path: Path) -> None:
+    """Every C test passes; warnings are errors and the first invalid access stops the program."""
+    options = ("-DCMAKE_BUILD_TYPE=Release", "-DLAYERGUARD_TESTS=ON", "-DLAYERGUARD_SANITIZE=ON")
+    run(tool("cmake"), "-S", str(ROOT), "-B", str(tmp_path), *options)
+    run(tool("cmake"), "--build", str(tmp_path), "--parallel", "2")
+    printed = run(tool("ctest"), "--test-dir", str(tmp_path), "--output-on-failure")
+    assert "100% tests passed" in printed
