@@ -49,9 +49,18 @@ def collect(backbone: Backbone, rows: Sequence[Row], tap: Tap, description: str)
     states, owners = [], []
     for chunk, pooled in read_chunks(backbone, rows, {tap}, faults, description):
         layers, owner = pooled.of(tap)
-        states.append(np.stack(layers, axis=1))
-        owners.append(owner + len(kept))
-        kept += chunk
+        found = np.stack(layers, axis=1)
+        good = np.ones(len(chunk), dtype=bool)
+        good[owner[~np.isfinite(found).all(axis=(1, 2))]] = False
+        faults += [
+            f"{row.place}: its states are not finite; export the model in float32"
+            for row, fine in zip(chunk, good, strict=True)
+            if not fine
+        ]
+        number = len(kept) + np.cumsum(good) - 1
+        states.append(found[good[owner]])
+        owners.append(number[owner[good[owner]]])
+        kept += [row for row, fine in zip(chunk, good, strict=True) if fine]
     if not kept:
         raise CalibrationError(
             f"none of {len(rows)} rows could be read; expected texts: {'; '.join(faults[:3])}"

@@ -8,7 +8,7 @@ import numpy as np
 
 from layerguard.calibration.baselines import LayerProbe, WordBaseline
 from layerguard.calibration.collect import collect, read_chunks
-from layerguard.calibration.figures import FileResult, Figures, figures
+from layerguard.calibration.figures import FileResult, Figures, above, of_decisions, of_scores
 from layerguard.calibration.folds import group_codes
 from layerguard.calibration.labelled import labels_of, read_labelled
 from layerguard.calibration.leakage import TestTexts, prompt_group
@@ -143,14 +143,13 @@ def _lines(
     methods: Sequence[Method], labels: Array, scores: Mapping[str, Array]
 ) -> tuple[Figures, ...]:
     """A line for each method, and one for the whole guard after its detectors."""
-    flags = {m.name: ~(scores[m.name] <= m.limit) for m in methods if m.limit is not None}
     lines = [
-        figures(m.name, labels, scores[m.name], flags.get(m.name), probability=m.probability)
+        of_scores(m.name, labels, scores[m.name], m.limit, probability=m.probability)
         for m in methods
     ]
+    flags = [above(scores[m.name], m.limit) for m in methods if m.limit is not None]
     if len(flags) > 1:
-        together = np.logical_or.reduce(list(flags.values()))
-        lines.insert(len(flags), figures("guard", labels, None, together, probability=False))
+        lines.insert(len(flags), of_decisions("guard", labels, np.logical_or.reduce(flags)))
     return tuple(lines)
 
 

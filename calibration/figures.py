@@ -1,6 +1,6 @@
 """What is reported about one method on one file of labelled rows."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from layerguard.calibration import metrics
 from layerguard.runtime.types import Array
@@ -42,30 +42,46 @@ class FileResult:
     figures: tuple[Figures, ...]
 
 
-def figures(
-    method: str,
-    labels: Array,
-    scores: Array | None,
-    flagged: Array | None,
-    *,
-    probability: bool,
-) -> Figures:
-    """The figures of one method.
+def of_decisions(method: str, labels: Array, flagged: Array) -> Figures:
+    """What decisions alone define.
 
     Args:
         method: its name.
         labels: int [n], 1 is harmful.
-        scores: float64 [n]; None for a method that only decides.
-        flagged: bool [n] at the operating threshold; None for a method without one.
-        probability: whether scores are probabilities of harm.
+        flagged: bool [n], at the operating threshold.
     """
-    decided, scored = flagged is not None, scores is not None
     return Figures(
         method=method,
-        macro_f1=metrics.macro_f1(labels, flagged) if decided else None,
-        macro_f1_at_half=metrics.macro_f1(labels, ~(scores <= HALF)) if probability else None,
-        auroc=metrics.auroc(labels, scores) if scored else None,
-        recall_at_1_percent_fpr=metrics.recall_at_low_fpr(labels, scores) if scored else None,
-        realised_fpr=metrics.share_flagged(labels, flagged, 0) if decided else None,
-        detection=metrics.share_flagged(labels, flagged, 1) if decided else None,
+        macro_f1=metrics.macro_f1(labels, flagged),
+        realised_fpr=metrics.share_flagged(labels, flagged, 0),
+        detection=metrics.share_flagged(labels, flagged, 1),
     )
+
+
+def of_scores(
+    method: str, labels: Array, scores: Array, limit: float | None, *, probability: bool
+) -> Figures:
+    """All figures of a method that scores.
+
+    Args:
+        method: its name.
+        labels: int [n], 1 is harmful.
+        scores: float64 [n], larger is worse.
+        limit: operating threshold; None for a method without one.
+        probability: whether scores are probabilities of harm.
+    """
+    known = Figures(method)
+    if limit is not None:
+        known = of_decisions(method, labels, above(scores, limit))
+    return replace(
+        known,
+        macro_f1_at_half=metrics.macro_f1(labels, above(scores, HALF)) if probability else None,
+        auroc=metrics.auroc(labels, scores),
+        recall_at_1_percent_fpr=metrics.recall_at_low_fpr(labels, scores),
+    )
+
+
+def above(scores: Array, limit: float) -> Array:
+    """Which scores are flagged, bool [n]; one that is not a number is."""
+    flagged: Array = ~(scores <= limit)
+    return flagged

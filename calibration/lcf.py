@@ -30,6 +30,7 @@ from layerguard.calibration.lcf_statistics import (
     precision,
 )
 from layerguard.calibration.states import checked
+from layerguard.calibration.threads import one_thread
 from layerguard.runtime.errors import CalibrationError, InputError
 from layerguard.runtime.types import Array
 
@@ -87,16 +88,19 @@ def fit(
     prompts = int(codes.max()) + 1
     if mode != "reference":
         conformal.rank(prompts, target_fpr)  # refuses before the work
-    params, z = _parameters(states, relative_floor=0.0 if mode == "reference" else RELATIVE_FLOOR)
-    if mode == "reference":
-        scores = np.sort(_published_scores(z))
-        limit = max(float(np.percentile(scores, 100 * (1 - target_fpr))), 1.0)
-        interval = np.array([0.0, 1.0])
-    else:
-        folds = codes if mode == "loo" else random_folds(codes, min(FOLDS, prompts), seed)
-        scores = group_maxima(held_out_scores(states, folds, _floored), codes)
-        limit = conformal.threshold(scores, target_fpr)
-        interval = conformal.fpr_interval(prompts, target_fpr)
+    with one_thread():
+        params, z = _parameters(
+            states, relative_floor=0.0 if mode == "reference" else RELATIVE_FLOOR
+        )
+        if mode == "reference":
+            scores = np.sort(_published_scores(z))
+            limit = max(float(np.percentile(scores, 100 * (1 - target_fpr))), 1.0)
+            interval = np.array([0.0, 1.0])
+        else:
+            folds = codes if mode == "loo" else random_folds(codes, min(FOLDS, prompts), seed)
+            scores = group_maxima(held_out_scores(states, folds, _floored), codes)
+            limit = conformal.threshold(scores, target_fpr)
+            interval = conformal.fpr_interval(prompts, target_fpr)
     return {
         **params,
         "threshold": np.array(limit),

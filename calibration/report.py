@@ -4,7 +4,7 @@ import html
 from collections.abc import Sequence
 from dataclasses import astuple, fields
 
-from layerguard.calibration.figures import FileResult, Figures
+from layerguard.calibration.figures import Figures, FileResult
 from layerguard.runtime.cli.table import render
 
 _HEADINGS = {

@@ -22,6 +22,7 @@ from layerguard.calibration.folds import Groups, group_codes, group_maxima, stra
 from layerguard.calibration.siren_head import HIDDEN, MEMBERS, Committee, Head
 from layerguard.calibration.siren_probes import Selection, select
 from layerguard.calibration.states import checked
+from layerguard.calibration.threads import one_thread
 from layerguard.runtime.errors import CalibrationError, InputError
 from layerguard.runtime.types import Array
 
@@ -107,10 +108,11 @@ def train(
     texts = len(np.unique(codes[clean]))
     conformal.rank(texts, target_fpr)  # refuses before the work
 
-    choice = _choose(states, labels, codes, eta, seed)
-    selection = select(states, labels, codes, eta, seed)
-    committee = Committee(selection.features(states), labels, choice.decay, seed)
-    committee.learn(choice.epochs)
+    with one_thread():
+        choice = _choose(states, labels, codes, eta, seed)
+        selection = select(states, labels, codes, eta, seed)
+        committee = Committee(selection.features(states), labels, choice.decay, seed)
+        committee.learn(choice.epochs)
     scores = group_maxima(choice.held_out[clean], codes[clean])
     params = {
         **_frozen(selection, committee.head()),
@@ -159,7 +161,7 @@ def _choose(states: Array, labels: Array, codes: Array, eta: float, seed: int) -
 
 
 def _macro_f1(labels: Array, scores: Array) -> float:
-    return float(f1_score(labels, scores > 0.5, average="macro", zero_division=0.0))  # noqa: PLR2004
+    return float(f1_score(labels, scores > 0.5, average="macro", zero_division=0.0))
 
 
 def _frozen(selection: Selection, head: Head) -> dict[str, Array]:

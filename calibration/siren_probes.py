@@ -50,9 +50,7 @@ class Selection:
         return np.concatenate(
             [
                 alpha * states[:, layer, neurons]
-                for layer, neurons, alpha in zip(
-                    self.layers, self.neurons, self.alpha, strict=True
-                )
+                for layer, neurons, alpha in zip(self.layers, self.neurons, self.alpha, strict=True)
             ],
             axis=1,
         )

@@ -14,7 +14,7 @@ def checked(states: Array) -> Array:
         CalibrationError: a value is not finite; the first such row is named.
     """
     states = np.asarray(states)
-    if states.ndim != 3 or states.shape[1] < 2 or states.dtype.kind != "f":  # noqa: PLR2004
+    if states.ndim != 3 or states.shape[1] < 2 or states.dtype.kind != "f":
         raise InputError(
             f"states: found {states.dtype} {list(states.shape)}; expected floats "
             "[rows, layers + 1, hidden], one pooled vector a state"

@@ -1,6 +1,7 @@
 """A model by folder or hub id: its backbone in float32, its name and its revision."""
 
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 from layerguard.runtime.errors import ExportError
 
 _WEIGHTS = (".safetensors", ".bin")
+_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ class Loaded:
     Attributes:
         model: eval mode, float32, no head; the text part where the checkpoint has several.
         revision: the hub's commit, or a sha256 over configuration and weights of a folder.
-        missing: parameters that the checkpoint lacks and that were therefore made at random.
+        missing: its parameters that the checkpoint lacks and that were therefore made at random.
     """
 
     model: PreTrainedModel
@@ -85,11 +87,16 @@ def load(source: Source) -> Loaded:
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise ExportError(_failure(source, error)) from error
+    text = _text_part(model.eval())
+    if getattr(text.config, "attn_logit_softcapping", None) is not None:
+        text.set_attn_implementation("eager")  # fused attention leaves the cap out
+    # by tensor, not by name: the text part calls its parameters otherwise than the whole
+    made_up = {id(p) for name, p in model.named_parameters() if name in info["missing_keys"]}
     commit = getattr(config, "_commit_hash", None)
     return Loaded(
-        model=_text_part(model.eval()),
+        model=text,
         revision=commit or (_fingerprint(source.folder) if source.folder else "unknown"),
-        missing=frozenset(info["missing_keys"]),
+        missing=frozenset(name for name, p in text.named_parameters() if id(p) in made_up),
     )
 
 
@@ -110,8 +117,10 @@ def _failure(source: Source, error: Exception) -> str:
             f"{found}; read the code that comes with it, and if you trust it add "
             "--trust-remote-code"
         )
+    if source.folder is None and not _HUB_ID.fullmatch(source.name):
+        return f"{source.name}: no such folder; expected one with config.json and weights"
     if source.folder is None:
-        return f"{found}; expected a folder with config.json and weights, or a hub id"
+        return f"{found}; expected a hub id, or a folder with config.json and weights"
     return (
         f"{found}; found {_library(source.folder)}, expected config.json and weights of a text "
         "model as save_pretrained of transformers writes them"

@@ -3,7 +3,8 @@
 The reference takes another road than the graph: the untouched model with eager attention, one
 unpadded row at a time with no mask and no position ids, its states as transformers gives them
 (``output_hidden_states``), pooled in float64. So padding on either side, batching, positions, the
-cut and the pooling are all proved together.
+cut and the pooling are all proved together. Not proved: rows longer than 512 tokens, where windowed
+attention or a rope switch may lie beyond what was run.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -45,7 +46,8 @@ GATES: Mapping[Dtype, Gate] = {
     "int8": Gate("cosine_distance", 0.1),
 }
 """float32 is held to each value. Rounding to 11 or 8 bits moves single values by more than that, so
-the others are held to the direction of each vector; their differences are recorded all the same."""
+the others are held to the direction of each vector. Measured on all-MiniLM-L6-v2, random tokens:
+difference 5e-6, cosine distance 3e-6 in float16 and 0.07 in int8."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

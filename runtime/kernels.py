@@ -2,7 +2,7 @@
 
 Frozen parameters become pointers once, when a kernel is made. States are read where they lie:
 layers are never stacked, rows may have any stride, and the GIL is free while C computes. One kernel
-object serves any number of threads: what a call writes to belongs to its thread.
+object serves any number of threads: a call writes to memory of its own.
 
 States are a sequence of arrays, one a layer, each (rows, width) and of one dtype: float32, float16
 or bfloat16 (a numpy array of dtype ``bfloat16``, or ``uint16`` holding its bits), or one array
@@ -10,9 +10,8 @@ or bfloat16 (a numpy array of dtype ``bfloat16``, or ``uint16`` holding its bits
 values alone: not on dtype, stride, batch, thread or instruction set.
 """
 
-import threading
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +23,7 @@ from layerguard.runtime.types import Array
 Layers = Sequence[Array] | Array
 Doubles = npt.NDArray[np.float64]
 Singles = npt.NDArray[np.float32]
+T = TypeVar("T")
 
 _STATE_DTYPES = ("float32", "float16", "uint16")
 _ROWS_AT_ONCE = 64  # SIREN's workspace grows with the batch; more rows gain no speed
@@ -106,7 +106,6 @@ class LcfKernel:
         self._parameters = [_pointer("float[]", array) for array in singles]
         self._parameters += [_pointer("double[]", array) for array in doubles]
         self._model = ffi.new("lg_lcf *", [depth, width, *self._parameters])
-        self._scratch = _Scratch("lg_lcf_call *", self._model, depth + 1)
 
     def score(self, layers: Layers) -> tuple[Doubles, Doubles]:
         """Score every row.
@@ -121,14 +120,18 @@ class LcfKernel:
         Raises:
             InputError: the states' number, shape, dtype or layout is not what the model takes.
         """
-        scratch = self._scratch
-        kept = scratch.describe(tuple(layers), self.width, exact=True)
-        rows = len(kept[0])
+        return _in_place(self._attempt, _counted(layers, self.layer_count + 1))
+
+    def _attempt(self, arrays: tuple[Any, ...]) -> tuple[Doubles, Doubles] | None:
+        """Scores and z, or None if the arrays are not what the C core reads in place."""
+        rows = _rows(arrays)
         scores, z = np.empty(rows), np.empty((rows, self.layer_count))
-        call = scratch.call
-        call.scores = ffi.from_buffer("double[]", scores)
-        call.z = ffi.from_buffer("double[]", z)
-        _check(lib.lg_lcf_score(call), "LCF")
+        status = lib.lg_lcf_arrays(self._model, id(arrays), id(scores), id(z))
+        if status == lib.LG_NOT_PLAIN:
+            return None
+        if status == lib.LG_ERR_SHAPE:
+            raise _width_error(arrays, str(self.width))
+        _check(status, "LCF")
         return scores, z
 
 
@@ -203,7 +206,6 @@ class SirenKernel:
         self._parameters = (fields, weight_pointers, bias_pointers)
         self._model = ffi.new("lg_siren *", fields)
         _check(lib.lg_siren_check(self._model), "SIREN parameters")
-        self._scratch = _Scratch("lg_siren_call *", self._model, self.states_needed)
 
     def score(self, layers: Layers) -> Doubles:
         """Score every row.
@@ -219,23 +221,25 @@ class SirenKernel:
         Raises:
             InputError: the states' number, shape, dtype or layout is not what the model takes.
         """
-        scratch = self._scratch
         arrays = tuple(layers)[: self.states_needed]
-        arrays = scratch.describe(arrays, self.width_needed, exact=False)
-        rows = len(arrays[0])
-        if rows > _ROWS_AT_ONCE:
-            starts = range(0, rows, _ROWS_AT_ONCE)
-            parts = ([array[s : s + _ROWS_AT_ONCE] for array in arrays] for s in starts)
-            return np.concatenate([self.score(part) for part in parts])
+        rows = _rows(arrays) if arrays else 0
+        if rows <= _ROWS_AT_ONCE:
+            return _in_place(self._attempt, _counted(arrays, self.states_needed))
+        starts = range(0, rows, _ROWS_AT_ONCE)
+        parts = ([array[s : s + _ROWS_AT_ONCE] for array in arrays] for s in starts)
+        return np.concatenate([self.score(part) for part in parts])
+
+    def _attempt(self, arrays: tuple[Any, ...]) -> Doubles | None:
+        """The scores, or None if the arrays are not what the C core reads in place."""
+        rows = _rows(arrays)
         scores = np.empty(rows)
-        call = scratch.call
-        if rows > scratch.workspace_rows:
-            call.workspace_count = lib.lg_siren_workspace(self._model, rows)
-            scratch.workspace = ffi.new("float[]", call.workspace_count)
-            scratch.workspace_rows = rows
-            call.workspace = scratch.workspace
-        call.scores = ffi.from_buffer("double[]", scores)
-        _check(lib.lg_siren_score(call), "SIREN")
+        workspace = np.empty(lib.lg_siren_workspace(self._model, rows), np.float32)
+        status = lib.lg_siren_arrays(self._model, id(arrays), id(scores), id(workspace))
+        if status == lib.LG_NOT_PLAIN:
+            return None
+        if status == lib.LG_ERR_SHAPE:
+            raise _width_error(arrays, f"at least {self.width_needed}")
+        _check(status, "SIREN")
         return scores
 
 
@@ -252,69 +256,73 @@ def pool_mean(layers: Layers, mask: Array | None = None) -> Singles:
     Raises:
         InputError: wrong shape, dtype or layout, or a mask that keeps nothing.
     """
-    return _pool(lib.lg_pool_mean, layers, mask)
+    return _pool(layers, mask, mean=True)
 
 
 def pool_last(layers: Layers, mask: Array | None = None) -> Singles:
     """The last token that ``mask`` keeps, of every layer of one text; see ``pool_mean``."""
-    return _pool(lib.lg_pool_last, layers, mask)
+    return _pool(layers, mask, mean=False)
 
 
-def _pool(function: Any, layers: Layers, mask: Array | None) -> Singles:
+def _pool(layers: Layers, mask: Array | None, *, mean: bool) -> Singles:
+    kept = None if mask is None else np.ascontiguousarray(np.asarray(mask) != 0)
+    mask_id = 0 if kept is None else id(kept)
+
+    def attempt(arrays: tuple[Any, ...]) -> Singles | None:
+        """The pooled states, or None if the arrays are not what the C core reads in place."""
+        shape = getattr(arrays[0], "shape", ())
+        pooled = np.empty((len(arrays), *shape[1:]), np.float32)
+        workspace = np.empty(shape[1:]) if mean else None
+        workspace_id = 0 if workspace is None else id(workspace)
+        status = lib.lg_pool_arrays(id(arrays), mask_id, id(pooled), workspace_id)
+        if status == lib.LG_NOT_PLAIN:
+            return None
+        if kept is not None and kept.shape != shape[:1]:
+            raise InputError(
+                f"mask: found shape {kept.shape}, expected {shape[:1]}, one entry for each token "
+                "of the states"
+            )
+        _check(status, "pooling")
+        return pooled
+
     arrays = tuple(layers)
     if not arrays:
         raise InputError("found 0 states, expected at least one: give the states to be pooled")
-    scratch = _Scratch("lg_pool_call *", None, len(arrays))
-    arrays = scratch.describe(arrays, 0, exact=False)
-    call, width = scratch.call, scratch.states.width
-    pooled, workspace = np.empty((len(arrays), width), np.float32), np.empty(width)
-    call.pooled = ffi.from_buffer("float[]", pooled)
-    call.workspace = ffi.from_buffer("double[]", workspace)
-    if mask is not None:
-        kept = np.ascontiguousarray(np.asarray(mask) != 0)
-        if kept.shape != arrays[0].shape[:1]:
-            raise InputError(
-                f"mask: found shape {kept.shape}, expected {arrays[0].shape[:1]}, one entry for "
-                "each token of the states"
-            )
-        call.mask = ffi.from_buffer("unsigned char[]", kept)
-    _check(function(call), "pooling")
-    return pooled
+    return _in_place(attempt, arrays)
 
 
-class _Scratch(threading.local):
-    """One thread's call struct and what it points to; Python makes one for each thread."""
+def _in_place(attempt: Callable[[tuple[Any, ...]], T | None], arrays: tuple[Any, ...]) -> T:
+    """What ``attempt`` makes of the arrays, if need be after making them plain."""
+    result = attempt(arrays)
+    if result is None:
+        result = attempt(_plain(arrays))
+    if result is None:
+        raise AssertionError("states that were made plain are not")
+    return result
 
-    def __init__(self, call_type: str, model: Any, layer_count: int) -> None:
-        self.layer_count = layer_count
-        self.pointers = ffi.new("void const *[]", layer_count)
-        self.call = ffi.new(call_type)
-        self.states = ffi.addressof(self.call, "states")
-        self.states.layers = self.pointers
-        self.states.layer_count = layer_count
-        self.workspace_rows = 0
-        if model is not None:
-            self.call.model = model
 
-    def describe(self, arrays: tuple[Any, ...], width: int, *, exact: bool) -> tuple[Any, ...]:
-        """Point the call at ``arrays``; return what must stay alive while C reads it."""
-        states = self.states
-        if len(arrays) != self.layer_count:
-            raise InputError(
-                f"found {len(arrays)} states, expected {self.layer_count}: the embedding output "
-                "and one after each block, of the model that was calibrated"
-            )
-        if not lib.lg_describe(id(arrays), states, self.pointers):
-            arrays = _plain(arrays)
-            if not lib.lg_describe(id(arrays), states, self.pointers):
-                raise AssertionError("states that were made plain are not")
-        found = states.width
-        if found != width if exact else found < width:
-            raise InputError(
-                f"found states of width {found}, expected {'' if exact else 'at least '}{width}: "
-                "give the states of the model that was calibrated"
-            )
-        return arrays
+def _width_error(arrays: tuple[Any, ...], expected: str) -> InputError:
+    return InputError(
+        f"found states of width {arrays[0].shape[1]}, expected {expected}: give the states of the "
+        "model that was calibrated"
+    )
+
+
+def _counted(layers: Layers, count: int) -> tuple[Any, ...]:
+    """The layers as a tuple of ``count`` arrays."""
+    arrays = tuple(layers)
+    if len(arrays) != count:
+        raise InputError(
+            f"found {len(arrays)} states, expected {count}: the embedding output and one after "
+            "each block, of the model that was calibrated"
+        )
+    return arrays
+
+
+def _rows(arrays: tuple[Any, ...]) -> int:
+    """Rows of the first array; 0 of what has no shape, which is then found not to be plain."""
+    shape = getattr(arrays[0], "shape", ())
+    return shape[0] if shape else 0
 
 
 def _plain(arrays: tuple[Any, ...]) -> tuple[Array, ...]:

@@ -1,7 +1,7 @@
 """Writes the C source of ``layerguard.runtime._kernels``; CMake runs it, nothing imports it.
 
-cffi reads the same declarations as the C compiler, ``csrc/layerguard_api.h``, and the one function
-of the Python side, ``kernels_describe.h``.
+cffi reads the same declarations as the C compiler, ``csrc/layerguard_api.h``, and the functions of
+the Python side, ``kernels_arrays.h``.
 """
 
 import sys
@@ -12,18 +12,22 @@ from cffi import FFI
 RUNTIME = Path(__file__).resolve().parent
 API = RUNTIME.parent / "csrc" / "layerguard_api.h"
 
-DESCRIBE = """
-int lg_describe(uintptr_t arrays, lg_states *states, void const **layers);
+ARRAYS = """
+enum { LG_NOT_PLAIN = 1 };
+int lg_lcf_arrays(lg_lcf const *model, uintptr_t layers, uintptr_t scores, uintptr_t z);
+int lg_siren_arrays(lg_siren const *model, uintptr_t layers, uintptr_t scores,
+                    uintptr_t workspace);
+int lg_pool_arrays(uintptr_t layers, uintptr_t mask, uintptr_t pooled, uintptr_t workspace);
 """
 
 
 def main(output: Path) -> None:
     """Write the module's C source to ``output``."""
     builder = FFI()
-    builder.cdef(API.read_text(encoding="utf-8") + DESCRIBE)
+    builder.cdef(API.read_text(encoding="utf-8") + ARRAYS)
     builder.set_source(
         "layerguard.runtime._kernels",
-        '#include "layerguard.h"\n#include "kernels_describe.h"\n',
+        '#include "layerguard.h"\n#include "kernels_arrays.h"\n',
         py_limited_api=True,
     )
     builder.emit_c_code(str(output))

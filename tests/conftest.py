@@ -3,6 +3,11 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# Time limits on single examples fail on a busy machine and say nothing about behaviour.
+settings.register_profile("layerguard", deadline=None)
+settings.load_profile("layerguard")
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ from layerguard.runtime.backbone import Backbone
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.cli import options
 from layerguard.runtime.detectors import REGISTRY
-from layerguard.runtime.errors import CalibrationError, InputError
+from layerguard.runtime.errors import InputError
 from layerguard.runtime.rows import Row, read_rows
 
 _ROWS_ADVISED = 200
@@ -99,10 +99,7 @@ def run(arguments: Namespace) -> int:
 def _fit_lcf(backbone: Backbone, rows: Sequence[Row], arguments: Namespace) -> _Outcome:
     found = collect(backbone, rows, REGISTRY["lcf"].tap, "clean rows")
     groups = [prompt_group(found.rows[row]) for row in found.owner]
-    with _naming(found.rows, found.owner):
-        params = lcf.fit(
-            found.states, arguments.mode, arguments.target_fpr, arguments.seed, groups
-        )
+    params = lcf.fit(found.states, arguments.mode, arguments.target_fpr, arguments.seed, groups)
     settings = {"folds": lcf.FOLDS} if arguments.mode == "cross-fit" else {}
     calibrated = Calibrated("lcf", arguments.mode, params, found.rows, arguments.seed, settings)
     return _Outcome(calibrated, found.faults)

@@ -35,7 +35,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     """Print the figures of every file; 2 if any row was bad."""
     guard = Guard.load(arguments.bundle, device=arguments.device, threads=arguments.threads)
-    methods, faults = detector_methods(guard.bundle), []
+    methods = detector_methods(guard.bundle)
+    faults: list[str] = []
     if arguments.train:
         baselines = fit_baselines(
             guard.backbone, arguments.train, arguments.rows, seed=arguments.seed

@@ -23,7 +23,7 @@ Params = Mapping[str, Mapping[str, Array]]
 """Frozen arrays by detector and name."""
 
 T = TypeVar("T")
-_ATTEMPTS = 10
+_ATTEMPTS = 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)

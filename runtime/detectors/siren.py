@@ -63,7 +63,7 @@ class Siren:
         """
         features = np.concatenate(
             [
-                alpha * np.asarray(layers[layer][row], np.float32)[self._neurons[start:stop]]
+                alpha * _singles(layers[layer][row])[self._neurons[start:stop]]
                 for layer, alpha, (start, stop) in zip(
                     self._layers, self._alpha, self._parts, strict=True
                 )
@@ -80,6 +80,13 @@ class Siren:
         shares = [float(moved[start:stop].sum()) for start, stop in self._parts]
         top = np.argsort(-np.abs(shares), kind="stable")[:EVIDENCE_LAYERS].tolist()
         return tuple(Evidence(int(self._layers[i]), "logit", shares[i]) for i in top)
+
+
+def _singles(row: Array) -> Array:
+    """A row as float32; uint16 holds the bits of bfloat16, which are a float32's upper half."""
+    if row.dtype == np.uint16:
+        return (row.astype(np.uint32) << 16).view(np.float32)
+    return np.asarray(row, np.float32)
 
 
 def _depth(params: Mapping[str, Array]) -> int:

@@ -15,6 +15,7 @@ import torch
 
 from layerguard.runtime import kernels
 from tests.bench import lcf_peers as peers
+from tests.bench.handles import lcf_handle
 from tests.bench.harness import measure, report
 from tests.kernel_cases import lcf_model, states
 
@@ -60,12 +61,12 @@ def _compare(depth: int, width: int, batch: int, heat: str) -> Iterator[Row]:
         "ONNX Runtime operators": partial(peers.onnx_operators(model), h),
         "numba fastmath": partial(peers.numba_fastmath(model), h),
     }
-    expected = kernel.score(layers)  # also keeps alive what the handle writes to
+    expected = kernel.score(layers)
     for name, scorer in scorers.items():
         np.testing.assert_allclose(scorer(), expected[0], rtol=1e-4, err_msg=name)
 
     what = f"{depth} x {width}, batch {batch}, {heat}"
-    handle = partial(kernels.lib.lg_lcf_score, kernel._scratch.call)
+    handle = lcf_handle(kernel, h)
     flat = np.ones(2 * model.mu.size + h.size, np.float32)
     read = partial(peers.sum_read, flat)
     timed = _measure({_OURS: handle, **scorers, "sum of the same bytes": read}, batch, heat)

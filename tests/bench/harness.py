@@ -37,8 +37,8 @@ def measure(
     Args:
         contenders: what to time, by name; each is called once before the clock starts.
         rounds: how often each is timed.
-        cold: stream 128 MiB through the caches before every timed call, which is where parameters
-            stand after a forward pass. Then ``inner`` is 1.
+        cold: read 128 MiB through the caches before every timed call, as a forward pass reads its
+            weights: so parameters stand where it leaves them. Then ``inner`` is 1.
         inner: calls within one timing, for calls too short for the clock; one more, which is not
             timed, comes first and brings its data back into the caches.
     """
@@ -54,13 +54,22 @@ def measure(
 
 def _one(call: Callable[[], object], inner: int, stream: Array | None) -> float:
     if stream is not None:
-        stream += 1.0
+        stream.sum()
+        _clock(_nothing, inner)  # the clock's own code back into the caches
     elif inner > 1:
         call()
+    return _clock(call, inner)
+
+
+def _clock(call: Callable[[], object], inner: int) -> float:
     start = time.perf_counter()
     for _ in range(inner):
         call()
     return (time.perf_counter() - start) / inner
+
+
+def _nothing() -> None:
+    pass
 
 
 def report(name: str, question: str, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -169,6 +169,12 @@ def test_a_folder_without_a_model_says_what_it_holds(
     assert str(caught.value).startswith("nothing cannot be loaded")
 
 
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    """A path is not mistaken for a hub id."""
+    with pytest.raises(ExportError, match=r"nowhere: no such folder; expected one with config"):
+        export(str(tmp_path / "nowhere"), tmp_path / "out")
+
+
 def test_an_encoder_decoder_is_refused(tmp_path: Path) -> None:
     """Two stacks have no one stream of states."""
     T5Model(T5Config(d_model=16, d_ff=16, d_kv=4, num_layers=1, vocab_size=50)).save_pretrained(

@@ -155,22 +155,24 @@ _NEVER_WORKS: dict[str, tuple[str, str]] = {
     "climbs-through-a-method": ("{{ messages.append.__self__ }}", "unsafe"),
     "climbs-through-a-filter": (
         "{{ (messages | map(attribute='__class__') | list)[0].mro() }}",
-        "chat template",
+        "'__class__' of 'dict' object is unsafe",
     ),
     "climbs-through-a-format": ("{{ '{0.__class__.mro}'.format('') }}", "unsafe"),
-    "climbs-through-an-exception": ("{{ raise_exception.__globals__ }}{{ nope.x }}", "chat"),
+    "climbs-through-a-function": (
+        "{{ raise_exception.__globals__['os'] }}",
+        "'__globals__' of 'function' object is unsafe",
+    ),
     "changes-its-arguments": ("{{ messages.append(1) }}", "'append' of 'list' object is unsafe"),
     "counts-for-ever": (
         "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
         "more than 200000 loop turns and calls",
     ),
     "counts-for-ever-over-a-list": (
-        "{% set x = range(9999)|list %}"
-        "{% for a in x %}{% for b in x %}{% for c in x %}{% endfor %}{% endfor %}{% endfor %}",
+        "{% set x = range(9999)|list %}{% for a in x %}{% for b in x %}{% endfor %}{% endfor %}",
         "more than 200000 loop turns and calls",
     ),
     "calls-for-ever": (
-        "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(50) }}",
+        "{% macro f(n) %}{% if n %}{{ f(n-1) }}{{ f(n-1) }}{% endif %}{% endmacro %}{{ f(50) }}",
         "more than 200000 loop turns and calls",
     ),
     "calls-itself": ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "recursion depth"),
@@ -214,6 +216,6 @@ def test_a_template_may_refuse_one_chat_and_take_the_next(tmp_path: Path) -> Non
         + _PLAIN
     )
     guard = Guard.load(_chat_bundle(tmp_path, source), threads=1)
-    with pytest.raises(InputError, match="no system turns.*expected turns"):
+    with pytest.raises(InputError, match=r"no system turns.*expected turns"):
         guard.check(messages=[{"role": "system", "content": "a"}, _USER])
     assert guard.check(messages=[_USER]).status == "ok"

@@ -104,4 +104,4 @@ def test_a_refused_bundle_does_not_flood_the_terminal(bundle: Path) -> None:
     value["text"]["template"] = "\x1b[31m" * 50_000
     value["graphs"]["score"]["outputs"][0]["name"] = "n" * 1_000_000
     value["graphs"]["score"]["outputs"][0]["layer"] = 99
-    refused(write_manifest(bundle, value), "text.template", "layer outside 0..3")
+    refused(write_manifest(bundle, value), "text.template is '\\x1b", "outputs ['nnnn")

@@ -1,0 +1,134 @@
+/* The kernels on Python's arrays: addresses and shapes through the buffer protocol, then the C core.
+ *
+ * Part of the Python module; the C core knows no Python. Asking each of 29 arrays for its address
+ * from Python costs more than scoring them, so it is done here, for the plain case: arrays that are
+ * alike, of a dtype and layout that the core reads. Whatever else comes is left to kernels.py, which
+ * converts or explains it.
+ *
+ * Python objects arrive as their id(). The caller keeps them alive; the GIL is held only while
+ * their buffers are asked for.
+ */
+#include <stdint.h> /* uintptr_t */
+#include <stdlib.h> /* malloc, free */
+
+enum { LG_NOT_PLAIN = 1 };
+
+/* The dtype that a buffer format of struct-module letters names, or -1. */
+static int lg_dtype_of_format(char const *const format)
+{
+    if (!format || !format[0] || format[1])
+        return -1;
+    return format[0] == 'f' ? LG_F32 : format[0] == 'e' ? LG_F16 : format[0] == 'H' ? LG_BF16 : -1;
+}
+
+/* Writes what the first array is like to `states`, or compares another one with it. */
+static int lg_describe_layer(PyObject *const array, size_t const layer, lg_states *const states,
+                             void const **const rows)
+{
+    Py_buffer view;
+    if (PyObject_GetBuffer(array, &view, PyBUF_RECORDS_RO) != 0) {
+        PyErr_Clear();
+        return 0;
+    }
+    int const dtype = lg_dtype_of_format(view.format);
+    int plain
+        = dtype >= 0 && view.ndim == 2 && (view.strides[1] == view.itemsize || view.shape[1] == 1);
+    if (plain && layer == 0) {
+        states->dtype = dtype;
+        states->rows = (size_t)view.shape[0];
+        states->width = (size_t)view.shape[1];
+        states->row_stride = view.strides[0];
+    } else if (plain) {
+        plain = dtype == states->dtype && (size_t)view.shape[0] == states->rows
+                && (size_t)view.shape[1] == states->width
+                && (view.strides[0] == states->row_stride || states->rows < 2);
+    }
+    *rows = view.buf;
+    PyBuffer_Release(&view);
+    return plain;
+}
+
+/* The states in a tuple of arrays; their `layers` are the caller's to free. */
+static int lg_describe(PyObject *const tuple, lg_states *const states)
+{
+    Py_ssize_t const count = PyTuple_Size(tuple);
+    void const **const layers = malloc((size_t)(count > 0 ? count : 1) * sizeof *layers);
+    *states = (lg_states){.layers = layers, .layer_count = (size_t)count};
+    int plain = layers != NULL;
+    for (Py_ssize_t l = 0; plain && l < count; l++)
+        plain = lg_describe_layer(PyTuple_GetItem(tuple, l), (size_t)l, states, &layers[l]);
+    return plain;
+}
+
+/* The address of a contiguous array of exactly `size` bytes, or null. */
+static void *lg_address(uintptr_t const array, size_t const size)
+{
+    Py_buffer view;
+    if (PyObject_GetBuffer((PyObject *)array, &view, PyBUF_WRITABLE) != 0) {
+        PyErr_Clear();
+        return NULL;
+    }
+    void *const address = (size_t)view.len == size ? view.buf : NULL;
+    PyBuffer_Release(&view);
+    return address;
+}
+
+/* Each returns LG_NOT_PLAIN or the status of the core.
+ * layers: a tuple of arrays; outputs: writable arrays of the sizes that layerguard.h declares. */
+
+static int lg_lcf_arrays(lg_lcf const *const model, uintptr_t const layers, uintptr_t const scores,
+                         uintptr_t const z)
+{
+    lg_lcf_call call = {.model = model};
+    PyGILState_STATE const gil = PyGILState_Ensure();
+    int const plain = lg_describe((PyObject *)layers, &call.states);
+    if (plain) {
+        size_t const rows = call.states.rows * sizeof(double);
+        call.scores = lg_address(scores, rows);
+        call.z = lg_address(z, rows * model->layer_count);
+    }
+    PyGILState_Release(gil);
+    int const status = plain ? lg_lcf_score(&call) : LG_NOT_PLAIN;
+    free((void *)call.states.layers);
+    return status;
+}
+
+static int lg_siren_arrays(lg_siren const *const model, uintptr_t const layers,
+                           uintptr_t const scores, uintptr_t const workspace)
+{
+    lg_siren_call call = {.model = model};
+    PyGILState_STATE const gil = PyGILState_Ensure();
+    int const plain = lg_describe((PyObject *)layers, &call.states);
+    if (plain) {
+        call.workspace_count = lg_siren_workspace(model, call.states.rows);
+        call.scores = lg_address(scores, call.states.rows * sizeof(double));
+        call.workspace = lg_address(workspace, call.workspace_count * sizeof(float));
+    }
+    PyGILState_Release(gil);
+    int const status = plain ? lg_siren_score(&call) : LG_NOT_PLAIN;
+    free((void *)call.states.layers);
+    return status;
+}
+
+/* mask: an array of one byte a token, or 0; workspace: an array, or 0 for the last token. */
+static int lg_pool_arrays(uintptr_t const layers, uintptr_t const mask, uintptr_t const pooled,
+                          uintptr_t const workspace)
+{
+    lg_pool_call call = {.mask = NULL};
+    PyGILState_STATE const gil = PyGILState_Ensure();
+    int const plain = lg_describe((PyObject *)layers, &call.states);
+    if (plain) {
+        size_t const width = call.states.width;
+        call.pooled = lg_address(pooled, call.states.layer_count * width * sizeof(float));
+        call.mask = mask ? lg_address(mask, call.states.rows) : NULL;
+        call.workspace = workspace ? lg_address(workspace, width * sizeof(double)) : NULL;
+    }
+    PyGILState_Release(gil);
+    int status = LG_NOT_PLAIN;
+    if (plain && mask && !call.mask)
+        status = LG_ERR_SHAPE;
+    else if (plain)
+        status = workspace ? lg_pool_mean(&call) : lg_pool_last(&call);
+    free((void *)call.states.layers);
+    return status;
+}

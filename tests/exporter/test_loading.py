@@ -1,0 +1,64 @@
+"""Which part of a checkpoint is exported, and under what name."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import (
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    Gemma3TextModel,
+    LlamaForCausalLM,
+    SiglipVisionConfig,
+)
+
+from layerguard.exporter.architecture import examine
+from layerguard.exporter.loading import Source, load
+from tests.exporter.models import ARCHITECTURES, LAYERS, build
+
+
+def test_the_head_is_left_out_and_weights_come_in_float32(tmp_path: Path) -> None:
+    """A causal model in bfloat16 gives its bare backbone, in float32, with nothing made up."""
+    config = build("llama").config
+    model = LlamaForCausalLM(config).to(torch.bfloat16)
+    model.save_pretrained(tmp_path)
+    loaded = load(Source(str(tmp_path)))
+    assert type(loaded.model).__name__ == "LlamaModel"
+    assert loaded.model.dtype == torch.float32
+    assert not loaded.model.training
+    assert not loaded.missing
+    torch.testing.assert_close(
+        loaded.model.layers[0].mlp.up_proj.weight, model.model.layers[0].mlp.up_proj.weight.float()
+    )
+
+
+def test_the_text_part_of_a_model_with_eyes(tmp_path: Path) -> None:
+    """Gemma 3 comes with a vision tower; its text decoder is what is exported."""
+    config = Gemma3Config(
+        text_config=ARCHITECTURES["gemma3"][1],
+        vision_config=SiglipVisionConfig(
+            hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+            image_size=16, patch_size=8,
+        ).to_dict(),
+        mm_tokens_per_image=4, image_token_index=9, boi_token_index=10, eoi_token_index=11,
+    )  # fmt: skip
+    Gemma3ForConditionalGeneration(config).save_pretrained(tmp_path)
+    loaded = load(Source(str(tmp_path)))
+    assert isinstance(loaded.model, Gemma3TextModel)
+    assert examine(loaded.model).layers == LAYERS
+
+
+def test_capped_attention_is_not_fused(tmp_path: Path) -> None:
+    """Gemma 2 caps its attention logits, which fused attention would leave out."""
+    build("gemma2").save_pretrained(tmp_path)
+    assert load(Source(str(tmp_path))).model.config._attn_implementation == "eager"
+
+
+def test_a_label_is_never_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder goes by its own name, however it was spelt; a hub id by itself."""
+    (tmp_path / "my-model").mkdir()
+    monkeypatch.chdir(tmp_path / "my-model")
+    assert Source(str(tmp_path / "my-model")).label == "my-model"
+    assert Source(".").label == "my-model"
+    assert Source("../my-model/").label == "my-model"
+    assert Source("someone/some-model").label == "someone/some-model"

@@ -1,0 +1,84 @@
+"""The types refuse what would mislead their reader."""
+
+import dataclasses
+import json
+import math
+
+import pytest
+
+from layerguard.runtime import Evidence, Reading, Verdict
+
+_SAFE = Reading("lcf", 1.0, 2.0, 0.5, flagged=False)
+_FLAGGED = Reading("siren", 3.0, 2.0, 0.01, flagged=True, evidence=(Evidence(2, "z", -4.0),))
+_INVALID = Reading("lcf", math.nan, 2.0, 0.01, flagged=True, status="invalid")
+
+
+def _verdict(*readings: Reading, flagged: bool, status: str = "ok") -> Verdict:
+    return Verdict(
+        flagged=flagged,
+        status=status,  # type: ignore[arg-type]
+        reason="because",
+        readings={reading.detector: reading for reading in readings},
+        timings_ms={"total": 1.0},
+        bundle_id="0" * 16,
+        tokens=3,
+        truncated=False,
+    )
+
+
+@pytest.mark.parametrize("score", [2.5, math.nan, math.inf])
+def test_a_reading_above_its_threshold_is_flagged(score: float) -> None:
+    """A score that is not within the threshold, NaN among them, cannot pass as unflagged."""
+    with pytest.raises(ValueError, match="must be flagged"):
+        Reading("lcf", score, 2.0, 0.5, flagged=False)
+
+
+def test_an_invalid_reading_is_flagged() -> None:
+    """Neither can a reading that calls itself invalid."""
+    with pytest.raises(ValueError, match="must be flagged"):
+        Reading("lcf", 1.0, 2.0, 0.5, flagged=False, status="invalid")
+
+
+def test_a_threshold_that_is_nan_lets_nothing_pass() -> None:
+    """A broken threshold fails closed."""
+    with pytest.raises(ValueError, match="must be flagged"):
+        Reading("lcf", 0.0, math.nan, 1.0, flagged=False)
+
+
+def test_a_score_at_its_threshold_passes() -> None:
+    """The threshold itself is still clean."""
+    assert not Reading("lcf", 2.0, 2.0, 0.5, flagged=False).flagged
+
+
+@pytest.mark.parametrize(
+    ("readings", "flagged"),
+    [((_SAFE, _FLAGGED), False), ((_SAFE,), True), ((), True), ((_INVALID,), False)],
+)
+def test_a_verdict_agrees_with_its_readings(readings: tuple[Reading, ...], flagged: bool) -> None:
+    """A verdict is flagged when a reading is, and only then."""
+    with pytest.raises(ValueError, match="readings are flagged"):
+        _verdict(*readings, flagged=flagged, status="invalid")
+
+
+def test_a_verdict_does_not_hide_an_invalid_reading() -> None:
+    """A verdict on an invalid reading is not ok."""
+    with pytest.raises(ValueError, match="a reading is invalid"):
+        _verdict(_INVALID, flagged=True)
+
+
+@pytest.mark.parametrize("value", [_SAFE, _verdict(_SAFE, flagged=False), Evidence(1, "z", 0.0)])
+def test_answers_cannot_be_changed(value: Reading | Verdict | Evidence) -> None:
+    """What was answered stays so."""
+    name = dataclasses.fields(value)[0].name
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(value, name, "changed")
+
+
+def test_json_has_no_nan() -> None:
+    """What is not finite becomes null, at any depth, and the rest is plain JSON."""
+    value = _verdict(_INVALID, _FLAGGED, flagged=True, status="invalid").to_json()
+    text = json.dumps(value, allow_nan=False)
+    assert json.loads(text)["readings"]["lcf"]["score"] is None
+    assert json.loads(text)["readings"]["siren"]["evidence"] == [
+        {"layer": 2, "measure": "z", "value": -4.0}
+    ]
