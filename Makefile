@@ -28,7 +28,7 @@ demo: $(SETUP)  ## export all-MiniLM-L6-v2, calibrate it, score a page of fresh 
 	$(BIN)/layerguard demo
 
 test: $(SETUP)  ## run the test suites, the C one under sanitizers
-	$(BIN)/pytest -q -n 2
+	$(BIN)/pytest -q -n 2 --dist loadscope
 
 lint: $(SETUP) $(NAMES)  ## ruff, mypy, import-linter, clang-format
 	$(BIN)/ruff check .

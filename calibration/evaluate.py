@@ -8,7 +8,7 @@ import numpy as np
 
 from layerguard.calibration.baselines import LayerProbe, WordBaseline
 from layerguard.calibration.collect import collect, read_chunks
-from layerguard.calibration.figures import FileResult, Figures, above, of_decisions, of_scores
+from layerguard.calibration.figures import Figures, FileResult, above, of_decisions, of_scores
 from layerguard.calibration.folds import group_codes
 from layerguard.calibration.labelled import labels_of, read_labelled
 from layerguard.calibration.leakage import TestTexts, prompt_group

@@ -28,7 +28,7 @@ from layerguard.runtime.types import Array
 
 FOLDS = 5
 
-DECAYS = (0.003, 0.01, 0.03)
+DECAYS = (0.003, 0.01, 0.03, 0.1)
 """Candidate weight decays of the network."""
 
 EPOCHS = (8, 16, 32)

@@ -21,8 +21,8 @@ HIDDEN = 128
 """Units of each member."""
 
 _LEARNING_RATE = 1e-3
-_STEPS_AN_EPOCH = 32
-_BATCH = (16, 256)
+_STEPS_AN_EPOCH = 16
+_BATCH = (32, 256)
 """Least and largest batch; between them an epoch has ``_STEPS_AN_EPOCH`` steps."""
 
 

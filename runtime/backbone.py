@@ -64,6 +64,8 @@ class Backbone:
     def __init__(self, bundle: Bundle, device: Device = "cpu", threads: int = 0) -> None:
         """Open the bundle's score graph; see ``Session`` for the arguments and errors."""
         self._graph = bundle.manifest.graphs["score"]
+        # int8 activations share one scale a run: alone, a row's scores cannot depend on its company
+        self._most_rows = 1 if bundle.manifest.model.dtype == "int8" else _MAX_ROWS
         self._pad = bundle.manifest.text.pad_token_id
         self._width = bundle.manifest.model.width
         self._folder = bundle.path
@@ -104,7 +106,7 @@ class Backbone:
     def _run(
         self, rows: Sequence[Ids], wanted: Sequence[tuple[Pooling, str]]
     ) -> dict[tuple[Pooling, str], Layers]:
-        batches = list(_batches(rows))
+        batches = list(_batches(rows, self._most_rows))
         results = [self._run_batch([rows[i] for i in batch], wanted) for batch in batches]
         if len(batches) == 1 and batches[0] == list(range(len(rows))):
             return results[0]
@@ -169,12 +171,12 @@ def _output_names(graph: GraphCard, layers: int) -> dict[tuple[Pooling, str], li
     return names
 
 
-def _batches(rows: Sequence[Ids]) -> Iterator[list[int]]:
-    """Row numbers in batches of like length, each within the bounds above."""
+def _batches(rows: Sequence[Ids], most: int) -> Iterator[list[int]]:
+    """Row numbers in batches of like length, at most ``most`` rows, within the bound above."""
     batch: list[int] = []
     for i in sorted(range(len(rows)), key=lambda i: len(rows[i])):
         padded = (len(batch) + 1) * len(rows[i])
-        if batch and (len(batch) == _MAX_ROWS or padded > _MAX_BATCH_TOKENS):
+        if batch and (len(batch) == most or padded > _MAX_BATCH_TOKENS):
             yield batch
             batch = []
         batch.append(i)

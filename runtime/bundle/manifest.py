@@ -66,7 +66,11 @@ class OutputCard:
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """What the export proved against PyTorch: the largest absolute difference of each output."""
+    """What the export proved against PyTorch, over ``shapes`` batches that the trace never saw.
+
+    ``largest`` is, by output, the largest value of the measure that is held to ``tolerance``: for
+    float32 |graph - PyTorch| / max(1, |PyTorch|), for float16 and int8 1 - cosine.
+    """
 
     tolerance: float
     shapes: int

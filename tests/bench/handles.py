@@ -21,7 +21,7 @@ def lcf_handle(kernel: LcfKernel, states: Array) -> Callable[[], int]:
         "scores": ffi.from_buffer("double[]", outputs[0]),
         "z": ffi.from_buffer("double[]", outputs[1]),
     }
-    return _bound(lib.lg_lcf_score, ffi.new("lg_lcf_call *", fields), (states, fields))
+    return _bound(lib.lg_lcf_score, ffi.new("lg_lcf_call *", fields), (kernel, states, fields))
 
 
 def siren_handle(kernel: SirenKernel, states: Array) -> Callable[[], int]:
@@ -35,7 +35,7 @@ def siren_handle(kernel: SirenKernel, states: Array) -> Callable[[], int]:
         "workspace": ffi.from_buffer("float[]", workspace),
         "workspace_count": workspace.size,
     }
-    return _bound(lib.lg_siren_score, ffi.new("lg_siren_call *", fields), (states, fields))
+    return _bound(lib.lg_siren_score, ffi.new("lg_siren_call *", fields), (kernel, states, fields))
 
 
 def _describe(states: Array) -> dict[str, object]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from layerguard.runtime import Bundle, Guard
@@ -68,6 +68,7 @@ _ARRAYS = st.dictionaries(
 )
 
 
+@settings(max_examples=30)
 @given(arrays=_ARRAYS)
 def test_arrays_come_back_as_they_were(
     tmp_path_factory: pytest.TempPathFactory, arrays: dict[str, Array]

@@ -1,4 +1,4 @@
-"""One answer, whichever way it is asked for: graph mode, batch, thread, states of another engine."""
+"""One answer, whichever way it is asked for: by mode, batch, thread, or another engine's states."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path

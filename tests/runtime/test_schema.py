@@ -49,7 +49,7 @@ def test_what_fits_becomes_the_type() -> None:
     tree, faults = _parsed(_GOOD)
     leaf = _Leaf("a", "one")
     assert faults == []
-    assert tree == _Tree(1, 0.5, True, leaf, (leaf, _Leaf("b", "two")), {"x": leaf})  # noqa: FBT003
+    assert tree == _Tree(1, 0.5, True, leaf, (leaf, _Leaf("b", "two")), {"x": leaf})
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import io
 import struct
-import time
 import zipfile
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 
 from layerguard.runtime.bundle.npz import MAX_MEMBERS
-from tests.runtime.tamper import put, put_member, refused
+from tests.runtime.tamper import put, put_member, refused, within
 
 _ARCHIVE = "detectors.npz"
 
@@ -100,9 +99,8 @@ def test_a_bomb_is_refused_before_it_is_unpacked(bundle: Path) -> None:
     """Sixty-four megabytes of zeros in sixty-four kilobytes are refused by their header alone."""
     data = _npy(np.zeros(1, np.float32))[:128] + bytes(1 << 26)
     put_member(bundle, "lcf/mu.npy", data, zipfile.ZIP_DEFLATED)
-    before = time.perf_counter()
-    refused(bundle, "'lcf/mu.npy'", "expected stored")
-    assert time.perf_counter() - before < 2
+    with within(20):
+        refused(bundle, "'lcf/mu.npy'", "expected stored")
 
 
 def _patched(fields: dict[int, bytes]) -> bytes:
@@ -138,9 +136,8 @@ def test_headers_that_lie_are_refused(bundle: Path, case: str) -> None:
 def test_too_many_members_are_counted_not_read(bundle: Path, count: int) -> None:
     """A flood of members is refused by its number, in time that grows no faster than it."""
     put(bundle, _ARCHIVE, _zip([(f"lcf/x{i}.npy", b"") for i in range(count)]))
-    before = time.perf_counter()
-    assert len(refused(bundle, f"{count} members", f"at most {MAX_MEMBERS}")) == 1
-    assert time.perf_counter() - before < 5
+    with within(20):
+        assert len(refused(bundle, f"{count} members", f"at most {MAX_MEMBERS}")) == 1
 
 
 def _raw(header: str, data: bytes = b"", version: bytes = b"\x01\x00") -> bytes:
