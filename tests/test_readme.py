@@ -1,0 +1,27 @@
+"""The README says what is so."""
+
+import re
+from pathlib import Path
+
+from layerguard.runtime import cli
+from layerguard.runtime.bundle import files
+
+README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+
+
+def test_help_is_the_real_one() -> None:
+    """The command line's overview stands there as the program prints it."""
+    assert cli._overview() in README
+
+
+def test_every_command_named_exists() -> None:
+    """No command is promised that the program does not have."""
+    named = set(re.findall(r"layerguard ([a-z][a-z-]*)\b", README))
+    assert {"export", "calibrate", "score"} <= named
+    assert named <= set(cli.COMMANDS)
+
+
+def test_every_file_of_a_bundle_is_described() -> None:
+    """The bundle's files are listed under their real names."""
+    for name in (files.MANIFEST, files.GRAPH, files.WEIGHTS, files.TOKENIZER, files.DETECTORS):
+        assert name in README
