@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.ready
-C_SOURCES := $(wildcard csrc/*.[ch] tests/c/*.c)
+C_SOURCES := $(wildcard csrc/*.[ch] tests/c/*.[ch]* runtime/*.h)
 NAMES := build/names/layerguard
 
 .DEFAULT_GOAL := help
@@ -13,7 +13,7 @@ help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # torch first and pinned: an unpinned one brings gigabytes of CUDA libraries
-$(SETUP): pyproject.toml .ci/constraints.txt CMakeLists.txt $(wildcard csrc/*) runtime/kernels_build.py
+$(SETUP): pyproject.toml .ci/constraints.txt CMakeLists.txt $(wildcard csrc/*) $(wildcard runtime/kernels_*)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --constraint .ci/constraints.txt torch

@@ -8,18 +8,6 @@
 #include "lanes.h"
 #include "widen.h"
 
-/* Neighbouring layers of a row that are measured in one pass: the states between them are then read
- * once, not twice. As many as keep their lanes in registers; each layer has lanes of its own, so
- * the number changes no bit. It pays for long rows and for batches (bench/lcf_kernel.py). */
-#if defined(__AVX512F__)
-enum { PASS = 4 };
-#elif defined(__AVX__) || defined(__aarch64__)
-enum { PASS = 2 };
-#else
-enum { PASS = 1 };
-#endif
-enum { LONG_ROW = 2048 };
-
 /* lanes_k += (((after_k - before_k) - mu_k) * inverse_sigma_k)^2  for k < count <= LG_LANES. */
 static inline void add_squares(size_t const count, float const *const before,
                                float const *const after, float const *const mu,
@@ -31,65 +19,43 @@ static inline void add_squares(size_t const count, float const *const before,
     }
 }
 
-/* The same for `count` elements of `layers` layers, whose parameters lie `width` apart: element i
- * goes to lane i % LG_LANES of its layer. */
-static inline void add_layers(size_t const layers, size_t const count, size_t const width,
-                              float const *const states[], float const *const mu,
-                              float const *const inverse_sigma, float lanes[][LG_LANES])
+/* The same for a whole row: element i goes to lane i % LG_LANES. */
+static inline void add_row(size_t const count, float const *const before, float const *const after,
+                           float const *const mu, float const *const inverse_sigma,
+                           float lanes[LG_LANES])
 {
     size_t i = 0;
     for (; i + LG_LANES <= count; i += LG_LANES)
-        for (size_t l = 0; l < layers; l++)
-            add_squares(LG_LANES, states[l] + i, states[l + 1] + i, mu + l * width + i,
-                        inverse_sigma + l * width + i, lanes[l]);
+        add_squares(LG_LANES, before + i, after + i, mu + i, inverse_sigma + i, lanes);
     if (i < count)
-        for (size_t l = 0; l < layers; l++)
-            add_squares(count - i, states[l] + i, states[l + 1] + i, mu + l * width + i,
-                        inverse_sigma + l * width + i, lanes[l]);
+        add_squares(count - i, before + i, after + i, mu + i, inverse_sigma + i, lanes);
 }
 
-/* squared_l = sum of squares of layer l, for `layers` <= PASS layers of one row from `first` on. */
-static inline void measure(size_t const layers, lg_lcf const *const model,
-                           lg_states const *const states, size_t const first, size_t const row,
-                           float *const squared)
+LG_NOINLINE static float squared_f32(size_t const width, float const *const before,
+                                     float const *const after, float const *const mu,
+                                     float const *const inverse_sigma)
 {
-    size_t const width = model->width;
-    float const *const mu = model->mu + first * width;
-    float const *const inverse_sigma = model->inverse_sigma + first * width;
-    float lanes[PASS][LG_LANES], wide[PASS + 1][LG_BLOCK];
-    float const *rows[PASS + 1];
-    for (size_t l = 0; l < layers; l++)
-        for (size_t k = 0; k < LG_LANES; k++)
-            lanes[l][k] = 0.0f;
-    if (states->dtype == LG_F32) {
-        for (size_t l = 0; l <= layers; l++)
-            rows[l] = lg_row(states, first + l, row);
-        add_layers(layers, width, width, rows, mu, inverse_sigma, lanes);
-    } else {
-        for (size_t l = 0; l <= layers; l++)
-            rows[l] = wide[l];
-        for (size_t i = 0; i < width; i += LG_BLOCK) {
-            size_t const count = lg_block(i, width);
-            for (size_t l = 0; l <= layers; l++)
-                lg_widen(states->dtype, lg_row(states, first + l, row), i, count, wide[l]);
-            add_layers(layers, count, width, rows, mu + i, inverse_sigma + i, lanes);
-        }
+    float lanes[LG_LANES];
+    for (size_t k = 0; k < LG_LANES; k++)
+        lanes[k] = 0.0f;
+    add_row(width, before, after, mu, inverse_sigma, lanes);
+    return lg_sum_lanes(lanes);
+}
+
+static float squared_half(int const dtype, size_t const width, void const *const before,
+                          void const *const after, float const *const mu,
+                          float const *const inverse_sigma)
+{
+    float lanes[LG_LANES], wide_before[LG_BLOCK], wide_after[LG_BLOCK];
+    for (size_t k = 0; k < LG_LANES; k++)
+        lanes[k] = 0.0f;
+    for (size_t i = 0; i < width; i += LG_BLOCK) {
+        size_t const count = lg_block(i, width);
+        lg_widen(dtype, before, i, count, wide_before);
+        lg_widen(dtype, after, i, count, wide_after);
+        add_row(count, wide_before, wide_after, mu + i, inverse_sigma + i, lanes);
     }
-    for (size_t l = 0; l < layers; l++)
-        squared[l] = lg_sum_lanes(lanes[l]);
-}
-
-/* The two numbers of layers for which lanes stay in registers: known when compiled. */
-LG_NOINLINE static void measure_one(lg_lcf const *const model, lg_states const *const states,
-                                    size_t const first, size_t const row, float *const squared)
-{
-    measure(1, model, states, first, row, squared);
-}
-
-LG_NOINLINE static void measure_pass(lg_lcf const *const model, lg_states const *const states,
-                                     size_t const first, size_t const row, float *const squared)
-{
-    measure(PASS, model, states, first, row, squared);
+    return lg_sum_lanes(lanes);
 }
 
 /* (z - centre)' precision (z - centre). Columns are summed side by side, each in the order of the
@@ -122,19 +88,18 @@ void LG_AT_LEVEL(lg_lcf)(lg_lcf_call const *const call)
     lg_lcf const *const model = call->model;
     lg_states const *const states = &call->states;
     size_t const depth = model->layer_count;
-    size_t const pass = model->width >= LONG_ROW || states->rows > 1 ? (size_t)PASS : 1;
-    for (size_t first = 0, layers; first < depth; first += layers) {
-        layers = depth - first >= pass ? pass : 1;
+    for (size_t l = 0; l < depth; l++) {
+        float const *const mu = model->mu + l * model->width;
+        float const *const inverse_sigma = model->inverse_sigma + l * model->width;
         for (size_t r = 0; r < states->rows; r++) {
-            float squared[PASS];
-            if (layers == PASS)
-                measure_pass(model, states, first, r, squared);
-            else
-                measure_one(model, states, first, r, squared);
-            for (size_t l = 0; l < layers; l++)
-                call->z[r * depth + first + l]
-                    = lg_canonical((sqrt((double)squared[l]) - model->score_mean[first + l])
-                                   / model->score_scale[first + l]);
+            void const *const before = lg_row(states, l, r);
+            void const *const after = lg_row(states, l + 1, r);
+            float const squared
+                = states->dtype == LG_F32
+                      ? squared_f32(model->width, before, after, mu, inverse_sigma)
+                      : squared_half(states->dtype, model->width, before, after, mu, inverse_sigma);
+            call->z[r * depth + l] = lg_canonical((sqrt((double)squared) - model->score_mean[l])
+                                                  / model->score_scale[l]);
         }
     }
     for (size_t r = 0; r < states->rows; r++)

@@ -55,7 +55,7 @@ static inline void lg_widen(int const dtype, void const *const row, size_t const
             out[i] = lg_widen_bf16(halves[i]);
         return;
     }
-#ifdef __F16C__ /* LCF on float16 states takes a third to a half of the time (bench/levels.py) */
+#ifdef __F16C__ /* LCF on float16 states takes a third to a half of the time (tests/bench/bench_levels.py) */
     for (; i + 8 <= count; i += 8)
         _mm256_storeu_ps(out + i, _mm256_cvtph_ps(_mm_loadu_si128((__m128i const *)(halves + i))));
 #endif

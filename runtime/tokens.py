@@ -103,7 +103,9 @@ class TokenReader:
             ids += self._encode(tokenizer, text)
         before, after = self._before, self._after
         if view == "prompt" and self._template.is_chat:
-            before, after = (), ()  # a chat template writes its own special tokens
+            # a chat ends where the answer begins; some templates write what opens it, others not
+            opened = tuple(ids[: len(before)]) == before
+            before, after = () if opened else before, ()
         room = rules.max_tokens - len(before) - len(after)
         tokens = len(ids) + len(before) + len(after)
         truncated = False

@@ -113,7 +113,13 @@ def _prompt(bundle: Path, messages: Sequence[Any], tools: Any = None) -> list[st
 def test_control_tokens_of_a_template_are_special(tmp_path: Path) -> None:
     """The template's own control tokens are read as such."""
     bundle = _chat_bundle(tmp_path, "{{ messages[0].content }} <|im_end|>")
-    assert _prompt(bundle, [_USER]) == ["the", "garden", "<|im_end|>"]
+    assert _prompt(bundle, [_USER]) == ["[CLS]", "the", "garden", "<|im_end|>"]
+
+
+def test_what_opens_a_text_is_written_once(tmp_path: Path) -> None:
+    """A template that writes the opening token itself is not given another."""
+    bundle = _chat_bundle(tmp_path, "[CLS] {{ messages[0].content }}")
+    assert _prompt(bundle, [_USER]) == ["[CLS]", "the", "garden"]
 
 
 _SMUGGLED = {
