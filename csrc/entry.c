@@ -177,7 +177,8 @@ size_t lg_siren_workspace(lg_siren const *const model, size_t const rows)
     for (size_t m = 0; m < model->linear_count; m++)
         if (model->widths[m] > widest)
             widest = model->widths[m];
-    return too_large(rows, widest, 2 * sizeof(float)) ? 0 : rows * widest * 2;
+    size_t const at_once = rows < LG_SIREN_ROWS ? rows : (size_t)LG_SIREN_ROWS;
+    return too_large(at_once, widest, 2 * sizeof(float)) ? 0 : at_once * widest * 2;
 }
 
 lg_status lg_siren_score(lg_siren_call const *const call)
@@ -191,7 +192,7 @@ lg_status lg_siren_score(lg_siren_call const *const call)
         || call->states.width < call->model->width_needed)
         return LG_ERR_SHAPE;
     size_t const needed = lg_siren_workspace(call->model, call->states.rows);
-    if (!needed && call->states.rows)
+    if ((!needed && call->states.rows) || too_large(call->states.rows, 1, sizeof(double)))
         return LG_ERR_OVERFLOW;
     if (call->workspace_count < needed)
         return LG_ERR_WORKSPACE;

@@ -13,6 +13,10 @@
 
 #include "layerguard.h"
 
+/* Rows that SIREN's network takes at a time: each weight is read once for all of them, and more
+ * would only need a larger workspace. */
+enum { LG_SIREN_ROWS = 64 };
+
 /* One level: every kernel family compiled for one instruction set. Arguments are checked. */
 typedef struct lg_kernels {
     char const *name;

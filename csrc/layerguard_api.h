@@ -124,7 +124,8 @@ typedef struct lg_siren {
 /* Checks every index and size of a model. Call it once, before the first score. */
 lg_status lg_siren_check(lg_siren const *model);
 
-/* Floats of workspace that scoring `rows` rows needs; 0 if that exceeds the address space. */
+/* Floats of workspace that scoring `rows` rows needs, the same for any number from 64 on; 0 if that
+ * exceeds the address space. */
 size_t lg_siren_workspace(lg_siren const *model, size_t rows);
 
 typedef struct lg_siren_call {

@@ -87,15 +87,16 @@ static void multiply(size_t const inputs, size_t const outputs, float const *con
             dot_one(inputs, x, w + o * inputs, y + o);
 }
 
-void LG_AT_LEVEL(lg_siren)(lg_siren_call const *const call)
+/* Scores of `rows` <= LG_SIREN_ROWS rows of the states, from row `first` on. */
+static void score_rows(lg_siren_call const *const call, size_t const first, size_t const rows)
 {
     lg_siren const *const model = call->model;
-    size_t const rows = call->states.rows;
+    double *const scores = call->scores + first;
     float *x = call->workspace;                             /* (rows, widths[m]) */
     float *y = call->workspace + call->workspace_count / 2; /* (rows, widths[m + 1]) */
     for (size_t r = 0; r < rows; r++) {
-        gather(model, &call->states, r, x + r * model->widths[0]);
-        call->scores[r] = 0.0;
+        gather(model, &call->states, first + r, x + r * model->widths[0]);
+        scores[r] = 0.0;
     }
     for (size_t m = 0; m < model->linear_count; m++) {
         size_t const inputs = model->widths[m], outputs = model->widths[m + 1];
@@ -107,7 +108,7 @@ void LG_AT_LEVEL(lg_siren)(lg_siren_call const *const call)
                 multiply(inputs, count, x + r * inputs, model->weights[m] + o * inputs, sums);
                 for (size_t k = 0; k < count; k++) {
                     float const sum = sums[k] + model->biases[m][o + k];
-                    call->scores[r] += (double)(sum * 0.0f);
+                    scores[r] += (double)(sum * 0.0f);
                     sums[k] = last || sum > 0.0f ? sum : 0.0f;
                 }
             }
@@ -117,6 +118,15 @@ void LG_AT_LEVEL(lg_siren)(lg_siren_call const *const call)
         y = swap;
     }
     for (size_t r = 0; r < rows; r++)
-        call->scores[r] = lg_canonical(call->scores[r]
-                                       + lg_softmax_second((double)x[2 * r], (double)x[2 * r + 1]));
+        scores[r]
+            = lg_canonical(scores[r] + lg_softmax_second((double)x[2 * r], (double)x[2 * r + 1]));
+}
+
+void LG_AT_LEVEL(lg_siren)(lg_siren_call const *const call)
+{
+    size_t const rows = call->states.rows;
+    for (size_t first = 0; first < rows; first += LG_SIREN_ROWS) {
+        size_t const left = rows - first;
+        score_rows(call, first, left < LG_SIREN_ROWS ? left : (size_t)LG_SIREN_ROWS);
+    }
 }

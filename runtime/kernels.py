@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from layerguard.runtime._kernels import ffi, lib
+from layerguard.runtime.arrays import listed, parameter, plain
 from layerguard.runtime.errors import InputError, MachineError
 from layerguard.runtime.types import Array
 
@@ -24,9 +25,6 @@ Layers = Sequence[Array] | Array
 Doubles = npt.NDArray[np.float64]
 Singles = npt.NDArray[np.float32]
 T = TypeVar("T")
-
-_STATE_DTYPES = ("float32", "float16", "uint16")
-_ROWS_AT_ONCE = 64  # SIREN's workspace grows with the batch; more rows gain no speed
 
 
 def level() -> str:
@@ -82,11 +80,11 @@ class LcfKernel:
         faults: list[str] = []
         depth, width = np.shape(mu) if np.ndim(mu) == 2 else (0, 0)
         singles = [
-            _parameter(faults, name, value, np.float32, (depth, width), positive=positive)
+            parameter(faults, name, value, np.float32, (depth, width), positive=positive)
             for name, value, positive in (("mu", mu, False), ("sigma", sigma, True))
         ]
         doubles = [
-            _parameter(faults, name, value, np.float64, shape, positive=positive)
+            parameter(faults, name, value, np.float64, shape, positive=positive)
             for name, value, shape, positive in (
                 ("score_mean", score_mean, (depth,), False),
                 ("score_scale", score_scale, (depth,), True),
@@ -97,7 +95,7 @@ class LcfKernel:
         if depth == 0 or width == 0:
             faults.append(f"mu: found shape {np.shape(mu)}, expected (layers, width), both >= 1")
         if faults:
-            raise InputError(_listed("LCF parameters", faults))
+            raise InputError(listed("LCF parameters", faults))
         with np.errstate(over="ignore"):
             singles[1] = (1.0 / singles[1].astype(np.float64)).astype(np.float32)
         if not np.isfinite(singles[1]).all():
@@ -166,26 +164,26 @@ class SirenKernel:
         chosen, count = np.size(layers), np.size(neurons)
         widths = [count, *(np.size(bias) for bias in biases)]
         indices = [
-            _parameter(faults, name, value, np.intc, shape)
+            parameter(faults, name, value, np.intc, shape)
             for name, value, shape in (
                 ("layers", layers, (chosen,)),
                 ("neuron_offsets", neuron_offsets, (chosen + 1,)),
                 ("neurons", neurons, (count,)),
             )
         ]
-        scales = _parameter(faults, "alpha", alpha, np.float32, (chosen,))
+        scales = parameter(faults, "alpha", alpha, np.float32, (chosen,))
         if len(weights) != len(biases):
             faults.append(f"found {len(weights)} weights and {len(biases)} biases, expected equal")
         matrices = [
-            _parameter(faults, f"weight_{m}", value, np.float32, (widths[m + 1], widths[m]))
+            parameter(faults, f"weight_{m}", value, np.float32, (widths[m + 1], widths[m]))
             for m, value in enumerate(weights[: len(biases)])
         ]
         vectors = [
-            _parameter(faults, f"bias_{m}", value, np.float32, (widths[m + 1],))
+            parameter(faults, f"bias_{m}", value, np.float32, (widths[m + 1],))
             for m, value in enumerate(biases)
         ]
         if faults:
-            raise InputError(_listed("SIREN parameters", faults))
+            raise InputError(listed("SIREN parameters", faults))
         self.states_needed = 1 + int(indices[0].max(initial=-1))
         self.width_needed = 1 + int(indices[2].max(initial=-1))
         weight_pointers = [_pointer("float[]", array) for array in matrices]
@@ -221,13 +219,8 @@ class SirenKernel:
         Raises:
             InputError: the states' number, shape, dtype or layout is not what the model takes.
         """
-        arrays = tuple(layers)[: self.states_needed]
-        rows = _rows(arrays) if arrays else 0
-        if rows <= _ROWS_AT_ONCE:
-            return _in_place(self._attempt, _counted(arrays, self.states_needed))
-        starts = range(0, rows, _ROWS_AT_ONCE)
-        parts = ([array[s : s + _ROWS_AT_ONCE] for array in arrays] for s in starts)
-        return np.concatenate([self.score(part) for part in parts])
+        arrays = _counted(tuple(layers)[: self.states_needed], self.states_needed)
+        return _in_place(self._attempt, arrays)
 
     def _attempt(self, arrays: tuple[Any, ...]) -> Doubles | None:
         """The scores, or None if the arrays are not what the C core reads in place."""
@@ -295,7 +288,7 @@ def _in_place(attempt: Callable[[tuple[Any, ...]], T | None], arrays: tuple[Any,
     """What ``attempt`` makes of the arrays, if need be after making them plain."""
     result = attempt(arrays)
     if result is None:
-        result = attempt(_plain(arrays))
+        result = attempt(plain(arrays))
     if result is None:
         raise AssertionError("states that were made plain are not")
     return result
@@ -325,83 +318,9 @@ def _rows(arrays: tuple[Any, ...]) -> int:
     return shape[0] if shape else 0
 
 
-def _plain(arrays: tuple[Any, ...]) -> tuple[Array, ...]:
-    """The same values as numpy arrays of one plain dtype, shape and stride, or every fault."""
-    faults: list[str] = []
-    plain = [_plain_array(faults, index, array) for index, array in enumerate(arrays)]
-    for index, array in enumerate(plain[1:], start=1):
-        if (array.shape, array.dtype) != (plain[0].shape, plain[0].dtype):
-            faults.append(
-                f"layer {index}: found {array.dtype} {array.shape}, expected "
-                f"{plain[0].dtype} {plain[0].shape} as in layer 0"
-            )
-    if faults:
-        raise InputError(_listed("states", faults))
-    if len({array.strides for array in plain}) > 1:
-        return tuple(np.ascontiguousarray(array) for array in plain)
-    return tuple(plain)
-
-
-def _plain_array(faults: list[str], index: int, value: Any) -> Array:
-    try:
-        array = value if isinstance(value, np.ndarray) else np.from_dlpack(value)
-    except (AttributeError, BufferError, RuntimeError, TypeError) as error:
-        faults.append(
-            f"layer {index}: found {type(value).__name__} that numpy cannot read in place "
-            f"({error}), expected an array in host memory; convert it, bfloat16 as its uint16 bits"
-        )
-        return np.empty((0, 0), np.float32)
-    if array.dtype.name == "bfloat16":
-        array = array.view(np.uint16)
-    if array.dtype.name not in _STATE_DTYPES or not array.dtype.isnative:
-        faults.append(
-            f"layer {index}: found dtype {array.dtype}, expected float32, float16 or bfloat16 (or "
-            "its bits as uint16) in native byte order; convert it with astype(np.float32)"
-        )
-    if not array.flags.aligned:
-        faults.append(
-            f"layer {index}: found elements that do not lie at multiples of their size, expected "
-            "aligned ones; copy it with array.copy()"
-        )
-    if array.ndim != 2:
-        faults.append(f"layer {index}: found shape {array.shape}, expected (rows, width)")
-    elif array.shape[1] > 1 and array.strides[1] != array.itemsize:
-        faults.append(
-            f"layer {index}: found {array.strides[1]} bytes from one element of a row to the next, "
-            f"expected {array.itemsize}; copy it with np.ascontiguousarray"
-        )
-    return array
-
-
-def _parameter(
-    faults: list[str],
-    name: str,
-    value: Array,
-    dtype: type[np.generic],
-    shape: tuple[int, ...],
-    *,
-    positive: bool = False,
-) -> Array:
-    """A private, contiguous copy of a parameter; what is wrong with it goes to ``faults``."""
-    array = np.array(value, dtype=dtype, order="C")
-    if array.shape != shape:
-        faults.append(f"{name}: found shape {array.shape}, expected {shape}")
-    if dtype is np.intc and not np.array_equal(array, value):
-        faults.append(f"{name}: found a value that is not a 32-bit integer, expected none")
-    if not np.isfinite(array).all():
-        faults.append(f"{name}: found a value that is not finite, expected none")
-    elif positive and not (array > 0).all():
-        faults.append(f"{name}: found a value that is not above 0, expected none")
-    return array
-
-
 def _pointer(c_type: str, array: Array) -> Any:
     """The address of ``array`` as a C pointer that keeps the array alive."""
     return ffi.from_buffer(c_type, array)
-
-
-def _listed(what: str, faults: Sequence[str]) -> str:
-    return f"{what} cannot be used:" + "".join(f"\n  - {fault}" for fault in faults)
 
 
 def _check(status: int, what: str) -> None:

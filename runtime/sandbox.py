@@ -23,6 +23,10 @@ _MAX_STEPS = 200_000
 _MAX_CHARACTERS = 1 << 24
 _STEPS = "layerguard_steps"
 
+_DAY = datetime(2024, 7, 26, tzinfo=UTC)
+"""What a template is told of today: a score must not depend on the day it is asked for, or canaries
+would fail on the next."""
+
 
 class _Sandbox(ImmutableSandboxedEnvironment):
     """Counts calls, and computes no power and no long product of a sequence."""
@@ -56,7 +60,7 @@ def compile_chat(source: str) -> Callable[..., str]:
     environment.filters["tojson"] = _to_json
     environment.filters[_STEPS] = _counted
     environment.globals["raise_exception"] = _raise
-    environment.globals["strftime_now"] = lambda form: datetime.now(UTC).strftime(form)
+    environment.globals["strftime_now"] = _DAY.strftime
     try:
         tree = environment.parse(source)
         for loop in tree.find_all(nodes.For):

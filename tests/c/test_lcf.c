@@ -163,6 +163,7 @@ static void check_not_finite(size_t const width, uint64_t *const seed)
                        width, LG_F32};
                 CHECK(lg_lcf_score(&(lg_lcf_call){&f.model, s, &score, z}) == LG_OK);
                 CHECK(!isfinite(score));
+                CHECK(!isnan(score) || memcmp(&score, &(double){NAN}, sizeof score) == 0);
                 free(states);
             }
     }

@@ -111,6 +111,30 @@ static void check_width(size_t const width, size_t const hidden, uint64_t *const
     destroy(&f);
 }
 
+/* More rows than the workspace holds at once: one row read 130 times scores as it does alone. */
+static void check_many_rows(size_t const width, uint64_t *const seed)
+{
+    enum { MANY = 130 };
+    fixture f;
+    make(&f, width, 5, seed);
+    float *const states = floats(STATES * width, seed);
+    lg_states s
+        = {NULL, states, (ptrdiff_t)(width * sizeof(float)), 0, STATES, MANY, width, LG_F32};
+    size_t const count = lg_siren_workspace(&f.model, MANY);
+    float *const workspace = buffer(count, sizeof *workspace);
+    double *const scores = buffer(MANY, sizeof *scores), one;
+    CHECK(lg_siren_workspace(&f.model, SIZE_MAX) == count);
+    CHECK(lg_siren_score(&(lg_siren_call){&f.model, s, scores, workspace, count}) == LG_OK);
+    s.rows = 1;
+    CHECK(lg_siren_score(&(lg_siren_call){&f.model, s, &one, workspace, count}) == LG_OK);
+    for (size_t r = 0; r < MANY; r++)
+        CHECK(memcmp(&scores[r], &one, sizeof one) == 0);
+    free(states);
+    free(workspace);
+    free(scores);
+    destroy(&f);
+}
+
 /* bfloat16 and float16 states score as their float32 values do. */
 static void check_halves(size_t const width, int const dtype, uint64_t *const seed)
 {
@@ -147,6 +171,7 @@ int main(void)
     for (size_t w = 0; w < COUNT(WIDTHS); w++) {
         for (size_t h = 0; h < COUNT(hidden); h++)
             check_width(WIDTHS[w], hidden[h], &seed);
+        check_many_rows(WIDTHS[w], &seed);
         check_halves(WIDTHS[w], LG_BF16, &seed);
         check_halves(WIDTHS[w], LG_F16, &seed);
     }

@@ -2,7 +2,6 @@
 
 import json
 import re
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -98,10 +97,9 @@ def test_what_chat_templates_rely_on_is_there() -> None:
     )
     tools = [{"name": "søg", "arguments": {"q": "<a & b>"}}]
     one = request(messages=_DIALOGUE, tools=tools)
-    year = datetime.now(UTC).strftime("%Y")
     expected = (
         f"[CLS]3/4 {json.dumps(tools, ensure_ascii=False)} "
-        f"{json.dumps(tools[0], ensure_ascii=False, indent=1)} {year} assistant:"
+        f"{json.dumps(tools[0], ensure_ascii=False, indent=1)} 2024 assistant:"
     )
     assert _rendered(_chat(source, bos_token="[CLS]"), one) == expected
 

@@ -1,0 +1,97 @@
+"""Arrays as the C core takes them: states read in place, parameters copied and checked.
+
+What is wrong is listed, all of it at once.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from layerguard.runtime.errors import InputError
+from layerguard.runtime.types import Array
+
+_STATE_DTYPES = ("float32", "float16", "uint16")
+
+
+def plain(arrays: tuple[Any, ...]) -> tuple[Array, ...]:
+    """The same states as numpy arrays that the C core reads in place.
+
+    They are float32, float16 or uint16 (bfloat16's bits), all of one dtype, shape (rows, width) and
+    stride. Only layers whose strides differ are copied.
+
+    Raises:
+        InputError: every layer that cannot be read as it is, what was found, and what to do.
+    """
+    faults: list[str] = []
+    found = [_plain_layer(faults, index, array) for index, array in enumerate(arrays)]
+    first = found[0]
+    for index, array in enumerate(found[1:], start=1):
+        if (array.shape, array.dtype) != (first.shape, first.dtype):
+            faults.append(
+                f"layer {index}: found {array.dtype} {array.shape}, expected {first.dtype} "
+                f"{first.shape} as in layer 0"
+            )
+    if faults:
+        raise InputError(listed("states", faults))
+    if len({array.strides for array in found}) > 1:
+        return tuple(np.ascontiguousarray(array) for array in found)
+    return tuple(found)
+
+
+def _plain_layer(faults: list[str], index: int, value: Any) -> Array:
+    try:
+        array = value if isinstance(value, np.ndarray) else np.from_dlpack(value)
+    except (AttributeError, BufferError, RuntimeError, TypeError) as error:
+        faults.append(
+            f"layer {index}: found {type(value).__name__} that numpy cannot read in place "
+            f"({error}), expected an array in host memory; convert it, bfloat16 as its uint16 bits"
+        )
+        return np.empty((0, 0), np.float32)
+    if array.dtype.name == "bfloat16":
+        array = array.view(np.uint16)
+    if array.dtype.name not in _STATE_DTYPES or not array.dtype.isnative:
+        faults.append(
+            f"layer {index}: found dtype {array.dtype}, expected float32, float16 or bfloat16 (or "
+            "its bits as uint16) in native byte order; convert it with astype(np.float32)"
+        )
+    if not array.flags.aligned:
+        faults.append(
+            f"layer {index}: found elements that do not lie at multiples of their size, expected "
+            "aligned ones; copy it with array.copy()"
+        )
+    if array.ndim != 2:
+        faults.append(f"layer {index}: found shape {array.shape}, expected (rows, width)")
+    elif array.shape[1] > 1 and array.strides[1] != array.itemsize:
+        faults.append(
+            f"layer {index}: found {array.strides[1]} bytes from one element of a row to the next, "
+            f"expected {array.itemsize}; copy it with np.ascontiguousarray"
+        )
+    return array
+
+
+def parameter(
+    faults: list[str],
+    name: str,
+    value: Array,
+    dtype: type[np.generic],
+    shape: tuple[int, ...],
+    *,
+    positive: bool = False,
+) -> Array:
+    """A private, contiguous copy of a parameter; what is wrong with it goes to ``faults``."""
+    array = np.array(value, dtype=dtype, order="C")
+    if array.shape != shape:
+        faults.append(f"{name}: found shape {array.shape}, expected {shape}")
+    if dtype is np.intc and not np.array_equal(array, value):
+        faults.append(f"{name}: found a value that is not a 32-bit integer, expected none")
+    if not np.isfinite(array).all():
+        faults.append(f"{name}: found a value that is not finite, expected none")
+    elif positive and not (array > 0).all():
+        faults.append(f"{name}: found a value that is not above 0, expected none")
+    return array
+
+
+def listed(what: str, faults: Sequence[str]) -> str:
+    """One message of all faults, a line each."""
+    return f"{what} cannot be used:" + "".join(f"\n  - {fault}" for fault in faults)
