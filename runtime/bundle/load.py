@@ -1,6 +1,7 @@
 """Loading a bundle: everything is verified, every fault is listed, nothing faulty is served."""
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,26 +79,29 @@ def steadily(folder: Path, read: Callable[[], T]) -> T:
         BundleError: what ``read`` raises of an unchanged folder; or it changes all the time.
     """
     for _ in range(_ATTEMPTS):
-        before = _identity(folder)
+        try:  # open all the while, so that no other folder can get its inode number
+            handle = os.open(folder, os.O_PATH)
+        except (OSError, ValueError):
+            return read()  # which says what is wrong with the path
         try:
             found = read()
         except BundleError:
-            if _identity(folder) == before:
+            if _stands_at(handle, folder):
                 raise
         else:
-            if _identity(folder) == before:
+            if _stands_at(handle, folder):
                 return found
+        finally:
+            os.close(handle)
     fault = f"it was replaced {_ATTEMPTS} times while it was read; try again when that is done"
     raise BundleError(folder, [fault])
 
 
-def _identity(folder: Path) -> tuple[int, int] | None:
-    """Which folder stands at the path; the time of change tells it from one of the same inode."""
+def _stands_at(handle: int, folder: Path) -> bool:
     try:
-        found = folder.stat()
-    except (OSError, ValueError):
-        return None
-    return found.st_ino, found.st_ctime_ns
+        return os.path.samestat(os.fstat(handle), folder.stat())
+    except OSError:
+        return False
 
 
 def _load(folder: Path) -> Bundle:

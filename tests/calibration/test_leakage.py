@@ -1,0 +1,54 @@
+"""The leakage guard: the same text in another dress is the same text."""
+
+import pytest
+
+from layerguard.calibration.leakage import TestTexts, normalised, prompt_group
+from layerguard.runtime.rows import Row
+from layerguard.runtime.text import request
+
+
+def row(prompt: str, response: str | None = None) -> Row:
+    """A row of that prompt."""
+    return Row("id", request(prompt=prompt, response=response))
+
+
+@pytest.mark.parametrize(
+    "dressed",
+    [
+        "how DO I  bake bread?",
+        "\tHow do I bake\n\nbread? ",
+        "How do I bake bread\uff1f",
+        "\uff28ow do \u2160 bake bread?",
+        "How do I bake\u00a0bread?",
+    ],
+)
+def test_case_width_and_white_space_make_no_other_text(dressed: str) -> None:
+    """NFKC, case folding, white space collapsed."""
+    assert normalised(dressed) == normalised("How do I bake bread?")
+    assert TestTexts.of([row("How do I bake bread?")]).without([row(dressed)]) == ()
+
+
+def test_a_prompt_with_another_response_is_dropped() -> None:
+    """The test file's prompts are what must not be seen, whatever was answered."""
+    tests = TestTexts.of([row("What is glue?", "A paste.")])
+    assert tests.without([row("What is glue?", "Never mind."), row("What is tape?", "A paste.")])[
+        0
+    ].request.prompt == ("What is tape?")
+
+
+def test_a_text_that_holds_prompt_and_response_is_dropped() -> None:
+    """Joined in one file and apart in the other, it is the same text."""
+    tests = TestTexts.of([row("What is glue?\nA paste.")])
+    assert tests.without([row("What is glue?", "A paste.")]) == ()
+
+
+def test_other_rows_stay_in_order() -> None:
+    """Nothing else is dropped, and empty texts are equal to nothing."""
+    rows = [row("a"), row("b"), row(""), row("c")]
+    assert TestTexts.of([row("b"), row(" ")]).without(rows) == (rows[0], rows[2], rows[3])
+
+
+def test_rows_of_one_prompt_are_a_group() -> None:
+    """So that folds do not divide them."""
+    assert prompt_group(row("Why?", "Because.")) == prompt_group(row("why? ", "No reason."))
+    assert prompt_group(row("Why?")) != prompt_group(row("Why not?"))

@@ -1,0 +1,36 @@
+"""Reports: escaped, self-contained, one line a method."""
+
+from layerguard.calibration.figures import Figures, FileResult
+from layerguard.calibration.report import html_page, text_table
+
+RESULT = FileResult(
+    file="<script>alert(1)</script>",
+    n=1000,
+    positives=70,
+    figures=(
+        Figures("siren", 0.8156, 0.8362, 0.9514, 0.412, 0.0034, 0.3679),
+        Figures("a & b", auroc=0.5),
+    ),
+)
+
+
+def test_page_escapes_what_it_is_given() -> None:
+    """Names of files and methods are text, never markup."""
+    page = html_page([RESULT], 'Bundle "x" <b>')
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "<td>a &amp; b</td>" in page
+    assert "Bundle &quot;x&quot; &lt;b&gt;" in page
+
+
+def test_page_stands_alone() -> None:
+    """No script, no link, nothing loaded from elsewhere."""
+    page = html_page([RESULT], "Bundle")
+    assert not any(word in page for word in ("http", "src=", "href=", "<link", "url("))
+
+
+def test_figures_are_per_cent_and_missing_ones_a_dash() -> None:
+    """AUROC alone is a share."""
+    for text in (text_table([RESULT]), html_page([RESULT], "Bundle")):
+        for figure in ("81.6", "83.6", "0.951", "41.2", "0.3", "36.8", "0.500", "-"):
+            assert figure in text
