@@ -5,8 +5,9 @@ the device will see.
 """
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 import numpy as np
 
@@ -58,6 +59,14 @@ class PooledStates:
         return layers, owner
 
 
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """Which outputs to ask the graph for, and how to pick each group of L + 1 from them."""
+
+    outputs: list[str]
+    layers: Mapping[tuple[Pooling, str], Callable[[Sequence[Array]], Layers]]
+
+
 class Backbone:
     """Tokenizer and graph of a bundle; thread-safe."""
 
@@ -69,6 +78,7 @@ class Backbone:
         self._pad = bundle.manifest.text.pad_token_id
         self._width = bundle.manifest.model.width
         self._folder = bundle.path
+        self._plans: dict[frozenset[Tap], _Plan] = {}
         self._names = _output_names(self._graph, bundle.manifest.model.layers)
         self._tokens = TokenReader(bundle)
         self.session = Session(bundle.path / self._graph.file, device, threads)
@@ -93,7 +103,7 @@ class Backbone:
                     tuple([row_of.setdefault(ids, len(row_of)) for ids in found.windows])
                 )
         tokenized = time.perf_counter()
-        layers = self._run(list(row_of), sorted({(tap.pooling, tap.semantics) for tap in taps}))
+        layers = self._run(list(row_of), self._plan(frozenset(taps)))
         done = time.perf_counter()
         return PooledStates(
             layers=layers,
@@ -103,11 +113,20 @@ class Backbone:
             timings_ms={"tokenize": (tokenized - start) * 1e3, "graph": (done - tokenized) * 1e3},
         )
 
-    def _run(
-        self, rows: Sequence[Ids], wanted: Sequence[tuple[Pooling, str]]
-    ) -> dict[tuple[Pooling, str], Layers]:
+    def _plan(self, taps: frozenset[Tap]) -> _Plan:
+        """Which outputs the taps need; worked out once for each set of taps."""
+        if taps not in self._plans:
+            groups = {(t.pooling, t.semantics): self._names[t.pooling, t.semantics] for t in taps}
+            outputs = list(dict.fromkeys(name for names in groups.values() for name in names))
+            places = {key: list(map(outputs.index, names)) for key, names in groups.items()}
+            self._plans[taps] = _Plan(
+                outputs, {key: itemgetter(*found) for key, found in places.items()}
+            )
+        return self._plans[taps]
+
+    def _run(self, rows: Sequence[Ids], plan: _Plan) -> dict[tuple[Pooling, str], Layers]:
         batches = list(_batches(rows, self._most_rows))
-        results = [self._run_batch([rows[i] for i in batch], wanted) for batch in batches]
+        results = [self._run_batch([rows[i] for i in batch], plan) for batch in batches]
         if len(batches) == 1 and batches[0] == list(range(len(rows))):
             return results[0]
         order = np.argsort(np.concatenate([np.asarray(batch) for batch in batches]))
@@ -116,12 +135,10 @@ class Backbone:
                 np.concatenate(parts)[order]
                 for parts in zip(*(result[key] for result in results), strict=True)
             )
-            for key in wanted
+            for key in plan.layers
         }
 
-    def _run_batch(
-        self, rows: Sequence[Ids], wanted: Sequence[tuple[Pooling, str]]
-    ) -> dict[tuple[Pooling, str], Layers]:
+    def _run_batch(self, rows: Sequence[Ids], plan: _Plan) -> dict[tuple[Pooling, str], Layers]:
         """One run of the graph over padded rows."""
         longest = max(map(len, rows))
         ids = np.full((len(rows), longest), self._pad, np.int64)
@@ -129,27 +146,28 @@ class Backbone:
         for i, row in enumerate(rows):
             ids[i, : len(row)] = row
             mask[i, : len(row)] = 1
-        outputs = list(dict.fromkeys([name for key in wanted for name in self._names[key]]))
-        feeds = dict(zip(_INPUTS, (ids, mask), strict=True))
-        values = dict(zip(outputs, self.session.run(outputs, feeds), strict=True))
+        values = self.session.run(plan.outputs, dict(zip(_INPUTS, (ids, mask), strict=True)))
         pooled = self._graph.mode == "pooled"
-        self._check_outputs(values, (*ids.shape[: 1 if pooled else 2], self._width))
-        layers = {key: tuple([values[name] for name in self._names[key]]) for key in wanted}
+        self._check_outputs(plan.outputs, values, (*ids.shape[: 1 if pooled else 2], self._width))
+        layers = {key: pick(values) for key, pick in plan.layers.items()}
         if pooled:
             return layers
         valid = mask.astype(bool)
         return {key: _pool(states, valid, key[0]) for key, states in layers.items()}
 
-    def _check_outputs(self, values: Mapping[str, Array], expected: tuple[int, ...]) -> None:
+    def _check_outputs(
+        self, names: Sequence[str], values: Sequence[Array], expected: tuple[int, ...]
+    ) -> None:
         """Refuse a graph whose outputs are not what its manifest promises."""
+        if all(value.shape == expected and value.dtype in _DTYPES for value in values):
+            return
         faults = [
             f"{self._graph.file} gave {name!r} as {array.dtype} {list(array.shape)}; expected "
             f"float32 or float16 {list(expected)}: export it again"
-            for name, array in values.items()
+            for name, array in zip(names, values, strict=True)
             if array.shape != expected or array.dtype not in _DTYPES
         ]
-        if faults:
-            raise BundleError(self._folder, faults)
+        raise BundleError(self._folder, faults)
 
 
 def _output_names(graph: GraphCard, layers: int) -> dict[tuple[Pooling, str], list[str]]:
