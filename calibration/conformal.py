@@ -53,18 +53,26 @@ def rank(n: int, target_fpr: float) -> int:
         InputError: the target is not between 0 and 1.
         CalibrationError: n is too small for it.
     """
-    if not 0 < target_fpr < 1:
-        raise InputError(f"target_fpr: found {target_fpr}; expected a share between 0 and 1")
-    target = Fraction(str(target_fpr))  # the decimal the user wrote: 100 * 0.29 is 29 here
-    k = math.ceil((n + 1) * (1 - target))
+    k = math.ceil((n + 1) * (1 - exact(target_fpr)))
     if k > n:
         raise CalibrationError(
-            f"target {float(100 * target):g} % needs at least {least_rows(target_fpr)} clean "
-            f"prompts, found {n}; bring more, or raise the target"
+            f"target {100 * target_fpr:g} % needs at least {least_rows(target_fpr)} clean prompts, "
+            f"found {n}; bring more, or raise the target"
         )
     return k
 
 
 def least_rows(target_fpr: float) -> int:
     """The smallest number of clean scores that can support ``target_fpr``."""
-    return math.ceil(1 / Fraction(str(target_fpr))) - 1
+    return math.ceil(1 / exact(target_fpr)) - 1
+
+
+def exact(target_fpr: float) -> Fraction:
+    """The decimal that the user wrote: 100 times 0.29 is 29 here, not 28.999...
+
+    Raises:
+        InputError: it is not between 0 and 1.
+    """
+    if not 0 < target_fpr < 1:
+        raise InputError(f"target_fpr: found {target_fpr}; expected a share between 0 and 1")
+    return Fraction(str(target_fpr))

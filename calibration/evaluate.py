@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from layerguard.calibration import siren
 from layerguard.calibration.baselines import LayerProbe, WordBaseline
 from layerguard.calibration.collect import collect, read_chunks
 from layerguard.calibration.figures import Figures, FileResult, above, of_decisions, of_scores
@@ -91,6 +92,9 @@ def fit_baselines(
         training: files of labelled rows.
         tests: files whose texts are dropped from the training rows.
         seed: of the folds.
+
+    Raises:
+        CalibrationError: a label is missing or too rare.
     """
     found = read_labelled(training)
     kept = TestTexts.read(tests).without(found.rows)
@@ -98,6 +102,7 @@ def fit_baselines(
     rows, owner = collected.rows, collected.owner
     labels = labels_of(rows)
     codes = group_codes([prompt_group(row) for row in rows], len(rows))
+    siren.check_counts("the baselines", labels, codes)
     words = WordBaseline([row.request.content() for row in rows], labels, codes, seed)
     probe = LayerProbe(collected.states, labels[owner], codes[owner], seed)
 

@@ -72,7 +72,8 @@ def freeze(bundle: Bundle, backbone: Backbone, calibrated: Sequence[Calibrated])
 
     Raises:
         CalibrationError: a detector's parameters are not fit to be served, each fault listed.
-        InputError: another process is writing the bundle.
+        InputError: another process is writing the bundle, or has written it meanwhile.
+        BundleError: its files were altered meanwhile.
     """
     _check(bundle, calibrated)
     params = {**bundle.params, **{item.name: item.params for item in calibrated}}
@@ -87,6 +88,11 @@ def freeze(bundle: Bundle, backbone: Backbone, calibrated: Sequence[Calibrated])
     manifest = replace(manifest, canaries=_canaries(ready, backbone))
     arrays = {f"{name}/{key}": value for name, own in params.items() for key, value in own.items()}
     with replacing(bundle.path) as folder:
+        if Bundle.load(bundle.path).id != bundle.id:
+            raise InputError(
+                f"{bundle.path} changed while it was calibrated (it was {bundle.id}); nothing was "
+                "written, calibrate it again"
+            )
         unchanged = [name for name in bundle.manifest.files if name != DETECTORS]
         carry_over(bundle.path, folder, unchanged)
         write_npz(folder / DETECTORS, arrays)

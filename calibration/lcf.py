@@ -78,6 +78,7 @@ def fit(
     """
     if mode not in get_args(Mode):
         raise InputError(f"mode: found {mode!r}; expected one of {', '.join(get_args(Mode))}")
+    conformal.exact(target_fpr)
     states = checked(states)
     codes = group_codes(groups, len(states))
     if len(np.unique(codes)) < LEAST_PROMPTS:

@@ -10,11 +10,12 @@ from layerguard.runtime.rows import Row, read_rows
 
 @dataclass(frozen=True, slots=True)
 class TestTexts:
-    """The normalised texts of the named test files."""
+    """The normalised texts of the named test files, and a sentence for each row of no use."""
 
     __test__ = False  # pytest: not a class of tests
 
     texts: frozenset[str]
+    faults: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, rows: Iterable[Row]) -> "TestTexts":
@@ -28,7 +29,9 @@ class TestTexts:
         Raises:
             InputError: a file cannot be opened, or no row of it is good.
         """
-        return cls.of(row for path in paths for row in read_rows([path]).good)
+        found = [read_rows([path]) for path in paths]
+        texts = cls.of(row for rows in found for row in rows.good).texts
+        return cls(texts, tuple(fault for rows in found for fault in rows.faults))
 
     def without(self, rows: Iterable[Row]) -> tuple[Row, ...]:
         """The rows that share neither their prompt nor their whole text with the test files."""

@@ -103,7 +103,7 @@ def train(
     if not 0 < eta <= 1:
         raise InputError(f"eta: found {eta}; expected a share above 0, at most 1")
     codes = group_codes(groups, len(states))
-    _check_counts(labels, codes)
+    check_counts("SIREN", labels, codes)
     clean = labels == 0
     texts = len(np.unique(codes[clean]))
     conformal.rank(texts, target_fpr)  # refuses before the work
@@ -188,11 +188,16 @@ def _checked_labels(labels: Array, n: int) -> Array:
     return found.astype(np.int64)
 
 
-def _check_counts(labels: Array, codes: Array) -> None:
+def check_counts(what: str, labels: Array, codes: Array) -> None:
+    """Refuse labels that cannot be spread over the folds.
+
+    Raises:
+        CalibrationError: a label has too few groups; ``what`` says for what.
+    """
     for label, name in ((0, "clean"), (1, "harmful")):
         count = len(np.unique(codes[labels == label]))
         if count < LEAST_GROUPS:
             raise CalibrationError(
-                f"SIREN found {count} {name} texts (label {label}); expected at least "
+                f"{what} found {count} {name} texts (label {label}); expected at least "
                 f"{LEAST_GROUPS} of each label, and some hundreds to be of use"
             )

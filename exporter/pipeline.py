@@ -33,7 +33,7 @@ from layerguard.runtime.bundle.write import replacing, seal
 from layerguard.runtime.errors import ExportError
 from layerguard.runtime.session import load_onnxruntime
 
-_LIBRARIES = ("layerguard", "torch", "transformers", "optimum", "onnx", "onnxscript", "onnxruntime")
+_LIBRARIES = ("layerguard", "torch", "transformers", "optimum", "onnx", "onnxscript")
 _UNBOUNDED_TOKENS = 2048
 """Longest row where neither the model nor its tokenizer bounds the text."""
 _LEAST_TOKENS = 8
@@ -132,7 +132,10 @@ def export(source: str, out: Path, options: Options | None = None) -> tuple[Mani
                 )
             },
             files={},
-            versions={name: version(name) for name in _LIBRARIES},
+            versions={
+                **{name: version(name) for name in _LIBRARIES},
+                "onnxruntime": load_onnxruntime().__version__,  # its package has several names
+            },
         )
         return seal(folder, manifest), comparison
 
@@ -195,6 +198,8 @@ def _text_rules(architecture: Architecture, text: TextFiles, options: Options) -
             f"max tokens {tokens}: the model takes {architecture.max_positions or 'any number'}; "
             f"expected at least {_LEAST_TOKENS} and no more than that"
         )
+    if options.max_windows < 1:
+        raise ExportError(f"max windows {options.max_windows}; expected at least 1")
     has_chat = text.chat_template is not None
     template = options.template
     if template is None:

@@ -52,12 +52,17 @@ class BundleError(LayerGuardError):
     """
 
     def __init__(self, where: object, faults: Sequence[str]) -> None:
+        self.where = str(where)
         self.faults = tuple(faults)
         lines = [_printable(fault) for fault in self.faults[:_SHOWN]]
         if len(self.faults) > _SHOWN:
             lines.append(f"and {len(self.faults) - _SHOWN} more")
         listed = "".join(f"\n  - {line}" for line in lines)
-        super().__init__(f"bundle {str(where)!r} is not served:{listed}")
+        super().__init__(f"bundle {self.where!r} is not served:{listed}")
+
+    def __reduce__(self) -> tuple[type["BundleError"], tuple[str, tuple[str, ...]]]:
+        """Made again from its parts, so that it crosses process borders."""
+        return type(self), (self.where, self.faults)
 
 
 def _printable(fault: str) -> str:

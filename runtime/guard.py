@@ -140,6 +140,12 @@ class Guard:
         """
         start = time.perf_counter()
         tokens = _token_count(states)
+        model = self.bundle.manifest.model
+        if (len(states), np.shape(states[0])[-1]) != (model.layers + 1, model.width):
+            raise InputError(
+                f"states: found {len(states)} of width {np.shape(states[0])[-1]}; expected "
+                f"{model.layers + 1} of width {model.width}: give the states of {model.id}"
+            )
         if roles is not None and np.shape(roles) != (tokens,):
             raise InputError(
                 f"roles: found shape {np.shape(roles)}; expected ({tokens},), one entry a token"

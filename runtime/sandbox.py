@@ -1,7 +1,8 @@
 """The sandbox that chat templates are rendered in, without transformers.
 
 A chat template is a program that came with a model. Here it reaches nothing but its arguments, and
-it ends: turns of loops and calls are counted, products and the rendered text stay bounded.
+it ends: turns of loops and calls are counted, products and the rendered text stay bounded. Memory
+on the way there is not: a chat template is part of the bundle and trusted as its graph is.
 """
 
 import itertools

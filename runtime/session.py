@@ -9,7 +9,8 @@ from layerguard.runtime.types import Array
 
 Device = Literal["cpu", "cuda"]
 
-_PROVIDERS: Mapping[str, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+PROVIDERS: Mapping[str, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+"""ONNX Runtime's name of what runs on each device."""
 
 _MOST_THREADS = 1_024
 """ONNX Runtime starts as many as it is told, until the machine gives in."""
@@ -35,13 +36,13 @@ class Session:
             BundleError: the graph cannot be loaded.
         """
         runtime = load_onnxruntime()
-        if device not in _PROVIDERS:
+        if device not in PROVIDERS:
             raise InputError(f"device {device!r}; expected cpu or cuda")
         if not 0 <= threads <= _MOST_THREADS:
             raise InputError(
                 f"threads {threads}; expected 1 to {_MOST_THREADS}, or 0 for ONNX Runtime's choice"
             )
-        wanted = _PROVIDERS[device]
+        wanted = PROVIDERS[device]
         if wanted not in runtime.get_available_providers():
             raise MachineError(
                 f"onnxruntime {runtime.__version__} here offers "

@@ -116,3 +116,23 @@ def test_the_demo_table_is_balanced() -> None:
     assert domains.total() == 24
     assert {kind: domains[kind] for kind in BAD} == dict.fromkeys(BAD, 4)
     assert domains["alarming-words"] == 4
+
+
+def test_short_prompts_are_of_both_kinds() -> None:
+    """A greeting is nothing unusual, nor is a short text harmless for its length."""
+    clean, harmful = word_counts(rows("clean")), word_counts(rows("harmful"))
+    assert sum(count <= 3 for count in clean) >= 60
+    assert sum(count <= 8 for count in harmful) >= 25
+
+
+def test_the_readme_counts_what_the_files_hold() -> None:
+    """Rows and labels in the README's table, and its numbers in the text, are the files'."""
+    readme = (PROMPTS / "README.md").read_text(encoding="utf-8")
+    table = re.findall(r"^\| `(\w+)\.jsonl` \| (\d+) \| (\w+) \|", readme, re.MULTILINE)
+    counted = [(name, str(len(rows(name)))) for name in FILES]
+    assert [(name, count) for name, count, _ in table] == counted
+    for name, _, label in table:
+        labels = {row["label"] for row in rows(name)}
+        assert labels == ({0, 1} if label == "both" else {int(label)})
+    assert re.findall(r"(\d+) domains", readme) == [str(len({r["domain"] for r in rows("clean")}))]
+    assert re.findall(r"(\d+) harmful prompts", readme) == [str(len(rows("harmful")))]

@@ -8,7 +8,7 @@ A bad row is reported with its line; the others are used, and the exit code is t
 """
 
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,8 +60,19 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     add("--mode", choices=get_args(lcf.Mode), default="cross-fit", help="LCF's threshold")
     add("--eta", type=float, default=0.9, metavar="SHARE", help="SIREN: probe weight that is kept")
-    add("--seed", type=int, default=0, metavar="N", help="of everything random (default: 0)")
+    add("--seed", type=seed, default=0, metavar="N", help="of everything random (default: 0)")
     options.add_session(parser)
+
+
+def seed(text: str) -> int:
+    """A seed from the command line: what numpy and scikit-learn both take.
+
+    Raises:
+        ArgumentTypeError: it is no whole number from 0 to 2^31 - 1.
+    """
+    if not text.isascii() or not text.isdigit() or int(text) >= 1 << 31:
+        raise ArgumentTypeError(f"found {text!r}; expected a whole number from 0 to 2147483647")
+    return int(text)
 
 
 def run(arguments: Namespace) -> int:
@@ -72,7 +83,7 @@ def run(arguments: Namespace) -> int:
     tests = TestTexts.read(arguments.test)
     clean, clean_faults = _clean_rows(arguments.clean)
     labelled = read_labelled(arguments.labelled) if arguments.labelled else None
-    faults = [*clean_faults, *(labelled.faults if labelled else ())]
+    faults = [*tests.faults, *clean_faults, *(labelled.faults if labelled else ())]
     clean = _without_leaks(clean, tests, "--clean")
     known = _without_leaks(labelled.rows if labelled else (), tests, "--labelled")
     if arguments.mode != "reference":

@@ -12,8 +12,10 @@ from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 from pathlib import Path
 
+from layerguard.calibration.commands.calibrate import seed
 from layerguard.calibration.evaluate import detector_methods, fit_baselines, measure
 from layerguard.calibration.figures import FileResult
+from layerguard.calibration.labelled import read_labelled
 from layerguard.calibration.report import html_page, text_table
 from layerguard.runtime.cli import options
 from layerguard.runtime.errors import InputError
@@ -27,13 +29,15 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("rows", type=Path, nargs="+", metavar="ROWS", help="files of rows with labels")
     add("--train", type=Path, nargs="+", default=[], metavar="ROWS", help="rows for baselines")
     add("--report", type=Path, metavar="OUT.html", help="also write a page of HTML")
-    add("--seed", type=int, default=0, metavar="N", help="of the baselines' folds (default: 0)")
+    add("--seed", type=seed, default=0, metavar="N", help="of the baselines' folds (default: 0)")
     options.add_json(parser)
     options.add_session(parser)
 
 
 def run(arguments: Namespace) -> int:
     """Print the figures of every file; 2 if any row was bad."""
+    for path in arguments.rows:
+        read_labelled([path])  # a file of no use stops the work before it begins
     guard = Guard.load(arguments.bundle, device=arguments.device, threads=arguments.threads)
     methods = detector_methods(guard.bundle)
     faults: list[str] = []

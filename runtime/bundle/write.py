@@ -15,10 +15,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from layerguard.runtime.bundle.files import MANIFEST, card_of
-from layerguard.runtime.bundle.manifest import Manifest
-from layerguard.runtime.errors import InputError, MachineError
+from layerguard.runtime.bundle.manifest import Manifest, read_manifest
+from layerguard.runtime.errors import BundleError, InputError, MachineError
 
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+_DISK_ERRORS = (
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM,
+)  # fmt: skip
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
@@ -44,6 +46,8 @@ def replacing(target: Path) -> Iterator[Path]:
         with ExitStack() as held:
             folder.mkdir(exist_ok=True)
             held.callback(os.close, _lock(folder, target))
+            if _aside(folder).exists():  # a writer was killed between its two renames
+                _undo(_aside(folder), target)
             _empty(folder)  # what a killed writer left
             try:
                 yield folder
@@ -58,7 +62,7 @@ def replacing(target: Path) -> Iterator[Path]:
             raise
         raise MachineError(
             f"{target} could not be written ({error.strerror}); what stood there is untouched. "
-            "Make room on that disk and run the command again"
+            "Make room on that disk, or permit writing there, and run the command again"
         ) from error
 
 
@@ -67,10 +71,17 @@ def seal(folder: Path, manifest: Manifest) -> Manifest:
 
     Returns:
         The manifest as written.
+
+    Raises:
+        BundleError: no reader would take the manifest.
     """
     paths = sorted(path for path in folder.iterdir() if path.name != MANIFEST)
     sealed = replace(manifest, files={path.name: card_of(path) for path in paths})
-    (folder / MANIFEST).write_bytes(sealed.to_bytes())
+    data = sealed.to_bytes()
+    _, faults = read_manifest(data)
+    if faults:
+        raise BundleError(folder, faults)
+    (folder / MANIFEST).write_bytes(data)
     return sealed
 
 
@@ -108,6 +119,19 @@ def _lock(folder: Path, target: Path) -> int:
     raise InputError(f"{target} {fault}")
 
 
+def _aside(folder: Path) -> Path:
+    """Where the old bundle waits on a file system that cannot exchange two names."""
+    return folder.with_name(f"{folder.name}.old")
+
+
+def _undo(aside: Path, target: Path) -> None:
+    """Give the old bundle its name back, unless the new one has it already."""
+    if target.exists():
+        shutil.rmtree(aside)
+    else:
+        aside.rename(target)
+
+
 def _empty(folder: Path) -> None:
     for path in folder.iterdir():
         shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -127,7 +151,7 @@ def _exchange(folder: Path, target: Path) -> None:
     if not target.exists():
         folder.rename(target)
     elif not _renameat2(folder, target):  # a file system without exchange: two steps
-        aside = folder.with_name(f"{folder.name}.old")
+        aside = _aside(folder)
         target.rename(aside)
         folder.rename(target)
         aside.rename(folder)
@@ -139,9 +163,18 @@ def _exchange(folder: Path, target: Path) -> None:
 
 
 def _renameat2(first: Path, second: Path) -> bool:
-    """Exchange two names atomically (Linux); False where that is not to be had."""
+    """Exchange two names atomically (Linux); False where that is not to be had.
+
+    Raises:
+        OSError: it is to be had, and failed.
+    """
     call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if call is None:
         return False
     names = os.fsencode(first), os.fsencode(second)
-    return bool(call(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0)
+    if call(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.ENOSYS, errno.EINVAL):
+        return False
+    raise OSError(code, os.strerror(code), str(second))

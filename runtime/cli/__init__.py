@@ -8,6 +8,7 @@ import difflib
 import importlib
 import os
 import sys
+import traceback
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -74,6 +75,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output left; nothing more to say to it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_WRONG_CALL
+    except Exception:  # noqa: BLE001  Python's own exit code for it, 1, would say "flagged"
+        traceback.print_exc()
+        print(f"layerguard {name}: a defect of LayerGuard; please report it", file=sys.stderr)
+        return MachineError.exit_code
     except KeyboardInterrupt:
         print(f"layerguard {name}: interrupted", file=sys.stderr)
         return _INTERRUPTED
@@ -103,9 +108,10 @@ def _load(command: Command) -> ModuleType:
     except ImportError as error:
         if (error.name or "").startswith("layerguard"):
             raise
+        missing = (error.name or str(error)).partition(".")[0]
+        extra = "cpu" if missing == "onnxruntime" else command.extra
         raise MachineError(
-            f"it needs {error.name or error}, which is not installed: "
-            f"pip install 'layerguard[{command.extra}]'"
+            f"it needs {missing}, which is not installed: pip install 'layerguard[{extra}]'"
         ) from error
 
 

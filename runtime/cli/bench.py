@@ -39,7 +39,8 @@ def run(arguments: Namespace) -> int:
         )
     guard = Guard.load(arguments.bundle, device=arguments.device, threads=arguments.threads)
     rows = [_latency(guard, words, arguments.repeats) for words in arguments.words]
-    rates = {threads: _rate(guard, threads, arguments.repeats) for threads in (1, 2)}
+    words = arguments.words[0]
+    rates = {threads: _rate(guard, words, threads, arguments.repeats) for threads in (1, 2)}
     if arguments.json:
         for row in rows:
             print(json.dumps(row))
@@ -47,7 +48,7 @@ def run(arguments: Namespace) -> int:
         return 0
     header = ["words", "tokens", *(f"{stage} ms" for stage in _STAGES), "p95 ms"]
     print(render(header, [[f"{value:.4g}" for value in row.values()] for row in rows]))
-    print(f"\nchecks per second, {arguments.words[0]} words:", end=" ")
+    print(f"\nchecks per second, {words} words:", end=" ")
     print(", ".join(f"{threads} thread(s) {rate:.0f}" for threads, rate in rates.items()))
     return 0
 
@@ -69,9 +70,9 @@ def _latency(guard: Guard, words: int, repeats: int) -> dict[str, float]:
     return {"words": words, "tokens": verdicts[0].tokens, **medians, "p95": p95}
 
 
-def _rate(guard: Guard, threads: int, repeats: int) -> float:
-    """Checks per second of short texts from that many threads at once."""
-    text = _text(8)
+def _rate(guard: Guard, words: int, threads: int, repeats: int) -> float:
+    """Checks per second of a text from that many threads at once."""
+    text = _text(words)
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(guard.check, [text] * threads))
         start = time.perf_counter()

@@ -11,10 +11,13 @@ from layerguard.runtime import kernels
 from layerguard.runtime.cli import options
 from layerguard.runtime.errors import LayerGuardError, MachineError
 from layerguard.runtime.guard import Guard
-from layerguard.runtime.session import load_onnxruntime
+from layerguard.runtime.session import PROVIDERS, Device, load_onnxruntime
 
-Finding = tuple[str, str, bool]
-"""What was looked at, what was found, and whether that is well."""
+Finding = tuple[str, str, int]
+"""What was looked at, what was found, and the exit code it asks for: 0 where all is well."""
+
+_WELL = 0
+_WRONG = MachineError.exit_code
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -26,27 +29,27 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Print the findings; 3 where the machine is wrong, 2 where the bundle is."""
-    code = 0
-    for findings, wrong in (
-        (_machine(), MachineError.exit_code),
-        (_bundle(arguments), LayerGuardError.exit_code),
-    ):
-        for what, found, well in findings:
-            if arguments.json:
-                print(json.dumps({"what": what, "found": found, "ok": well}))
-            else:
-                print(f"{'ok   ' if well else 'WRONG'}  {what:<12} {found}")
-            code = max(code, 0 if well else wrong)
-    return code
+    worst = _WELL
+    for what, found, code in (*_machine(arguments.device), *_bundle(arguments)):
+        if arguments.json:
+            print(json.dumps({"what": what, "found": found, "ok": code == _WELL}))
+        else:
+            print(f"{'ok   ' if code == _WELL else 'WRONG'}  {what:<12} {found}")
+        worst = max(worst, code)
+    return worst
 
 
-def _machine() -> Iterator[Finding]:
-    yield "layerguard", version("layerguard"), True
-    yield "python", f"{platform.python_version()} on {platform.system()} {platform.machine()}", True
+def _machine(device: Device) -> Iterator[Finding]:
+    yield "layerguard", version("layerguard"), _WELL
+    yield (
+        "python",
+        f"{platform.python_version()} on {platform.system()} {platform.machine()}",
+        _WELL,
+    )
     try:
-        yield "kernels", kernels.level(), True
+        yield "kernels", kernels.level(), _WELL
     except LayerGuardError as error:
-        yield "kernels", str(error), False
+        yield "kernels", str(error), _WRONG
     packages = {name: _version(name) for name in ("onnxruntime", "onnxruntime-gpu")}
     installed = [f"{name} {found}" for name, found in packages.items() if found]
     if len(installed) > 1:
@@ -54,14 +57,18 @@ def _machine() -> Iterator[Finding]:
             f"found {' and '.join(installed)}, which overwrite each other's files: pip uninstall "
             "both, then install one of 'layerguard[cpu]' and 'layerguard[cuda]'"
         )
-        yield "onnxruntime", found, False
+        yield "onnxruntime", found, _WRONG
     try:
         runtime = load_onnxruntime()
     except MachineError as error:
-        yield "onnxruntime", str(error), False
+        yield "onnxruntime", str(error), _WRONG
         return
-    yield "onnxruntime", ", ".join(installed) or runtime.__version__, True
-    yield "providers", ", ".join(runtime.get_available_providers()), True
+    yield "onnxruntime", ", ".join(installed) or runtime.__version__, _WELL
+    offered = runtime.get_available_providers()
+    yield "providers", ", ".join(offered), _WELL
+    if PROVIDERS[device] not in offered:
+        remedy = "pip uninstall onnxruntime, then pip install 'layerguard[cuda]'"
+        yield "device", f"{device} needs {PROVIDERS[device]}: {remedy}", _WRONG
 
 
 def _bundle(arguments: Namespace) -> Iterator[Finding]:
@@ -70,12 +77,12 @@ def _bundle(arguments: Namespace) -> Iterator[Finding]:
     try:
         guard = Guard.load(arguments.bundle, device=arguments.device, threads=arguments.threads)
     except LayerGuardError as error:
-        yield "bundle", str(error), False
+        yield "bundle", str(error), error.exit_code
         return
     detectors = ", ".join(guard.bundle.manifest.detectors)
     canaries = len(guard.bundle.manifest.canaries)
-    yield "bundle", f"{guard.bundle.id}: {detectors}; {canaries} canaries agree", True
-    yield "session", f"runs on {', '.join(guard.backbone.session.providers)}", True
+    yield "bundle", f"{guard.bundle.id}: {detectors}; {canaries} canaries agree", _WELL
+    yield "session", f"runs on {', '.join(guard.backbone.session.providers)}", _WELL
 
 
 def _version(package: str) -> str | None:

@@ -48,10 +48,12 @@ def _lines(bundle: Bundle) -> Iterator[str]:
         yield f"file     {name}: {file.bytes} bytes, sha256 {file.sha256[:16]}"
     for name, card in manifest.detectors.items():
         low, high = card.fpr_interval
+        clean = len(bundle.params[name]["clean_scores"])
         yield f"detector {name}: {REGISTRY[name].question}"
+        yield f"         {card.method}, {card.n} rows, {clean} clean texts, seed {card.seed}"
         yield (
-            f"         {card.method}, n = {card.n}, threshold {card.threshold:.6g}, target FPR "
-            f"{card.target_fpr:.3%} (95 % interval {low:.2%} to {high:.2%}), seed {card.seed}"
+            f"         threshold {card.threshold:.6g}, target FPR {card.target_fpr:.3%} "
+            f"(95 % interval {low:.2%} to {high:.2%})"
         )
     if not manifest.detectors:
         yield "detector none yet: run `layerguard calibrate`"

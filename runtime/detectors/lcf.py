@@ -8,12 +8,13 @@ from collections.abc import Mapping
 
 from layerguard.runtime.detectors.decide import decide
 from layerguard.runtime.detectors.kind import POOLS, DetectorKind, States
-from layerguard.runtime.detectors.parameters import CALIBRATED, array_faults, not_positive
+from layerguard.runtime.detectors.parameters import CALIBRATED, array_faults, need, not_positive
 from layerguard.runtime.kernels import LcfKernel
 from layerguard.runtime.types import Array, Evidence, Reading, Tap
 
 NAME = "lcf"
 TAP = Tap(view="prompt", pooling="last")
+PARAMETERS = ("mu", "sigma", "score_mean", "score_scale", "centre", "precision")
 EVIDENCE_LAYERS = 5
 
 
@@ -24,6 +25,7 @@ class Lcf:
     """
 
     def __init__(self, params: Mapping[str, Array], tap: Tap = TAP) -> None:
+        need(NAME, params, (*PARAMETERS, *CALIBRATED))
         self.tap = tap
         self._kernel = LcfKernel(
             params["mu"],

@@ -1,9 +1,10 @@
 """Checks of frozen parameters that all detectors share: names, dtypes, shapes, finiteness."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from layerguard.runtime.errors import InputError
 from layerguard.runtime.types import Array
 
 Shape = tuple[int | None, ...]
@@ -39,6 +40,19 @@ def array_faults(
     if scores is not None and scores.ndim == 1 and (np.diff(scores) < 0).any():
         faults.append(f"{detector}/clean_scores is not sorted; expected ascending scores")
     return faults
+
+
+def need(detector: str, params: Mapping[str, Array], names: Iterable[str]) -> None:
+    """Refuse parameters that lack one of the named arrays.
+
+    Raises:
+        InputError: naming those that are missing.
+    """
+    missing = sorted(set(names) - params.keys())
+    if missing:
+        raise InputError(
+            f"{detector}: the parameters lack {', '.join(missing)}; expected what its fit returned"
+        )
 
 
 def not_positive(detector: str, params: Mapping[str, Array], names: tuple[str, ...]) -> list[str]:

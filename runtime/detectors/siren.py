@@ -11,12 +11,13 @@ import numpy as np
 
 from layerguard.runtime.detectors.decide import decide
 from layerguard.runtime.detectors.kind import POOLS, DetectorKind, States
-from layerguard.runtime.detectors.parameters import CALIBRATED, Shape, array_faults
+from layerguard.runtime.detectors.parameters import CALIBRATED, Shape, array_faults, need
 from layerguard.runtime.kernels import SirenKernel
 from layerguard.runtime.types import Array, Evidence, Reading, Tap
 
 NAME = "siren"
 TAP = Tap(view="content", pooling="mean")
+PARAMETERS = ("layers", "neuron_offsets", "neurons", "alpha", "weight_0", "bias_0")
 EVIDENCE_LAYERS = 5
 
 
@@ -24,6 +25,7 @@ class Siren:
     """The bound detector: score = softmax(MLP(concat_l alpha_l x_l[neurons_l]))[1], in [0, 1]."""
 
     def __init__(self, params: Mapping[str, Array], tap: Tap = TAP) -> None:
+        need(NAME, params, (*PARAMETERS, *CALIBRATED))
         self.tap = tap
         self._weights = [params[f"weight_{i}"] for i in range(_depth(params))]
         self._biases = [params[f"bias_{i}"] for i in range(_depth(params))]

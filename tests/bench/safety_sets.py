@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from layerguard.calibration.leakage import normalised
-from tests.bench.harness import REPOSITORY
+from layerguard.runtime import Bundle
+from tests.bench.harness import REPOSITORY, report
 from tests.bench.minilm import CACHE, model_folder
 
 DATA = REPOSITORY.parent / "shared" / "data"
@@ -42,10 +43,11 @@ def main() -> int:
         "calibrate", str(bundle), "--clean", str(clean), "--labelled", *map(str, train),
         "--test", *map(str, test), "--target-fpr", "0.01", "--seed", str(SEED),
     )  # fmt: skip
-    print(json.dumps(json.loads((bundle / "manifest.json").read_text())["detectors"], indent=1))
     evaluation = ["eval", str(bundle), *map(str, test), "--train", *map(str, train)]
-    lines = layerguard(*evaluation, "--json", "--report", str(FOLDER / "report.html"))
+    lines = layerguard(*evaluation, "--json", "--report", str(FOLDER / "report.html"), quiet=True)
     results = [json.loads(line) for line in lines.splitlines()]
+    settings = Bundle.load(bundle).manifest.detectors["siren"].settings
+    report("safety_sets", f"Four safety sets; SIREN {json.dumps(settings)}", _table(results))
     return _compare(results)
 
 
@@ -65,12 +67,13 @@ def write_splits() -> tuple[list[Path], list[Path]]:
     return files
 
 
-def layerguard(*arguments: str) -> str:
-    """Run the command line in a process of its own; its output, which is also shown."""
+def layerguard(*arguments: str, quiet: bool = False) -> str:
+    """Run the command line in a process of its own; its output, shown unless ``quiet``."""
     print(f"\n$ layerguard {' '.join(Path(a).name for a in arguments)}", flush=True)
     command = [sys.executable, "-m", "layerguard.runtime.cli", *arguments]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    print(done.stdout, flush=True)
+    if not quiet:
+        print(done.stdout, flush=True)
     return done.stdout
 
 
@@ -101,6 +104,23 @@ def _write(name: str, rows: Iterable[Row]) -> Path:
     path = FOLDER / f"{name}.jsonl"
     path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
     return path
+
+
+def _table(results: Sequence[Row]) -> list[Row]:
+    """A row a method and file: AUROC as a share, everything else per cent."""
+    return [
+        {
+            "file": result["file"],
+            "n": result["n"],
+            "harmful": result["positives"],
+            **{
+                name: value if name in ("method", "auroc") or value is None else 100 * value
+                for name, value in line.items()
+            },
+        }
+        for result in results
+        for line in result["figures"]
+    ]
 
 
 def _compare(results: Sequence[Row]) -> int:

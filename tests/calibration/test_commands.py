@@ -1,6 +1,7 @@
 """``layerguard calibrate`` and ``layerguard eval`` as a user types them."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -94,7 +95,11 @@ def test_bad_rows_are_named_and_the_others_used(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """File and line of each; exit code 2; the bundle is calibrated."""
-    rows = [*clean_rows(60, seed=0), "{broken", {"text": "rain came", "label": 1}]
+    rows: list[Mapping[str, object] | str] = [
+        *clean_rows(60, seed=0),
+        "{broken",
+        {"text": "rain came", "label": 1},
+    ]
     path = write_rows(tmp_path / "clean.jsonl", rows)
     assert calibrate(bundle, "--clean", path) == 2
     errors = capsys.readouterr().err
@@ -122,6 +127,17 @@ def test_the_default_target_is_one_per_cent(
     assert main(["calibrate", str(bundle), "--clean", str(few), "--threads", "1"]) == 2
     assert "target 1 % needs at least 99" in capsys.readouterr().err
     assert main(["calibrate", str(bundle), "--clean", str(enough), "--threads", "1"]) == 0
+
+
+@pytest.mark.parametrize("seed", ["-1", "1.5", "4294967296", "x"])
+def test_a_seed_that_is_none_is_refused(
+    bundle: Path, clean: Path, seed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The range is said, and no library's own error is seen."""
+    with pytest.raises(SystemExit) as stopped:
+        calibrate(bundle, "--clean", clean, f"--seed={seed}")
+    assert stopped.value.code == 2
+    assert "whole number from 0 to" in capsys.readouterr().err
 
 
 def test_nothing_to_calibrate_on_is_refused(
@@ -192,7 +208,12 @@ def test_eval_names_bad_rows_and_measures_the_others(
     ready: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A row without a label is of no use here; exit code 2."""
-    rows = [*clean_rows(5, seed=8), {"text": "a river"}, "[]", *bad_rows(5, seed=9)]
+    rows: list[Mapping[str, object] | str] = [
+        *clean_rows(5, seed=8),
+        {"text": "a river"},
+        "[]",
+        *bad_rows(5, seed=9),
+    ]
     path = write_rows(tmp_path / "mixed.jsonl", rows)
     capsys.readouterr()
     assert main(["eval", str(ready), str(path), "--json", "--threads", "1"]) == 2

@@ -12,7 +12,7 @@ from layerguard.calibration import lcf
 from layerguard.calibration.freeze import CANARY_TEXTS, Calibrated, fingerprint, freeze
 from layerguard.runtime import Bundle, Guard
 from layerguard.runtime.backbone import Backbone
-from layerguard.runtime.errors import CalibrationError
+from layerguard.runtime.errors import BundleError, CalibrationError, InputError
 from layerguard.runtime.rows import Row
 from layerguard.runtime.text import request
 from layerguard.runtime.types import Array
@@ -115,3 +115,22 @@ def test_fingerprint_is_of_texts_labels_and_order() -> None:
     assert fingerprint(renamed) == fingerprint(ROWS)
     relabelled = (replace(ROWS[0], label=1), *ROWS[1:])
     assert len({fingerprint(rows) for rows in (ROWS, ROWS[::-1], relabelled, ROWS[1:])}) == 4
+
+
+def test_a_bundle_that_changed_meanwhile_is_not_overwritten(bundle: Path) -> None:
+    """Of two calibrations of one bundle the second to finish is refused, not the first undone."""
+    loaded = Bundle.load(bundle)
+    first = frozen(bundle, calibrated())
+    with pytest.raises(InputError, match="changed while it was calibrated"):
+        freeze(loaded, Backbone(loaded, threads=1), [other()])
+    assert Bundle.load(bundle).id == first.id
+
+
+def test_a_bundle_altered_meanwhile_is_not_blessed(bundle: Path) -> None:
+    """New hashes are never made over files that differ from those that were calibrated."""
+    loaded = Bundle.load(bundle)
+    backbone = Backbone(loaded, threads=1)
+    graph = bundle / "score.onnx"
+    graph.write_bytes(graph.read_bytes() + b" ")
+    with pytest.raises(BundleError, match=r"score\.onnx has"):
+        freeze(loaded, backbone, [calibrated()])

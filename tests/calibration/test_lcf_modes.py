@@ -128,11 +128,12 @@ def test_fresh_prompts_are_flagged_at_the_target(mode: lcf.Mode) -> None:
 def test_published_threshold_flags_more_than_it_says() -> None:
     """The defect that the default mode mends: width far above rows, and 10 % becomes more."""
     realised = {}
-    for mode in ("reference", "cross-fit"):
+    modes: tuple[lcf.Mode, ...] = ("reference", "cross-fit")
+    for mode in modes:
         flags = []
         for draw in range(5):
             states = clean_states(260, seed=draw, width=800)
-            detector = REGISTRY["lcf"].bind(lcf.fit(states[:60], mode, target_fpr=0.1))  # type: ignore[arg-type]
+            detector = REGISTRY["lcf"].bind(lcf.fit(states[:60], mode, target_fpr=0.1))
             fresh = np.ascontiguousarray(states[60:].transpose(1, 0, 2))
             flags += [reading.flagged for reading in detector.score_pooled(fresh)]
         realised[mode] = np.mean(flags)
@@ -201,6 +202,14 @@ def test_states_of_another_form_are_refused(states: Array) -> None:
     """What was found and what was expected."""
     with pytest.raises(InputError, match=r"expected floats \[rows, layers \+ 1, hidden\]"):
         lcf.fit(states)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("target", [0.0, 1.0, math.nan])
+def test_a_target_that_is_no_share_is_refused(mode: lcf.Mode, target: float) -> None:
+    """In every mode."""
+    with pytest.raises(InputError, match="between 0 and 1"):
+        lcf.fit(clean_states(30, seed=0), mode, target)
 
 
 def test_an_unknown_mode_is_refused() -> None:

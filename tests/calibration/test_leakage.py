@@ -1,5 +1,7 @@
 """The leakage guard: the same text in another dress is the same text."""
 
+from pathlib import Path
+
 import pytest
 
 from layerguard.calibration.leakage import TestTexts, normalised, prompt_group
@@ -52,3 +54,13 @@ def test_rows_of_one_prompt_are_a_group() -> None:
     """So that folds do not divide them."""
     assert prompt_group(row("Why?", "Because.")) == prompt_group(row("why? ", "No reason."))
     assert prompt_group(row("Why?")) != prompt_group(row("Why not?"))
+
+
+def test_bad_rows_of_a_test_file_are_told(tmp_path: Path) -> None:
+    """A row that cannot be read is a text that is not guarded: nobody may miss it."""
+    path = tmp_path / "test.jsonl"
+    path.write_text('{"text": "What is glue?"}\nnot JSON\n', encoding="utf-8")
+    found = TestTexts.read([path])
+    assert found.texts == {"what is glue?"}
+    assert len(found.faults) == 1
+    assert "test.jsonl:2" in found.faults[0]

@@ -27,7 +27,7 @@ def test_golden_selection(shared: Path, eta: float) -> None:
     """Which neurons the authors' code takes, in its order."""
     golden = json.loads((shared / "golden" / "siren_golden.json").read_text(encoding="utf-8"))
     expected = golden[f"eta_{eta}".replace(".", "_")]
-    assert select_neurons(np.float32(golden["weights"]), eta).tolist() == expected
+    assert select_neurons(np.array(golden["weights"], np.float32), eta).tolist() == expected
 
 
 @pytest.mark.shared

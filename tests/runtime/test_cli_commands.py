@@ -150,3 +150,18 @@ def test_a_reader_that_leaves_is_no_traceback(strict: Path, tmp_path: Path) -> N
     done = subprocess.run(["sh", "-c", call], capture_output=True, text=True, check=True)
     assert len(done.stdout.splitlines()) == 1
     assert done.stderr == ""
+
+
+def test_doctor_asks_for_the_device_without_a_bundle(capsys: pytest.CaptureFixture[str]) -> None:
+    """CUDA that this machine does not offer is the machine's fault: exit code 3."""
+    assert main(["doctor", "--device", "cuda"]) == 3
+    assert "layerguard[cuda]" in capsys.readouterr().out
+
+
+def test_a_defect_of_ours_is_not_taken_for_a_flag(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Python's exit code for an unexpected error, 1, would say that something was flagged."""
+    monkeypatch.setattr("layerguard.runtime.cli.inspect.run", lambda _: 1 // 0)
+    assert main(["inspect", "anything"]) == 3
+    assert "ZeroDivisionError" in capsys.readouterr().err

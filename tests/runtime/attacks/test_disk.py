@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -215,3 +216,18 @@ def test_names_are_exchanged_where_the_file_system_cannot(
     make_bundle(bundle, {"lcf": make_params()["lcf"]})
     assert list(Bundle.load(bundle).params) == ["lcf"]
     assert sorted(path.name for path in bundle.parent.iterdir()) == ["bundle"]
+
+
+@pytest.mark.parametrize("renamed", [False, True])
+def test_a_writer_killed_between_two_renames_is_mended(tmp_path: Path, renamed: bool) -> None:
+    """Where names cannot be exchanged, the next writer puts right what a killed one left."""
+    target = make_bundle(tmp_path / "bundle")
+    aside = tmp_path / ".bundle.writing.old"
+    if renamed:  # killed before the second rename: only the old bundle is whole
+        target.rename(aside)
+    else:  # killed after it: the new one has the name
+        shutil.copytree(target, aside)
+    with pytest.raises(ZeroDivisionError), replacing(target):
+        _ = 1 // 0
+    assert Bundle.load(target)
+    assert not aside.exists()
