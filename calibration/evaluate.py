@@ -13,6 +13,7 @@ from layerguard.calibration.figures import Figures, FileResult, above, of_decisi
 from layerguard.calibration.folds import group_codes
 from layerguard.calibration.labelled import labels_of, read_labelled
 from layerguard.calibration.leakage import TestTexts, prompt_group
+from layerguard.calibration.threads import one_thread
 from layerguard.runtime.backbone import Backbone, PooledStates
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.detectors import REGISTRY, Detector
@@ -103,8 +104,9 @@ def fit_baselines(
     labels = labels_of(rows)
     codes = group_codes([prompt_group(row) for row in rows], len(rows))
     siren.check_counts("the baselines", labels, codes)
-    words = WordBaseline([row.request.content() for row in rows], labels, codes, seed)
-    probe = LayerProbe(collected.states, labels[owner], codes[owner], seed)
+    with one_thread():
+        words = WordBaseline([row.request.content() for row in rows], labels, codes, seed)
+        probe = LayerProbe(collected.states, labels[owner], codes[owner], seed)
 
     def score_words(rows: Sequence[Row], _: PooledStates) -> Array:
         return words.score([row.request.content() for row in rows])
