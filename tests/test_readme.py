@@ -25,3 +25,11 @@ def test_every_file_of_a_bundle_is_described() -> None:
     """The bundle's files are listed under their real names."""
     for name in (files.MANIFEST, files.GRAPH, files.WEIGHTS, files.TOKENIZER, files.DETECTORS):
         assert name in README
+
+
+def test_every_benchmark_has_left_its_figures() -> None:
+    """The measured tables come from results that lie in the repository."""
+    bench = Path(__file__).resolve().parent / "bench"
+    scripts = {path.stem.removeprefix("bench_") for path in bench.glob("bench_*.py")}
+    assert "TABLE" not in README
+    assert scripts <= {path.stem for path in (bench / "results").glob("*.json")}
