@@ -125,6 +125,8 @@ class Backbone:
         return self._plans[taps]
 
     def _run(self, rows: Sequence[Ids], plan: _Plan) -> dict[tuple[Pooling, str], Layers]:
+        if len(rows) == 1:
+            return self._run_batch(rows, plan)
         batches = list(_batches(rows, self._most_rows))
         results = [self._run_batch([rows[i] for i in batch], plan) for batch in batches]
         if len(batches) == 1 and batches[0] == list(range(len(rows))):
