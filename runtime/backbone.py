@@ -16,8 +16,8 @@ from layerguard.runtime.bundle.manifest import GraphCard
 from layerguard.runtime.detectors.kind import POOLS
 from layerguard.runtime.errors import BundleError
 from layerguard.runtime.session import Device, Session
-from layerguard.runtime.text import Request
-from layerguard.runtime.tokens import Ids, TokenReader
+from layerguard.runtime.text.request import Request
+from layerguard.runtime.text.tokens import Ids, TokenReader
 from layerguard.runtime.types import Array, Pooling, Tap, View
 
 Layers = tuple[Array, ...]

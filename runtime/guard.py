@@ -15,7 +15,7 @@ from layerguard.runtime.bundle.manifest import Canary
 from layerguard.runtime.detectors import REGISTRY, Detector
 from layerguard.runtime.errors import BundleError, InputError
 from layerguard.runtime.session import Device
-from layerguard.runtime.text import Message, Request, request
+from layerguard.runtime.text.request import Message, Request, request
 from layerguard.runtime.types import Array, Reading, Tap, Verdict
 
 _TRIAL = Canary("a quiet garden", {}, 0.0)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from layerguard.runtime.errors import InputError
-from layerguard.runtime.text import Request, check_text, request
+from layerguard.runtime.text.request import Request, check_text, request
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from layerguard.runtime.cli.table import verdict_lines
 from layerguard.runtime.errors import InputError
 from layerguard.runtime.guard import Guard
 from layerguard.runtime.rows import Row, read_rows
-from layerguard.runtime.text import request
+from layerguard.runtime.text.request import request
 from layerguard.runtime.types import Verdict
 
 _CHUNK = 64

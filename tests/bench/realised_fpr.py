@@ -19,7 +19,7 @@ from layerguard.runtime.backbone import Backbone
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.detectors import REGISTRY
 from layerguard.runtime.rows import Row, read_rows
-from layerguard.runtime.text import request
+from layerguard.runtime.text.request import request
 from layerguard.runtime.types import Array
 from tests.bench.harness import REPOSITORY, report
 from tests.bench.minilm import CACHE, exported

@@ -13,7 +13,7 @@ from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.detectors import REGISTRY
 from layerguard.runtime.errors import CalibrationError, InputError
 from layerguard.runtime.rows import Row
-from layerguard.runtime.text import Request, request
+from layerguard.runtime.text.request import Request, request
 from layerguard.runtime.types import Array, Tap
 from tests.calibration.synthetic import sentences
 from tests.tiny import LAYERS, WIDTH, make_bundle

@@ -14,7 +14,7 @@ from layerguard.runtime import Bundle, Guard
 from layerguard.runtime.backbone import Backbone
 from layerguard.runtime.errors import BundleError, CalibrationError, InputError
 from layerguard.runtime.rows import Row
-from layerguard.runtime.text import request
+from layerguard.runtime.text.request import request
 from layerguard.runtime.types import Array
 from tests.calibration.synthetic import clean_states
 from tests.tiny import LAYERS, WIDTH, make_params

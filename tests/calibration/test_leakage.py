@@ -6,7 +6,7 @@ import pytest
 
 from layerguard.calibration.leakage import TestTexts, normalised, prompt_group
 from layerguard.runtime.rows import Row
-from layerguard.runtime.text import request
+from layerguard.runtime.text.request import request
 
 
 def row(prompt: str, response: str | None = None) -> Row:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layerguard.runtime.text import Request, clean
+from layerguard.runtime.text.request import Request, clean
 
 _MARKERS = (
     "<|im_start|>", "<|im_end|>", "<|im_sep|>", "<|system|>", "<|user|>", "<|assistant|>",

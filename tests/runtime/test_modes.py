@@ -10,8 +10,8 @@ from onnx import TensorProto, helper
 
 from layerguard.runtime import Bundle, Guard, InputError, Reading, Verdict
 from layerguard.runtime.session import Session
-from layerguard.runtime.text import request
-from layerguard.runtime.tokens import TokenReader
+from layerguard.runtime.text.request import request
+from layerguard.runtime.text.tokens import TokenReader
 from layerguard.runtime.types import Array
 from tests.runtime.tamper import edit_manifest, put
 from tests.tiny import LAYERS, WORDS, make_bundle, make_graph, make_params

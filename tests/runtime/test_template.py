@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layerguard.runtime.template import Template
-from layerguard.runtime.text import Request, request
+from layerguard.runtime.text.request import Request, request
+from layerguard.runtime.text.template import Template
 
 _SPECIAL = ["[SEP]", "[CLS]", "<|im_end|>", "<|im_end|>2"]
 _TYPED = st.lists(

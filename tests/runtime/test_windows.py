@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layerguard.runtime import Bundle
-from layerguard.runtime.text import request
-from layerguard.runtime.tokens import TokenReader, Windows
+from layerguard.runtime.text.request import request
+from layerguard.runtime.text.tokens import TokenReader, Windows
 from tests.runtime.tamper import edit_manifest
 from tests.tiny import WORDS, make_bundle
 

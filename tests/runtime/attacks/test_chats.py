@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from layerguard.runtime import Bundle, Guard, InputError
-from layerguard.runtime.text import request
-from layerguard.runtime.tokens import TokenReader
+from layerguard.runtime.text.request import request
+from layerguard.runtime.text.tokens import TokenReader
 from tests.runtime.tamper import put, refused, within
 from tests.tiny import WORDS, make_bundle
 

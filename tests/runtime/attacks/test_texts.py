@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from layerguard.runtime import Bundle, Guard, InputError
-from layerguard.runtime.template import Template
-from layerguard.runtime.text import Request, request
-from layerguard.runtime.tokens import TokenReader
+from layerguard.runtime.text.request import Request, request
+from layerguard.runtime.text.template import Template
+from layerguard.runtime.text.tokens import TokenReader
 from tests.tiny import WORDS, make_bundle
 
 _NOTHING = {"nothing": "", "space": " ", "blanks": " \t \n\r\n ", "marker": "<|im_start|>"}

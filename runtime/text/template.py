@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from layerguard.runtime.errors import InputError
-from layerguard.runtime.sandbox import compile_chat
-from layerguard.runtime.text import Message, Request, text_of
+from layerguard.runtime.text.request import Message, Request, text_of
+from layerguard.runtime.text.sandbox import compile_chat
 
 Piece = tuple[str, bool]
 """A part of the rendered text, and whether special tokens in it are meant as such."""

@@ -8,8 +8,8 @@ from tokenizers import Tokenizer
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.bundle.files import TOKENIZER
 from layerguard.runtime.errors import BundleError, InputError
-from layerguard.runtime.template import Piece, Template
-from layerguard.runtime.text import Request
+from layerguard.runtime.text.request import Request
+from layerguard.runtime.text.template import Piece, Template
 from layerguard.runtime.types import View
 
 Ids = tuple[int, ...]
