@@ -8,13 +8,18 @@ from collections.abc import Mapping
 
 from layerguard.runtime.detectors.decide import decide
 from layerguard.runtime.detectors.kind import POOLS, DetectorKind, States
-from layerguard.runtime.detectors.parameters import CALIBRATED, array_faults, need, not_positive
+from layerguard.runtime.detectors.parameters import (
+    CALIBRATED,
+    Shape,
+    array_faults,
+    need,
+    not_positive,
+)
 from layerguard.runtime.kernels import LcfKernel
 from layerguard.runtime.types import Array, Evidence, Reading, Tap
 
 NAME = "lcf"
 TAP = Tap(view="prompt", pooling="last")
-PARAMETERS = ("mu", "sigma", "score_mean", "score_scale", "centre", "precision")
 EVIDENCE_LAYERS = 5
 
 
@@ -25,7 +30,7 @@ class Lcf:
     """
 
     def __init__(self, params: Mapping[str, Array], tap: Tap = TAP) -> None:
-        need(NAME, params, (*PARAMETERS, *CALIBRATED))
+        need(NAME, params, _expected(0, 0))
         self.tap = tap
         self._kernel = LcfKernel(
             params["mu"],
@@ -59,19 +64,21 @@ def _distance(layer_z: tuple[int, float]) -> float:
 
 def faults(params: Mapping[str, Array], layers: int, width: int) -> list[str]:
     """Every way in which the parameters are not fit for a model of that size."""
-    return array_faults(
-        NAME,
-        params,
-        {
-            "mu": ("float32", (layers, width)),
-            "sigma": ("float32", (layers, width)),
-            "score_mean": ("float64", (layers,)),
-            "score_scale": ("float64", (layers,)),
-            "centre": ("float64", (layers,)),
-            "precision": ("float64", (layers, layers)),
-            **CALIBRATED,
-        },
-    ) + not_positive(NAME, params, ("sigma", "score_scale"))
+    found = array_faults(NAME, params, _expected(layers, width))
+    return found + not_positive(NAME, params, ("sigma", "score_scale"))
+
+
+def _expected(layers: int, width: int) -> dict[str, tuple[str, Shape]]:
+    """Dtype and shape of every parameter for a model of that size."""
+    return {
+        "mu": ("float32", (layers, width)),
+        "sigma": ("float32", (layers, width)),
+        "score_mean": ("float64", (layers,)),
+        "score_scale": ("float64", (layers,)),
+        "centre": ("float64", (layers,)),
+        "precision": ("float64", (layers, layers)),
+        **CALIBRATED,
+    }
 
 
 KIND = DetectorKind(

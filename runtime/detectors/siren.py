@@ -17,7 +17,6 @@ from layerguard.runtime.types import Array, Evidence, Reading, Tap
 
 NAME = "siren"
 TAP = Tap(view="content", pooling="mean")
-PARAMETERS = ("layers", "neuron_offsets", "neurons", "alpha", "weight_0", "bias_0")
 EVIDENCE_LAYERS = 5
 
 
@@ -25,7 +24,7 @@ class Siren:
     """The bound detector: score = softmax(MLP(concat_l alpha_l x_l[neurons_l]))[1], in [0, 1]."""
 
     def __init__(self, params: Mapping[str, Array], tap: Tap = TAP) -> None:
-        need(NAME, params, (*PARAMETERS, *CALIBRATED))
+        need(NAME, params, _expected(_depth(params)))
         self.tap = tap
         self._weights = [params[f"weight_{i}"] for i in range(_depth(params))]
         self._biases = [params[f"bias_{i}"] for i in range(_depth(params))]
@@ -92,13 +91,20 @@ def _singles(row: Array) -> Array:
 
 
 def _depth(params: Mapping[str, Array]) -> int:
-    return sum(name.startswith("weight_") for name in params)
+    """Linear maps of the network; at least one is expected."""
+    return max(1, sum(name.startswith("weight_") for name in params))
 
 
 def faults(params: Mapping[str, Array], layers: int, width: int) -> list[str]:
     """Every way in which the parameters are not fit for a model of that size."""
-    depth = max(_depth(params), 1)
-    expected: dict[str, tuple[str, Shape]] = {
+    depth = _depth(params)
+    found = array_faults(NAME, params, _expected(depth))
+    return found or _index_faults(params, layers, width) + _chain_faults(params, depth)
+
+
+def _expected(depth: int) -> dict[str, tuple[str, Shape]]:
+    """Dtype and shape of every parameter of a network of ``depth`` linear maps."""
+    return {
         "layers": ("int32", (None,)),
         "neuron_offsets": ("int32", (None,)),
         "neurons": ("int32", (None,)),
@@ -107,8 +113,6 @@ def faults(params: Mapping[str, Array], layers: int, width: int) -> list[str]:
         **{f"bias_{i}": ("float32", (None,)) for i in range(depth)},
         **CALIBRATED,
     }
-    found = array_faults(NAME, params, expected)
-    return found or _index_faults(params, layers, width) + _chain_faults(params, depth)
 
 
 def _index_faults(params: Mapping[str, Array], layers: int, width: int) -> list[str]:

@@ -38,7 +38,7 @@ def labelled(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def test_file(tmp_path: Path) -> Path:
+def measured_file(tmp_path: Path) -> Path:
     """Rows to measure on, one of each label also among the training rows."""
     rows = clean_rows(30, seed=3) + bad_rows(20, seed=4) + clean_rows(1, 1) + bad_rows(1, 2)
     return write_rows(tmp_path / "measured.jsonl", rows)
@@ -74,10 +74,14 @@ def test_mode_and_seed_are_recorded(bundle: Path, clean: Path, mode: str) -> Non
 
 
 def test_rows_that_a_test_file_holds_are_dropped_and_counted(
-    bundle: Path, clean: Path, labelled: Path, test_file: Path, capsys: pytest.CaptureFixture[str]
+    bundle: Path,
+    clean: Path,
+    labelled: Path,
+    measured_file: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """--test names what will be measured on."""
-    arguments = ["--clean", clean, "--labelled", labelled, "--test", test_file]
+    arguments = ["--clean", clean, "--labelled", labelled, "--test", measured_file]
     assert calibrate(bundle, *arguments) == 0
     assert "dropped 2 of 100 rows of --labelled" in capsys.readouterr().out
     assert Bundle.load(bundle).manifest.detectors["siren"].n == 98
@@ -165,14 +169,14 @@ def ready(bundle: Path, clean: Path, labelled: Path) -> Path:
 
 
 def test_eval_measures_what_the_guard_would_do(
-    ready: Path, test_file: Path, capsys: pytest.CaptureFixture[str]
+    ready: Path, measured_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Shares flagged are those of ``check`` on every row."""
     capsys.readouterr()
-    assert main(["eval", str(ready), str(test_file), "--json", "--threads", "1"]) == 0
+    assert main(["eval", str(ready), str(measured_file), "--json", "--threads", "1"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert (result["file"], result["n"], result["positives"]) == ("measured", 52, 21)
-    rows = [json.loads(line) for line in test_file.read_text().splitlines()]
+    rows = [json.loads(line) for line in measured_file.read_text().splitlines()]
     verdicts = Guard.load(ready, threads=1).check_batch([row["text"] for row in rows])
     flagged = np.array([verdict.flagged for verdict in verdicts])
     harmful = np.array([row["label"] for row in rows]) == 1
@@ -185,10 +189,10 @@ def test_eval_measures_what_the_guard_would_do(
 
 
 def test_eval_fits_baselines_without_the_measured_rows(
-    ready: Path, test_file: Path, labelled: Path, capsys: pytest.CaptureFixture[str]
+    ready: Path, measured_file: Path, labelled: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """--train adds word statistics and a single-layer probe, and counts what it left out."""
-    arguments = ["eval", str(ready), str(test_file), "--train", str(labelled), "--threads", "1"]
+    arguments = ["eval", str(ready), str(measured_file), "--train", str(labelled), "--threads", "1"]
     assert main(arguments) == 0
     printed = capsys.readouterr().out
     assert "dropped 2 rows of --train" in printed
@@ -196,10 +200,10 @@ def test_eval_fits_baselines_without_the_measured_rows(
     assert "probe of layer" in printed
 
 
-def test_eval_writes_a_page(ready: Path, test_file: Path, tmp_path: Path) -> None:
+def test_eval_writes_a_page(ready: Path, measured_file: Path, tmp_path: Path) -> None:
     """--report names it."""
     page = tmp_path / "out.html"
-    arguments = ["eval", str(ready), str(test_file), "--report", str(page), "--threads", "1"]
+    arguments = ["eval", str(ready), str(measured_file), "--report", str(page), "--threads", "1"]
     assert main(arguments) == 0
     assert "<h2>measured</h2>" in page.read_text(encoding="utf-8")
 
@@ -224,8 +228,8 @@ def test_eval_names_bad_rows_and_measures_the_others(
 
 
 def test_eval_of_a_bundle_without_detectors_is_refused(
-    bundle: Path, test_file: Path, capsys: pytest.CaptureFixture[str]
+    bundle: Path, measured_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It says which command comes first."""
-    assert main(["eval", str(bundle), str(test_file)]) == 2
+    assert main(["eval", str(bundle), str(measured_file)]) == 2
     assert "layerguard calibrate" in capsys.readouterr().err

@@ -7,6 +7,7 @@ import pytest
 
 from layerguard.runtime.detectors import REGISTRY
 from layerguard.runtime.detectors.kind import by_name
+from layerguard.runtime.errors import InputError
 from layerguard.runtime.types import Tap
 from tests.tiny import LAYERS, WIDTH, make_params
 
@@ -95,3 +96,10 @@ def test_rows_do_not_know_of_each_other(name: str) -> None:
     together = detector.score_pooled(list(layers))
     alone = [detector.score_pooled([layer[i : i + 1] for layer in layers])[0] for i in range(6)]
     assert together == alone
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_parameters_that_are_missing_are_named(name: str) -> None:
+    """Binding what no fit returned says what lacks."""
+    with pytest.raises(InputError, match=f"{name}: the parameters lack .*threshold"):
+        REGISTRY[name].bind({})
