@@ -17,18 +17,28 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 """Any array; shapes and dtypes are said where one is taken."""
 
-View = Literal["prompt", "content"]
-"""``prompt``: the request as the served model sees it, in its template (what LCF reads).
-``content``: request and response as plain text, chat markers cleaned (what SIREN reads)."""
+View = Literal["prompt", "content", "conversation", "trajectory"]
+"""How a request is laid out before it is tokenised.
 
-Pooling = Literal["last", "mean"]
-"""Which positions are read: the last token, or the mean over all valid tokens."""
+``prompt``: as the served model sees it, in its template, up to where the answer begins (LCF).
+``content``: request and response as plain text, chat markers cleaned (SIREN).
+``conversation``: the prompt's tokens, then the response's; every token has a role (WeightWatch).
+``trajectory``: the turns and tools of an agent, laid out as Agent-SIREN was trained on them.
+"""
+
+Pooling = Literal["last", "mean", "mlp_mean", "extremes"]
+"""What becomes of a text's tokens: the last one, their mean, the mean of each block's feed-forward
+output, or the least and largest cosine to each watched direction (see ``Directions``)."""
+
+ROLES = ("system", "user", "assistant", "tool")
+"""Whose token it is; its index here is what arrays of roles hold (uint8)."""
 
 Semantics = Literal["block", "hf"]
 """The last state: ``block``, the residual before the final norm; ``hf``, the value after it."""
 
-Status = Literal["ok", "invalid"]
-"""``invalid``: a score is not finite. An invalid reading is always flagged: it fails closed."""
+Status = Literal["ok", "invalid", "drifting"]
+"""``invalid``: a score is not finite. An invalid reading is always flagged: it fails closed.
+``drifting``: of a verdict; the share of flagged traffic no longer matches the target."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,8 +59,9 @@ class OutputCard:
 
     name: str
     kind: Literal[
-        "state", "last", "mean", "final_norm", "final_norm_last", "final_norm_mean", "mlp_mean"
-    ]
+        "state", "last", "mean", "final_norm", "final_norm_last", "final_norm_mean", "mlp_mean",
+        "logits", "key", "value", "lens",
+    ]  # fmt: skip
     layer: int
 
 
@@ -79,10 +80,14 @@ class Parity:
 
 @dataclass(frozen=True, slots=True)
 class GraphCard:
-    """One ONNX graph of the bundle."""
+    """One ONNX graph of the bundle.
+
+    ``states`` and ``pooled`` read whole texts. ``decode`` reads further tokens of a text whose
+    earlier ones are in its cache. ``analysis`` gives each layer's logits, with gates on the blocks.
+    """
 
     file: str
-    mode: Literal["states", "pooled"]
+    mode: Literal["states", "pooled", "decode", "analysis"]
     opset: int
     inputs: tuple[str, ...]
     outputs: tuple[OutputCard, ...]
@@ -227,7 +232,12 @@ def _graph_contradictions(where: str, graph: GraphCard, layers: int) -> list[str
     wrong = [output.name for output in graph.outputs if not 0 <= output.layer <= layers]
     if wrong:
         faults.append(f"{where}: outputs {wrong} name a layer outside 0..{layers}")
-    kinds = ("state",) if graph.mode == "states" else ("last", "mean")
+    kinds = {
+        "states": ("state",),
+        "pooled": ("last", "mean"),
+        "decode": ("state",),
+        "analysis": ("lens",),
+    }[graph.mode]
     found = {(output.kind, output.layer) for output in graph.outputs}
     wanted = ((kind, layer) for kind in kinds for layer in range(layers + 1))
     lacking = next((pair for pair in wanted if pair not in found), None)

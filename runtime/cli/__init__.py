@@ -66,7 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments[0] == "--version":
         print(f"layerguard {version('layerguard')}")
         return 0
-    name, *rest = arguments
+    words = 2 if " ".join(arguments[:2]) in COMMANDS else 1
+    name, rest = " ".join(arguments[:words]), arguments[words:]
     try:
         return _run(name, rest)
     except LayerGuardError as error:
@@ -86,7 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(name: str, arguments: Sequence[str]) -> int:
     if name not in COMMANDS:
-        close = difflib.get_close_matches(name, COMMANDS, n=1)
+        deeper = [command for command in COMMANDS if command.startswith(f"{name} ")]
+        close = deeper or difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         print(f"layerguard: no command {name!r}{hint}\n\n{_overview()}", file=sys.stderr)
         return EXIT_WRONG_CALL
@@ -116,7 +118,7 @@ def _load(command: Command) -> ModuleType:
 
 
 def _overview() -> str:
-    lines = [f"  {name:<10} {command.help}" for name, command in COMMANDS.items()]
+    lines = [f"  {name:<13} {command.help}" for name, command in COMMANDS.items()]
     return "\n".join(
         [
             "usage: layerguard COMMAND ... | layerguard COMMAND --help | layerguard --version",

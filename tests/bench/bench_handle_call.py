@@ -10,7 +10,7 @@ from tests.bench import one_thread  # isort: skip  before anything that starts t
 
 import numpy as np
 
-from layerguard.runtime.kernels import ffi, lib
+from layerguard.runtime._kernels import ffi, lib
 from tests.bench.handles import lcf_handle
 from tests.bench.harness import measure, report
 from tests.kernel_cases import lcf_model, states

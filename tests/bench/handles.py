@@ -5,7 +5,8 @@ from functools import partial
 
 import numpy as np
 
-from layerguard.runtime.kernels import LcfKernel, SirenKernel, ffi, lib
+from layerguard.runtime._kernels import ffi, lib
+from layerguard.runtime.kernels import LcfKernel, SirenKernel
 from tests.kernel_cases import Array
 
 DTYPES = {"float32": lib.LG_F32, "float16": lib.LG_F16, "uint16": lib.LG_BF16}

@@ -1,0 +1,18 @@
+"""The C core from Python, one module a family. The one folder that knows cffi.
+
+Frozen parameters become pointers once, when a kernel is made. States are read where they lie:
+layers are never stacked, rows may have any stride, and the GIL is free while C computes. One kernel
+object serves any number of threads: a call writes to memory of its own.
+
+States are a sequence of arrays, one a layer, each (rows, width) and of one dtype: float32, float16
+or bfloat16 (a numpy array of dtype ``bfloat16``, or ``uint16`` holding its bits), or one array
+(layers, rows, width). Objects with ``__dlpack__`` are read through it. The result depends on the
+values alone: not on dtype, stride, batch, thread or instruction set.
+"""
+
+from layerguard.runtime.kernels.lcf import LcfKernel
+from layerguard.runtime.kernels.level import level, set_level
+from layerguard.runtime.kernels.pooling import pool_last, pool_mean
+from layerguard.runtime.kernels.siren import SirenKernel
+
+__all__ = ["LcfKernel", "SirenKernel", "level", "pool_last", "pool_mean", "set_level"]
