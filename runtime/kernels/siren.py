@@ -91,7 +91,7 @@ class SirenKernel:
         }
         self._parameters = (fields, weight_pointers, bias_pointers)
         self._model = ffi.new("lg_siren *", fields)
-        check(lib.lg_sirencheck(self._model), "SIREN parameters")
+        check(lib.lg_siren_check(self._model), "SIREN parameters")
 
     def score(self, layers: Layers) -> Doubles:
         """Score every row.
