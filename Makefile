@@ -7,7 +7,7 @@ C_SOURCES := $(wildcard csrc/*.[ch] tests/c/*.[ch]* runtime/*.h)
 NAMES := build/names/layerguard
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench accuracy wheel clean
+.PHONY: help demo test lint format peers bench accuracy wheel clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,12 +42,16 @@ format: $(SETUP)  ## let ruff and clang-format lay out the sources
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(C_SOURCES)
 
+peers: $(SETUP)  ## compare imported SIREN heads with llm-siren in an environment of its own
+	$(BIN)/python -m tests.peers.compare_siren
+
 bench: $(SETUP)  ## measure ratios against peers; prints them and writes tests/bench/results
 	for script in tests/bench/bench_*.py; do \
 		$(BIN)/python -m tests.bench.$$(basename $$script .py) || exit 1; done
 
 accuracy: $(SETUP)  ## measure realised FPR and four safety sets on ../shared/data
 	$(BIN)/python -m tests.bench.realised_fpr
+	$(BIN)/python -m tests.bench.realised_guard_fpr
 	$(BIN)/python -m tests.bench.safety_sets
 
 wheel: $(SETUP)  ## build sdist and abi3 wheel into dist/, prove it in a clean environment

@@ -21,7 +21,7 @@ class Collected:
 
     Attributes:
         rows: the rows that could be read.
-        states: float32 [windows, L + 1, hidden].
+        states: float32 [windows, L + 1, hidden], or [windows, 1, 4, 2, K] of extremes.
         owner: int64 [windows], the index in ``rows`` of each window's row.
         faults: a sentence for each row that could not be read.
     """
@@ -51,7 +51,7 @@ def collect(backbone: Backbone, rows: Sequence[Row], tap: Tap, description: str)
         layers, owner = pooled.of(tap)
         found = np.stack(layers, axis=1)
         good = np.ones(len(chunk), dtype=bool)
-        good[owner[~np.isfinite(found).all(axis=(1, 2))]] = False
+        good[owner[_broken(found, tap).any(axis=tuple(range(1, found.ndim)))]] = False
         faults += [
             f"{row.place}: its states are not finite; export the model in float32"
             for row, fine in zip(chunk, good, strict=True)
@@ -66,6 +66,11 @@ def collect(backbone: Backbone, rows: Sequence[Row], tap: Tap, description: str)
             f"none of {len(rows)} rows could be read; expected texts: {'; '.join(faults[:3])}"
         )
     return Collected(tuple(kept), np.concatenate(states), np.concatenate(owners), tuple(faults))
+
+
+def _broken(states: Array, tap: Tap) -> Array:
+    """Which numbers no fit can use; the extremes of a role that says nothing are infinite."""
+    return np.isnan(states) if tap.pooling == "extremes" else ~np.isfinite(states)
 
 
 def read_chunks(

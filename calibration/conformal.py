@@ -10,6 +10,7 @@ from fractions import Fraction
 import numpy as np
 from scipy.stats import beta
 
+from layerguard.runtime.blocks import allowed
 from layerguard.runtime.errors import CalibrationError, InputError
 from layerguard.runtime.types import Array
 
@@ -40,31 +41,43 @@ def fpr_interval(n: int, target_fpr: float) -> Array:
     Over draws of n clean scores it follows Beta(n + 1 - k, k) (exactly so for continuous scores
     from parameters fitted elsewhere).
     """
-    k = rank(n, target_fpr)
+    return blocks_interval(n, n + 1 - rank(n, target_fpr))
+
+
+def blocks_interval(n: int, flagged: int) -> Array:
+    """The same where ``flagged`` of the n + 1 blocks between the clean scores are flagged."""
     tail = (1 - CONFIDENCE) / 2
-    bounds: Array = beta.ppf([tail, 1 - tail], n + 1 - k, k)
+    bounds: Array = beta.ppf([tail, 1 - tail], flagged, n + 1 - flagged)
     return bounds
 
 
-def rank(n: int, target_fpr: float) -> int:
+def rank(n: int, target_fpr: float, detectors: int = 1) -> int:
     """Which of n ascending clean scores is the threshold, counting from 1.
+
+    Args:
+        n: clean scores.
+        target_fpr: share of clean traffic that may be flagged, in (0, 1).
+        detectors: how many share the target; each needs a block of its own.
 
     Raises:
         InputError: the target is not between 0 and 1.
         CalibrationError: n is too small for it.
     """
-    k = math.ceil((n + 1) * (1 - exact(target_fpr)))
-    if k > n:
+    exact(target_fpr)
+    flagged = allowed(n, target_fpr)
+    if flagged < detectors:
+        of = f" of {detectors} detectors" if detectors > 1 else ""
+        least = least_rows(target_fpr, detectors)
         raise CalibrationError(
-            f"target {100 * target_fpr:g} % needs at least {least_rows(target_fpr)} clean prompts, "
-            f"found {n}; bring more, or raise the target"
+            f"target {100 * target_fpr:g} %{of} needs at least {least} clean prompts, found {n}; "
+            "bring more, or raise the target"
         )
-    return k
+    return n + 1 - flagged
 
 
-def least_rows(target_fpr: float) -> int:
+def least_rows(target_fpr: float, detectors: int = 1) -> int:
     """The smallest number of clean scores that can support ``target_fpr``."""
-    return math.ceil(1 / exact(target_fpr)) - 1
+    return math.ceil(detectors / exact(target_fpr)) - 1
 
 
 def exact(target_fpr: float) -> Fraction:

@@ -9,13 +9,15 @@ import numpy as np
 from layerguard.calibration import siren
 from layerguard.calibration.baselines import LayerProbe, WordBaseline
 from layerguard.calibration.collect import collect, read_chunks
-from layerguard.calibration.figures import Figures, FileResult, above, of_decisions, of_scores
+from layerguard.calibration.domains import guard_flags, limits
+from layerguard.calibration.figures import Figures, FileResult, of_decisions, of_scores
 from layerguard.calibration.folds import group_codes
 from layerguard.calibration.labelled import labels_of, read_labelled
 from layerguard.calibration.leakage import TestTexts, prompt_group
 from layerguard.calibration.threads import one_thread
 from layerguard.runtime.backbone import Backbone, PooledStates
 from layerguard.runtime.bundle import Bundle
+from layerguard.runtime.decision import Decision
 from layerguard.runtime.detectors import REGISTRY, Detector
 from layerguard.runtime.errors import BundleError
 from layerguard.runtime.guard import bind_detectors
@@ -34,22 +36,24 @@ class Method:
         name: in the report.
         tap: what it reads of the states.
         score: rows and their pooled states -> float64 [rows], infinity where it is invalid.
-        limit: operating threshold; None for a baseline.
+        baseline: whether it has no operating threshold.
         probability: whether scores are probabilities of harm.
     """
 
     name: str
     tap: Tap
     score: Callable[[Sequence[Row], PooledStates], Array]
-    limit: float | None
+    baseline: bool
     probability: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """The figures of one file and a sentence for each row that was of no use."""
+    """The figures of one file, the rows and scores behind them, and a sentence a useless row."""
 
     result: FileResult
+    rows: tuple[Row, ...]
+    scores: Mapping[str, Array]
     faults: tuple[str, ...]
 
 
@@ -76,7 +80,7 @@ def detector_methods(bundle: Bundle) -> tuple[Method, ...]:
             name=name,
             tap=detector.tap,
             score=_scorer(detector),
-            limit=bundle.manifest.detectors[name].threshold,
+            baseline=False,
             probability=name == "siren",
         )
         for name, detector in bind_detectors(bundle).items()
@@ -116,7 +120,7 @@ def fit_baselines(
         return _worst(probe.score(layers[probe.layer]), owner, len(rows))
 
     methods = tuple(
-        Method(name, _MEAN, score, limit=None, probability=True)
+        Method(name, _MEAN, score, baseline=True, probability=True)
         for name, score in (
             ("tf-idf + logistic", score_words),
             (f"probe of layer {probe.layer}", score_probe),
@@ -126,8 +130,10 @@ def fit_baselines(
     return Baselines(methods, dropped, found.faults + collected.faults)
 
 
-def measure(backbone: Backbone, methods: Sequence[Method], path: Path) -> Measured:
-    """The figures of every method on one file.
+def measure(
+    backbone: Backbone, methods: Sequence[Method], decision: Decision, path: Path
+) -> Measured:
+    """The figures of every method on one file, and of the guard's decision if several decide.
 
     Raises:
         InputError: the file cannot be opened, or no row of it has a label.
@@ -141,22 +147,27 @@ def measure(backbone: Backbone, methods: Sequence[Method], path: Path) -> Measur
         parts.append({method.name: method.score(chunk, pooled) for method in methods})
         rows += chunk
     scores = {method.name: _joined([part[method.name] for part in parts]) for method in methods}
-    labels = labels_of(rows)
-    result = FileResult(path.stem, len(rows), int(labels.sum()), _lines(methods, labels, scores))
-    return Measured(result, found.faults + tuple(faults))
+    lines = _lines(methods, decision, rows, scores)
+    result = FileResult(path.stem, len(rows), int(labels_of(rows).sum()), lines)
+    return Measured(result, tuple(rows), scores, found.faults + tuple(faults))
 
 
 def _lines(
-    methods: Sequence[Method], labels: Array, scores: Mapping[str, Array]
+    methods: Sequence[Method],
+    decision: Decision,
+    rows: Sequence[Row],
+    scores: Mapping[str, Array],
 ) -> tuple[Figures, ...]:
     """A line for each method, and one for the whole guard after its detectors."""
+    labels = labels_of(rows)
+    thresholds = {m.name: limits(decision, m.name, rows) for m in methods if not m.baseline}
     lines = [
-        of_scores(m.name, labels, scores[m.name], m.limit, probability=m.probability)
+        of_scores(m.name, labels, scores[m.name], thresholds.get(m.name), probability=m.probability)
         for m in methods
     ]
-    flags = [above(scores[m.name], m.limit) for m in methods if m.limit is not None]
-    if len(flags) > 1:
-        lines.insert(len(flags), of_decisions("guard", labels, np.logical_or.reduce(flags)))
+    if len(thresholds) > 1:
+        flagged = guard_flags(decision, scores, thresholds)
+        lines.insert(len(thresholds), of_decisions("guard", labels, flagged))
     return tuple(lines)
 
 

@@ -59,7 +59,7 @@ def of_decisions(method: str, labels: Array, flagged: Array) -> Figures:
 
 
 def of_scores(
-    method: str, labels: Array, scores: Array, limit: float | None, *, probability: bool
+    method: str, labels: Array, scores: Array, limit: Array | None, *, probability: bool
 ) -> Figures:
     """All figures of a method that scores.
 
@@ -67,7 +67,7 @@ def of_scores(
         method: its name.
         labels: int [n], 1 is harmful.
         scores: float64 [n], larger is worse.
-        limit: operating threshold; None for a method without one.
+        limit: operating threshold of each row, float64 [n]; None for a method without one.
         probability: whether scores are probabilities of harm.
     """
     known = Figures(method)
@@ -81,7 +81,7 @@ def of_scores(
     )
 
 
-def above(scores: Array, limit: float) -> Array:
+def above(scores: Array, limit: Array | float) -> Array:
     """Which scores are flagged, bool [n]; one that is not a number is."""
     flagged: Array = ~(scores <= limit)
     return flagged

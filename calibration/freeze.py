@@ -1,14 +1,15 @@
 """Freezing: calibrated parameters become part of a bundle, atomically and reproducibly."""
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
+from layerguard.calibration.decision import FIXED, Settled
+from layerguard.calibration.fingerprint import fingerprint
 from layerguard.runtime.backbone import Backbone
 from layerguard.runtime.bundle import Bundle, Manifest
+from layerguard.runtime.bundle.decision import DECISION
 from layerguard.runtime.bundle.files import DETECTORS
 from layerguard.runtime.bundle.manifest import Canary, DetectorCard
 from layerguard.runtime.bundle.npz import write_npz
@@ -46,6 +47,7 @@ class Calibrated:
         rows: what it was calibrated on.
         seed: of everything random.
         settings: the choices made, plain JSON types.
+        reads: what it reads, where that is not what its kind reads.
     """
 
     name: str
@@ -54,15 +56,24 @@ class Calibrated:
     rows: Sequence[Row]
     seed: int
     settings: Mapping[str, Any]
+    reads: Tap | None = None
 
     @property
     def tap(self) -> Tap:
         """What it reads."""
-        return REGISTRY[self.name].tap
+        return self.reads or REGISTRY[self.name].tap
 
 
-def freeze(bundle: Bundle, backbone: Backbone, calibrated: Sequence[Calibrated]) -> Manifest:
+def freeze(
+    bundle: Bundle,
+    backbone: Backbone,
+    calibrated: Sequence[Calibrated],
+    settled: Settled | None = None,
+) -> Manifest:
     """Write the detectors into the bundle; those calibrated earlier and not again are kept.
+
+    ``settled`` sets the thresholds of them all, and who decides. Without it the bundle has no
+    decision: any detector that flags decides, and nothing is promised of them together.
 
     The same rows, seed and library versions give the same bytes. A killed or failed freeze leaves
     the old bundle as it was.
@@ -78,15 +89,29 @@ def freeze(bundle: Bundle, backbone: Backbone, calibrated: Sequence[Calibrated])
     _check(bundle, calibrated)
     params = {**bundle.params, **{item.name: item.params for item in calibrated}}
     cards = {**bundle.manifest.detectors, **{item.name: _card(item) for item in calibrated}}
+    decision: Mapping[str, Array] = {}
+    if settled:
+        params, decision = dict(settled.params), settled.arrays
+        cards = {name: _at_threshold(card, params[name]) for name, card in cards.items()}
+        for name, card in cards.items():
+            if card.method in FIXED and name not in settled.fixed:
+                cards[name] = replace(card, method=f"{card.method}-conformal")
     versions = {
         **bundle.manifest.versions,
         **{name: version(name) for name in _LIBRARIES},
         "onnxruntime": load_onnxruntime().__version__,  # its package has one of several names
     }
-    manifest = replace(bundle.manifest, detectors=cards, versions=versions, canaries=())
-    ready = replace(bundle, manifest=manifest, params=params)
+    manifest = replace(
+        bundle.manifest,
+        detectors=cards,
+        versions=versions,
+        canaries=(),
+        decision=settled.card if settled else None,
+    )
+    ready = replace(bundle, manifest=manifest, params=params, decision=decision)
     manifest = replace(manifest, canaries=_canaries(ready, backbone))
-    arrays = {f"{name}/{key}": value for name, own in params.items() for key, value in own.items()}
+    groups = {**params, DECISION: decision}
+    arrays = {f"{name}/{key}": value for name, own in groups.items() for key, value in own.items()}
     with replacing(bundle.path) as folder:
         if Bundle.load(bundle.path).id != bundle.id:
             raise InputError(
@@ -99,30 +124,32 @@ def freeze(bundle: Bundle, backbone: Backbone, calibrated: Sequence[Calibrated])
         return seal(folder, manifest)
 
 
-def fingerprint(rows: Sequence[Row]) -> str:
-    """The sha256 of a calibration set, in hex: its requests and labels, in order."""
-    digest = hashlib.sha256()
-    for row in rows:
-        request = row.request
-        known = [request.prompt, request.response, request.messages, request.tools, row.label]
-        digest.update(json.dumps(known, sort_keys=True).encode() + b"\n")
-    return digest.hexdigest()
-
-
 def _card(item: Calibrated) -> DetectorCard:
-    low, high = item.params["fpr_interval"].tolist()
-    return DetectorCard(
+    card = DetectorCard(
         method=item.method,
         view=item.tap.view,
         pooling=item.tap.pooling,
         semantics=item.tap.semantics,
-        threshold=float(item.params["threshold"]),
-        target_fpr=float(item.params["target_fpr"]),
-        fpr_interval=(low, high),
+        threshold=0.0,
+        target_fpr=0.0,
+        fpr_interval=(),
         n=len(item.rows),
         seed=item.seed,
         calibration_sha256=fingerprint(item.rows),
         settings=dict(item.settings),
+        limit=item.tap.limit,
+    )
+    return _at_threshold(card, item.params)
+
+
+def _at_threshold(card: DetectorCard, params: Mapping[str, Array]) -> DetectorCard:
+    """The card with the threshold, target and interval that the parameters hold."""
+    low, high = params["fpr_interval"].tolist()
+    return replace(
+        card,
+        threshold=float(params["threshold"]),
+        target_fpr=float(params["target_fpr"]),
+        fpr_interval=(low, high),
     )
 
 

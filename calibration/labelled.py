@@ -1,4 +1,4 @@
-"""Rows that carry a label, for training and for measuring."""
+"""Rows by their label: labelled ones for training and measuring, clean ones for thresholds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from layerguard.runtime.types import Array
 
 @dataclass(frozen=True, slots=True)
 class LabelledRows:
-    """The rows of some files that have a label, and a sentence for each row of no use."""
+    """The rows of some files that serve, and a sentence for each that is of no use."""
 
     rows: tuple[Row, ...]
     faults: tuple[str, ...]
@@ -35,6 +35,22 @@ def read_labelled(paths: Sequence[Path]) -> LabelledRows:
     unlabelled = (row for row in found.good if row.label is None)
     faults = [f'{row.place}: found no label; expected "label": 0 or 1' for row in unlabelled]
     return LabelledRows(good, (*found.faults, *faults))
+
+
+def read_clean(paths: Sequence[Path]) -> LabelledRows:
+    """The rows of the files that are not labelled harmful, whether they have a label or not.
+
+    Raises:
+        InputError: a file cannot be opened, or no row of it is good.
+    """
+    found = read_rows(paths)
+    clean = tuple(row for row in found.good if row.label != 1)
+    harmful = [
+        f"{row.place}: found label 1 in --clean; expected clean rows. Harmful ones go to --labelled"
+        for row in found.good
+        if row.label == 1
+    ]
+    return LabelledRows(clean, (*found.faults, *harmful))
 
 
 def labels_of(rows: Sequence[Row]) -> Array:

@@ -31,6 +31,7 @@ from layerguard.calibration.lcf_statistics import (
 )
 from layerguard.calibration.states import checked
 from layerguard.calibration.threads import one_thread
+from layerguard.calibration.trained import Trained
 from layerguard.runtime.errors import CalibrationError, InputError
 from layerguard.runtime.types import Array
 
@@ -55,7 +56,18 @@ def fit(
     seed: int = 0,
     groups: Groups = None,
 ) -> dict[str, Array]:
-    """The frozen parameters of LCF from clean prompts.
+    """The frozen parameters of LCF; see ``train``, which also gives the held-out scores."""
+    return train(states, mode, target_fpr, seed, groups).params
+
+
+def train(
+    states: Array,
+    mode: Mode = "cross-fit",
+    target_fpr: float = 0.1,
+    seed: int = 0,
+    groups: Groups = None,
+) -> Trained:
+    """Fit LCF to clean prompts.
 
     Args:
         states: float32 [n, L + 1, hidden], each row's states at its last token.
@@ -67,10 +79,11 @@ def fit(
             and counts as one prompt with its largest score. Ignored by ``reference``.
 
     Returns:
-        mu, sigma float32 [L, hidden]; score_mean, score_scale, centre float64 [L]; precision
-        float64 [L, L]; threshold, target_fpr float64; clean_scores float64, ascending, the scores
-        that the threshold is taken from; fpr_interval float64 [2], where the realised rate lies
-        with 95 % confidence ([0, 1] for ``reference``, which promises nothing).
+        params: mu, sigma float32 [L, hidden]; score_mean, score_scale, centre float64 [L];
+        precision float64 [L, L]; threshold, target_fpr float64; clean_scores float64, ascending,
+        the scores that the threshold is taken from; fpr_interval float64 [2], where the realised
+        rate lies with 95 % confidence ([0, 1] for ``reference``, which promises nothing).
+        held_out: each row's score, of ``reference`` the published pseudo-leave-one-out.
 
     Raises:
         CalibrationError: too few prompts for the target, states not finite, or equal prompts.
@@ -94,21 +107,24 @@ def fit(
             states, relative_floor=0.0 if mode == "reference" else RELATIVE_FLOOR
         )
         if mode == "reference":
-            scores = np.sort(_published_scores(z))
+            held_out = _published_scores(z)
+            scores = np.sort(held_out)
             limit = max(float(np.percentile(scores, 100 * (1 - target_fpr))), 1.0)
             interval = np.array([0.0, 1.0])
         else:
             folds = codes if mode == "loo" else random_folds(codes, min(FOLDS, prompts), seed)
-            scores = group_maxima(held_out_scores(states, folds, _floored), codes)
+            held_out = held_out_scores(states, folds, _floored)
+            scores = group_maxima(held_out, codes)
             limit = conformal.threshold(scores, target_fpr)
             interval = conformal.fpr_interval(prompts, target_fpr)
-    return {
-        **params,
+    calibrated = {
         "threshold": np.array(limit),
         "clean_scores": scores,
         "target_fpr": np.array(float(target_fpr)),
         "fpr_interval": interval,
     }
+    settings = {"folds": FOLDS} if mode == "cross-fit" else {}
+    return Trained({**params, **calibrated}, held_out, settings)
 
 
 def _parameters(states: Array, relative_floor: float) -> tuple[dict[str, Array], Array]:

@@ -1,10 +1,10 @@
 """Evaluation results laid out: a table for a terminal, and a page of HTML on its own."""
 
-import html
 from collections.abc import Sequence
 from dataclasses import astuple, fields
 
 from layerguard.calibration.figures import Figures, FileResult
+from layerguard.calibration.page import page, paragraph, section, table
 from layerguard.runtime.cli.table import render
 
 _HEADINGS = {
@@ -24,13 +24,6 @@ _NOTES = (
     "but AUROC are per cent."
 )
 
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 3rem auto; max-width: 62rem; padding: 0 1rem }
-table { border-collapse: collapse; margin: 0 0 2rem; width: 100% }
-th, td { border-bottom: 1px solid #8884; padding: .3rem .7rem; text-align: right }
-th:first-child, td:first-child { text-align: left }
-"""
-
 
 def text_table(results: Sequence[FileResult]) -> str:
     """All results as one table for a terminal."""
@@ -44,25 +37,15 @@ def text_table(results: Sequence[FileResult]) -> str:
 
 
 def html_page(results: Sequence[FileResult], title: str) -> str:
-    """All results as one page without scripts or links; everything in it is escaped."""
-    sections = "".join(_section(result) for result in results)
-    name = html.escape(title)
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f"<title>{name}</title><style>{_STYLE}</style></head>\n"
-        f"<body><h1>{name}</h1>\n{sections}<p>{html.escape(_NOTES)}</p></body></html>\n"
-    )
+    """All results as one page of HTML."""
+    return page(title, *map(_section, results), paragraph(_NOTES))
 
 
 def _section(result: FileResult) -> str:
-    head = "".join(f"<th>{html.escape(column)}</th>" for column in _columns())
-    rows = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in _cells(line)) + "</tr>\n"
-        for line in result.figures
-    )
-    return (
-        f"<h2>{html.escape(result.file)}</h2>\n<p>{result.n} rows, {result.positives} harmful</p>\n"
-        f"<table><thead><tr>{head}</tr></thead>\n<tbody>\n{rows}</tbody></table>\n"
+    return section(
+        result.file,
+        paragraph(f"{result.n} rows, {result.positives} harmful"),
+        table(_columns(), [_cells(line) for line in result.figures]),
     )
 
 

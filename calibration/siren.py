@@ -12,7 +12,6 @@ works at a calibrated threshold, and over thousands of rows F1 still ranks setti
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from sklearn.metrics import roc_auc_score
@@ -24,6 +23,7 @@ from layerguard.calibration.siren_head import HIDDEN, MEMBERS, Committee, Head
 from layerguard.calibration.siren_probes import Selection, select
 from layerguard.calibration.states import checked
 from layerguard.calibration.threads import one_thread
+from layerguard.calibration.trained import Trained
 from layerguard.runtime.errors import CalibrationError, InputError
 from layerguard.runtime.types import Array
 
@@ -37,14 +37,6 @@ EPOCHS = (8, 16, 32)
 
 LEAST_GROUPS = 10
 """Of each label: fewer cannot be spread over the folds."""
-
-
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """Frozen parameters, and how they were come by: what the manifest stores."""
-
-    params: dict[str, Array]
-    settings: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +83,8 @@ def train(
         params: layers int32 [K], state indices; neuron_offsets int32 [K + 1]; neurons int32;
         alpha float32 [K]; weight_i float32 [out, in] and bias_i float32 [out], two outputs last,
         0 safe; threshold and target_fpr float64; clean_scores float64, ascending; fpr_interval
-        float64 [2]. settings: the chosen hyper-parameters and their held-out AUROC.
+        float64 [2]. held_out: the harm probability of every row. settings: the chosen
+        hyper-parameters and their held-out AUROC.
 
     Raises:
         CalibrationError: one label is missing or too rare, too few clean texts for the target, or
@@ -133,7 +126,7 @@ def train(
         "probe_strengths": list(selection.strengths),
         "harmful": int(labels.sum()),
     }
-    return Trained(params, settings)
+    return Trained(params, choice.held_out, settings)
 
 
 def _choose(states: Array, labels: Array, codes: Array, eta: float, seed: int) -> _Choice:

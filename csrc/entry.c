@@ -1,4 +1,5 @@
 /* The front door: every public scoring call. Checks, floating-point environment, dispatch. */
+#include <limits.h> /* INT_MAX */
 #include <stdint.h> /* uintptr_t, PTRDIFF_MAX, SIZE_MAX */
 
 #include "fpenv.h"
@@ -130,6 +131,32 @@ lg_status lg_pool_last(lg_pool_call const *const call)
     return LG_OK;
 }
 
+static lg_status check_sums(lg_sums_call const *const call)
+{
+    if (!call || !call->sums)
+        return LG_ERR_NULL;
+    lg_status const status = check_states(&call->states);
+    if (status != LG_OK)
+        return status;
+    if (too_large(call->states.layer_count, call->states.width, sizeof(double)))
+        return LG_ERR_OVERFLOW;
+    return call->mean && !call->counted ? LG_ERR_SHAPE : LG_OK;
+}
+
+lg_status lg_sums_add(lg_sums_call const *const call)
+{
+    lg_status status = check_sums(call);
+    if (status != LG_OK)
+        return status;
+    lg_kernels const *const kernels = lg_kernels_in_use(&status);
+    if (!kernels)
+        return status;
+    lg_fpenv const saved = lg_fpenv_enter();
+    kernels->sums(call);
+    lg_fpenv_leave(saved);
+    return LG_OK;
+}
+
 /* Offsets first: they say how many neurons there are to be read. */
 static lg_status check_siren_indices(lg_siren const *const model)
 {
@@ -201,6 +228,76 @@ lg_status lg_siren_score(lg_siren_call const *const call)
         return status;
     lg_fpenv const saved = lg_fpenv_enter();
     kernels->siren(call);
+    lg_fpenv_leave(saved);
+    return LG_OK;
+}
+
+lg_status lg_directions_check(lg_directions const *const model)
+{
+    if (!model || !model->layers || !model->offsets || !model->directions)
+        return LG_ERR_NULL;
+    size_t const size = lg_element_size(model->dtype);
+    if (!size)
+        return LG_ERR_DTYPE;
+    if (!model->chosen_count || !model->width)
+        return LG_ERR_SHAPE;
+    for (size_t c = 0; c < model->chosen_count; c++)
+        if (model->layers[c] < 0 || (size_t)model->layers[c] >= model->states_needed
+            || model->offsets[0] != 0 || model->offsets[c + 1] < model->offsets[c])
+            return LG_ERR_INDEX;
+    size_t const count = (size_t)model->offsets[model->chosen_count];
+    if (too_large(count, model->width, size) || too_large(count, 2 * LG_ROLES, sizeof(float)))
+        return LG_ERR_OVERFLOW;
+    return misaligned(model->directions, size) ? LG_ERR_ALIGNMENT : LG_OK;
+}
+
+size_t lg_extremes_workspace(lg_directions const *const model, int const dtype)
+{
+    return !model || dtype == LG_F32 ? 0 : LG_TOKENS_AT_ONCE * model->width;
+}
+
+lg_status lg_extremes(lg_extremes_call const *const call)
+{
+    if (!call || !call->model || !call->extremes)
+        return LG_ERR_NULL;
+    lg_status status = check_states(&call->states);
+    if (status != LG_OK)
+        return status;
+    if (call->states.layer_count < call->model->states_needed
+        || call->states.width != call->model->width)
+        return LG_ERR_SHAPE;
+    if (call->states.dtype != LG_F32 && !call->workspace)
+        return LG_ERR_NULL;
+    for (size_t token = 0; call->roles && token < call->states.rows; token++)
+        if (call->roles[token] >= LG_ROLES)
+            return LG_ERR_INDEX;
+    lg_kernels const *const kernels = lg_kernels_in_use(&status);
+    if (!kernels)
+        return status;
+    lg_fpenv const saved = lg_fpenv_enter();
+    kernels->extremes(call);
+    lg_fpenv_leave(saved);
+    return LG_OK;
+}
+
+lg_status lg_excess(lg_excess_call const *const call)
+{
+    if (!call || !call->ranges || !call->extremes || !call->scores || !call->worst)
+        return LG_ERR_NULL;
+    lg_ranges const *const ranges = call->ranges;
+    if (!ranges->low || !ranges->high || !ranges->scale)
+        return LG_ERR_NULL;
+    if (!ranges->count)
+        return LG_ERR_SHAPE;
+    if (ranges->count > INT_MAX / LG_ROLES
+        || too_large(call->rows, ranges->count, 2 * LG_ROLES * sizeof(float)))
+        return LG_ERR_OVERFLOW;
+    lg_status status;
+    lg_kernels const *const kernels = lg_kernels_in_use(&status);
+    if (!kernels)
+        return status;
+    lg_fpenv const saved = lg_fpenv_enter();
+    kernels->excess(call);
     lg_fpenv_leave(saved);
     return LG_OK;
 }

@@ -2,9 +2,9 @@
  *
  * Precision policy of every kernel. States widen to float32 exactly. Long float32 sums run in
  * LG_LANES lanes that are added as a halving tree; multiply and add stay separate operations
- * (-ffp-contract=off). So the order of every rounding is fixed by the source, and a wider vector
- * unit only does more lanes at once: all levels give the same bits, tails included. What follows
- * a long sum (square root, standardisation, quadratic form, softmax) is double.
+ * (-ffp-contract=off) unless the source fuses them (fused.h). So the source fixes the order of every
+ * rounding, and a wider vector unit only does more lanes at once: all levels give the same bits,
+ * tails included. What follows a long sum (square root, standardisation, quadratic form, softmax) is double.
  */
 #ifndef LG_INTERNAL_H
 #define LG_INTERNAL_H
@@ -17,6 +17,9 @@
  * would only need a larger workspace. */
 enum { LG_SIREN_ROWS = 64 };
 
+/* Tokens whose cosines are taken together at most: each direction is read once for all of them. */
+enum { LG_TOKENS_AT_ONCE = 6 };
+
 /* One level: every kernel family compiled for one instruction set. Arguments are checked. */
 typedef struct lg_kernels {
     char const *name;
@@ -24,7 +27,10 @@ typedef struct lg_kernels {
     void (*lcf)(lg_lcf_call const *call);
     void (*pool_mean)(lg_pool_call const *call);
     void (*pool_last)(lg_pool_call const *call);
+    void (*sums)(lg_sums_call const *call);
     void (*siren)(lg_siren_call const *call);
+    void (*extremes)(lg_extremes_call const *call);
+    void (*excess)(lg_excess_call const *call);
 } lg_kernels;
 
 /* The levels of this build, lowest first. */
@@ -38,7 +44,10 @@ typedef struct lg_kernels {
     void lg_lcf_##level(lg_lcf_call const *call);                                                  \
     void lg_pool_mean_##level(lg_pool_call const *call);                                           \
     void lg_pool_last_##level(lg_pool_call const *call);                                           \
-    void lg_siren_##level(lg_siren_call const *call);
+    void lg_sums_##level(lg_sums_call const *call);                                                \
+    void lg_siren_##level(lg_siren_call const *call);                                              \
+    void lg_extremes_##level(lg_extremes_call const *call);                                        \
+    void lg_excess_##level(lg_excess_call const *call);
 LG_FOR_EACH_LEVEL(LG_DECLARE)
 #undef LG_DECLARE
 

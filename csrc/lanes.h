@@ -10,6 +10,14 @@ enum { LG_LANES = 32 }; /* two registers of AVX-512, four of AVX2, eight of SSE2
  * the trees of several sums would be mixed by shuffles: a tenth to a third slower. */
 #define LG_NOINLINE __attribute__((noinline))
 
+/* Before a loop of a few turns over sums in registers; without it gcc keeps them in memory. With
+ * the checks of a sanitizer in every turn it would be compiling for minutes. */
+#if defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__)
+#define LG_UNROLL _Pragma("GCC unroll 8")
+#else
+#define LG_UNROLL
+#endif
+
 /* The sum of all lanes; overwrites them. */
 LG_NOINLINE static float lg_sum_lanes(float lanes[LG_LANES])
 {

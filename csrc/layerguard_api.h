@@ -19,7 +19,7 @@ typedef enum lg_status {
     LG_ERR_DTYPE = -3,             /* the dtype is not one of lg_dtype */
     LG_ERR_ALIGNMENT = -4,         /* a row does not start at a multiple of its element's size */
     LG_ERR_OVERFLOW = -5,          /* sizes times strides exceed the address space */
-    LG_ERR_INDEX = -6,             /* SIREN's layers, offsets or neurons are out of range */
+    LG_ERR_INDEX = -6,             /* layers, offsets, neurons or roles are out of range */
     LG_ERR_EMPTY = -7,             /* the mask keeps no token */
     LG_ERR_WORKSPACE = -8,         /* the workspace is smaller than the call needs */
     LG_ERR_LEVEL_UNKNOWN = -9,     /* no level has this name */
@@ -103,6 +103,19 @@ lg_status lg_pool_mean(lg_pool_call const *call);
 /* The last token that counts, as float32. */
 lg_status lg_pool_last(lg_pool_call const *call);
 
+/* ---- running sums: the mean over the tokens of a text that is still being written ------------
+ * Tokens are added in double, one after the other: the same bits however they are split among
+ * calls. */
+
+typedef struct lg_sums_call {
+    lg_states states; /* the tokens to add; none is no work */
+    double *sums;     /* (layer_count, width), updated; zeros before the first token */
+    size_t counted;   /* tokens in the sums once these are added; read when `mean` is not null */
+    float *mean;      /* (layer_count, width), written: sums / counted; or null */
+} lg_sums_call;
+
+lg_status lg_sums_add(lg_sums_call const *call);
+
 /* ---- SIREN: chosen neurons and a small network ----------------------------------------------
  * features = concatenation over i of  alpha_i * h_(layers_i)[neurons_i],  then linear maps with a
  * ReLU between them; score = softmax(logits)[1], the probability of harm. */
@@ -137,3 +150,63 @@ typedef struct lg_siren_call {
 } lg_siren_call;
 
 lg_status lg_siren_score(lg_siren_call const *call);
+
+/* ---- WeightWatch: cosines to watched directions, by the role of a token ----------------------
+ * cosine_(k, t) = u_k . h_(layer of k)[t] / || h_(layer of k)[t] ||,  of each role the least and
+ * the largest over its tokens; excess = max((low - least), (largest - high)) / scale over roles
+ * and directions. A state of length zero (below 2^-50) or beyond float32's sums has no cosine: NaN,
+ * which stays in the extremes and makes the excess NaN. */
+
+typedef enum lg_role {
+    LG_SYSTEM = 0,
+    LG_USER = 1,
+    LG_ASSISTANT = 2,
+    LG_TOOL = 3,
+    LG_ROLES = 4 /* how many there are */
+} lg_role;
+
+typedef struct lg_directions {
+    size_t states_needed;   /* every entry of `layers` is below it */
+    size_t width;           /* D */
+    size_t chosen_count;    /* C: states that have directions */
+    int const *layers;      /* (C) index of the state */
+    int const *offsets;     /* (C + 1) directions of state i: [offsets_i, offsets_(i+1)) */
+    void const *directions; /* (K, D) unit rows, K = offsets_C */
+    int dtype;              /* lg_dtype of the directions */
+} lg_directions;
+
+/* Checks every index and size of a model. Call it once, before the first reading. */
+lg_status lg_directions_check(lg_directions const *model);
+
+/* Floats of workspace that reading states of this dtype needs; 0 for LG_F32. */
+size_t lg_extremes_workspace(lg_directions const *model, int dtype);
+
+typedef struct lg_extremes_call {
+    lg_directions const *model; /* passed lg_directions_check */
+    lg_states states;           /* the rows are tokens of one text */
+    unsigned char const *mask;  /* (rows), zero: the token does not count; null: all count */
+    unsigned char const *roles; /* (rows), lg_role; null: all LG_USER */
+    float *extremes;            /* (LG_ROLES, 2, K) least and largest, widened */
+    float *workspace;           /* (lg_extremes_workspace), written; may be null where that is 0 */
+} lg_extremes_call;
+
+/* Widens the extremes by the tokens that count. Start with +infinity for the least and -infinity for
+ * the largest: what a role without tokens keeps. A text may come in parts of any size. */
+lg_status lg_extremes(lg_extremes_call const *call);
+
+typedef struct lg_ranges {
+    size_t count;       /* K */
+    float const *low;   /* (LG_ROLES, K) */
+    float const *high;  /* (LG_ROLES, K) */
+    float const *scale; /* (LG_ROLES, K), > 0 */
+} lg_ranges;
+
+typedef struct lg_excess_call {
+    lg_ranges const *ranges;
+    float const *extremes; /* (rows, LG_ROLES, 2, K); roles without tokens do not count */
+    size_t rows;
+    double *scores; /* (rows), written; NaN where a value is NaN or no role has tokens */
+    int *worst;     /* (rows), written: role * K + k of the largest excess, or -1 */
+} lg_excess_call;
+
+lg_status lg_excess(lg_excess_call const *call);

@@ -29,7 +29,15 @@ static int supports_v4(void)
 #endif
 
 #define LG_LEVEL_ENTRY(name, supported, level)                                                     \
-    {name, supported, lg_lcf_##level, lg_pool_mean_##level, lg_pool_last_##level, lg_siren_##level}
+    {name,                                                                                         \
+     supported,                                                                                    \
+     lg_lcf_##level,                                                                               \
+     lg_pool_mean_##level,                                                                         \
+     lg_pool_last_##level,                                                                         \
+     lg_sums_##level,                                                                              \
+     lg_siren_##level,                                                                             \
+     lg_extremes_##level,                                                                          \
+     lg_excess_##level}
 
 static lg_kernels const levels[] = {
 #ifdef __x86_64__

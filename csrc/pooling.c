@@ -1,6 +1,8 @@
-/* Pooling the tokens of one text to one row a layer: masked mean, or last token that counts.
+/* Pooling the tokens of one text to one row a layer: masked mean, last token that counts, or the
+ * mean of a text that grows.
  *
  * Precision: float32 sums over up to TOKENS tokens, flushed to double; one division at the end.
+ * Running sums are double from the first token on, so that a text's pieces need no bookkeeping.
  * Memory is walked in the order in which it lies: every token once, from its first element on.
  */
 #include "widen.h"
@@ -74,5 +76,43 @@ void LG_AT_LEVEL(lg_pool_last)(lg_pool_call const *const call)
             lg_widen(states->dtype, row, 0, width, pooled);
         for (size_t i = 0; i < width; i++)
             pooled[i] = pooled[i] == pooled[i] ? pooled[i] : NAN;
+    }
+}
+
+static void add_wide(size_t const count, float const *restrict const values,
+                     double *restrict const sums)
+{
+    for (size_t i = 0; i < count; i++)
+        sums[i] += (double)values[i];
+}
+
+static void add_token(int const dtype, size_t const width, void const *const row,
+                      double *restrict const sums)
+{
+    if (dtype == LG_F32) {
+        add_wide(width, row, sums);
+        return;
+    }
+    float wide[LG_BLOCK];
+    for (size_t i = 0; i < width; i += LG_BLOCK) {
+        size_t const count = lg_block(i, width);
+        lg_widen(dtype, row, i, count, wide);
+        add_wide(count, wide, sums + i);
+    }
+}
+
+void LG_AT_LEVEL(lg_sums)(lg_sums_call const *const call)
+{
+    lg_states const *const states = &call->states;
+    size_t const width = states->width;
+    for (size_t l = 0; l < states->layer_count; l++) {
+        double *restrict const sums = call->sums + l * width;
+        for (size_t token = 0; token < states->rows; token++)
+            add_token(states->dtype, width, lg_row(states, l, token), sums);
+        if (!call->mean)
+            continue;
+        float *restrict const mean = call->mean + l * width;
+        for (size_t i = 0; i < width; i++)
+            mean[i] = (float)lg_canonical(sums[i] / (double)call->counted);
     }
 }

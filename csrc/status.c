@@ -19,7 +19,8 @@ char const *lg_strerror(int const status)
     case LG_ERR_OVERFLOW:
         return "sizes times strides exceed the address space: check rows, width and strides";
     case LG_ERR_INDEX:
-        return "a layer, offset or neuron of SIREN is out of range: fit or import it again";
+        return "a layer, offset, neuron or role is out of range: fit or import the parameters "
+               "again; roles are 0 to 3";
     case LG_ERR_EMPTY:
         return "the mask keeps no token: give at least one token that counts";
     case LG_ERR_WORKSPACE:

@@ -1,6 +1,7 @@
 """Turn a transformer into a bundle: an ONNX graph of its hidden states, with its tokenizer.
 
-The graph is compared with PyTorch before anything is written.
+A decoder gets a second graph, of the same weights, that continues a text token by token. Each graph
+is compared with PyTorch before anything is written.
 """
 
 import sys
@@ -9,9 +10,10 @@ from pathlib import Path
 
 from transformers.utils import logging
 
-from layerguard.exporter.parity import GATES, Comparison
-from layerguard.exporter.pipeline import Options, export
-from layerguard.runtime.bundle.manifest import Manifest, OutputCard
+from layerguard.exporter.comparison import GATES
+from layerguard.exporter.pipeline import Exported, Options, export
+from layerguard.exporter.suggestion import layers_argument
+from layerguard.runtime.bundle.manifest import OutputCard
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -23,11 +25,30 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--mode",
         choices=("pooled", "states"),
         default="pooled",
-        help="pooled: last-token and mean states (default); states: every token's",
+        help="pooled: last-token and mean states, of decoders every token's as well (default); "
+        "states: every token's alone",
     )
     add("--dtype", choices=tuple(GATES), default="float32", help="default: float32")
-    add("--layers", type=int, metavar="N", help="keep the first N blocks (default: all)")
+    add(
+        "--layers",
+        type=layers_argument,
+        metavar="N",
+        help="keep the first N blocks (default: all); @FILE: as many as `layerguard trace --json` "
+        "suggests there for this model",
+    )
+    add(
+        "--decode",
+        choices=("auto", "yes", "no"),
+        default="auto",
+        help="also a graph that continues a text over a cache, for streams and guarded "
+        "generation: auto, where the model is a decoder that can have one (default); yes, or fail",
+    )
     add("--mlp", action="store_true", help="also the mean feed-forward output of each block")
+    add(
+        "--analysis",
+        action="store_true",
+        help="also a graph of each layer's logits, which `layerguard trace` reads; no guard does",
+    )
     add("--max-tokens", type=int, metavar="N", help="longest row (default: the model's limit)")
     add(
         "--template",
@@ -42,6 +63,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="longer texts: their head and tail in one row (default), or overlapping rows",
     )
     add("--max-windows", type=int, default=8, metavar="N", help="of one text (default: 8)")
+    add(
+        "--adapter",
+        type=Path,
+        metavar="DIR",
+        help="LoRA adapter in PEFT's format to merge into the weights",
+    )
     add("--id", metavar="NAME", help="the model's name in the manifest")
     add("--revision", metavar="REV", help="branch, tag or commit of a hub model")
     add("--trust-remote-code", action="store_true", help="run code that comes with the model")
@@ -53,8 +80,7 @@ def run(arguments: Namespace) -> int:
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
     options = {name: value for name, value in vars(arguments).items() if name not in _OWN}
-    manifest, comparison = export(arguments.model, arguments.out, Options(**options))
-    for line in report(manifest, comparison):
+    for line in report(export(arguments.model, arguments.out, Options(**options))):
         print(line)
     print(f"wrote {arguments.out}")
     return 0
@@ -64,26 +90,33 @@ _OWN = ("model", "out")
 """Arguments of the command that are no export options."""
 
 
-def report(manifest: Manifest, comparison: Comparison) -> list[str]:
-    """The proof as a table: largest difference and cosine distance of each layer."""
-    model = manifest.model
-    graph = manifest.graphs["score"]
+def report(exported: Exported) -> list[str]:
+    """The proof of each graph: largest difference and cosine distance, of states by layer."""
+    model = exported.manifest.model
     gate = GATES[model.dtype]
     blocks = f"{model.layers} of {model.total_layers} blocks"
     what = f"{model.architecture}, {model.kind}, {blocks}, width {model.width}"
     limit = f"{gate.measure.replace('_', ' ')} <= {gate.limit:g}"
-    lines = [
-        f"{model.id}: {what}, {model.dtype}, {graph.mode}",
-        f"compared with PyTorch on {comparison.shapes} shapes (gate: {limit})",
-        "  layer          largest difference   cosine distance",
-    ]
-    rows: dict[str, list[OutputCard]] = {}
-    for card in graph.outputs:
-        part = card.kind.partition("_")[0]
-        label = str(card.layer) if part in ("state", "last", "mean") else f"{part} {card.layer}"
-        rows.setdefault(label, []).append(card)
-    for label, cards in rows.items():
-        largest = max(comparison.largest[card.name] for card in cards)
-        distance = max(comparison.cosine_distance[card.name] for card in cards)
-        lines.append(f"  {label:<12} {largest:20.2e} {distance:17.2e}")
+    lines = [f"{model.id}: {what}, {model.dtype}"]
+    for name, graph in exported.manifest.graphs.items():
+        comparison = exported.proofs[name]
+        batches = f"{comparison.shapes} batches (gate: {limit})"
+        lines.append(f"{name} graph, {graph.mode}: compared with PyTorch on {batches}")
+        lines.append("  layer          largest difference   cosine distance")
+        rows: dict[str, list[str]] = {}
+        for card in graph.outputs:
+            rows.setdefault(_label(card), []).append(card.name)
+        for label, names in rows.items():
+            largest = max(comparison.largest[output] for output in names)
+            distance = max(comparison.cosine_distance[output] for output in names)
+            lines.append(f"  {label:<12} {largest:20.2e} {distance:17.2e}")
+    lines += [f"no {name} graph: {reason}" for name, reason in exported.skipped.items()]
     return lines
+
+
+def _label(card: OutputCard) -> str:
+    """The table's row: a layer's number, alone where its states are meant."""
+    part = card.kind.partition("_")[0]
+    if part in ("key", "value"):
+        return "cache"
+    return str(card.layer) if part in ("state", "last", "mean") else f"{part} {card.layer}"

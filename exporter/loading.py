@@ -1,4 +1,4 @@
-"""A model by folder or hub id: its backbone in float32, its name and its revision."""
+"""A model by folder or hub id: its backbone in float32, with its head, its name and revision."""
 
 import hashlib
 import re
@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from optimum.exporters.tasks import TasksManager
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from layerguard.exporter import adapter
 from layerguard.runtime.errors import ExportError
 
 _WEIGHTS = (".safetensors", ".bin")
@@ -24,11 +26,13 @@ class Source:
         name: a folder, or a hub id.
         revision: branch, tag or commit of a hub model.
         trust_remote_code: run code that comes with the model.
+        adapter: folder of a LoRA adapter to merge into the weights.
     """
 
     name: str
     revision: str | None = None
     trust_remote_code: bool = False
+    adapter: Path | None = None
 
     @property
     def folder(self) -> Path | None:
@@ -38,8 +42,9 @@ class Source:
 
     @property
     def label(self) -> str:
-        """The hub id, or the folder's name: never a path of this machine."""
-        return self.name if self.folder is None else self.folder.resolve().name
+        """The hub id, or the folder's name: never a path of this machine; ``+`` the adapter's."""
+        model = self.name if self.folder is None else self.folder.resolve().name
+        return model if self.adapter is None else f"{model}+{self.adapter.resolve().name}"
 
     def arguments(self) -> dict[str, Any]:
         """What every ``from_pretrained`` takes beside the name."""
@@ -52,20 +57,25 @@ class Loaded:
 
     Attributes:
         model: eval mode, float32, no head; the text part where the checkpoint has several.
-        revision: the hub's commit, or a sha256 over configuration and weights of a folder.
+        causal: the language model that ``model`` is the backbone of, the very same module; None
+            where the checkpoint holds no language-model head, or towers beside the text part.
+        revision: the hub's commit, or a sha256 over configuration and weights of a folder; with an
+            adapter, ``+`` the sha256 of that.
         missing: its parameters that the checkpoint lacks and that were therefore made at random.
     """
 
     model: PreTrainedModel
+    causal: PreTrainedModel | None
     revision: str
     missing: frozenset[str]
 
 
 def load(source: Source) -> Loaded:
-    """Load the backbone of a model.
+    """Load a model, with its language-model head where it has one, and merge the adapter.
 
     Raises:
-        ExportError: there is no such model, or it is none that transformers can load.
+        ExportError: there is no such model, it is none that transformers can load, or the adapter
+            is none for it.
     """
     try:
         config = AutoConfig.from_pretrained(source.name, **source.arguments())
@@ -74,11 +84,12 @@ def load(source: Source) -> Loaded:
                 f"{source.label} is an encoder-decoder ({config.model_type}); expected one stack "
                 "of blocks, an encoder or a decoder. Save its encoder as a model of its own"
             )
+        task = "text-generation" if _has_head(config) else "feature-extraction"
         # optimum knows the model types whose bare backbone AutoModel does not give
-        backbone = TasksManager.get_model_class_for_task(
-            "feature-extraction", framework="pt", model_type=config.model_type
+        kind = TasksManager.get_model_class_for_task(
+            task, framework="pt", model_type=config.model_type
         )
-        model, info = backbone.from_pretrained(
+        model, info = kind.from_pretrained(
             source.name,
             config=config,
             dtype=torch.float32,
@@ -87,16 +98,28 @@ def load(source: Source) -> Loaded:
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise ExportError(_failure(source, error)) from error
-    text = _text_part(model.eval())
+    model.eval()
+    text = model.base_model if _has_head(config) else _text_part(model)
+    if source.adapter is not None:
+        adapter.merge(model, model.base_model_prefix, source.adapter)
     if getattr(text.config, "attn_logit_softcapping", None) is not None:
         text.set_attn_implementation("eager")  # fused attention leaves the cap out
     # by tensor, not by name: the text part calls its parameters otherwise than the whole
     made_up = {id(p) for name, p in model.named_parameters() if name in info["missing_keys"]}
-    commit = getattr(config, "_commit_hash", None)
+    missing = frozenset(name for name, p in text.named_parameters() if id(p) in made_up)
     return Loaded(
         model=text,
-        revision=commit or (_fingerprint(source.folder) if source.folder else "unknown"),
-        missing=frozenset(name for name, p in text.named_parameters() if id(p) in made_up),
+        causal=model if _has_head(config) and len(made_up) == len(missing) else None,
+        revision=_revision(source, config),
+        missing=missing,
+    )
+
+
+def _has_head(config: PretrainedConfig) -> bool:
+    """Whether the checkpoint was saved from a language model that reads text alone."""
+    known = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
+    return config.get_text_config(decoder=True) is config and any(
+        name in known for name in config.architectures or ()
     )
 
 
@@ -135,11 +158,20 @@ def _library(folder: Path) -> str:
         return "no config.json"
 
 
+def _revision(source: Source, config: PretrainedConfig) -> str:
+    """The hub's commit or the folder's fingerprint, ``+`` the adapter's."""
+    commit = getattr(config, "_commit_hash", None)
+    parts = [commit or (_fingerprint(source.folder) if source.folder else "unknown")]
+    if source.adapter is not None:
+        parts.append(_fingerprint(source.adapter))
+    return "+".join(parts)
+
+
 def _fingerprint(folder: Path) -> str:
     """sha256 over configuration and weights, names included."""
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
-        if path.name == "config.json" or path.suffix in _WEIGHTS:
+        if path.name in ("config.json", adapter.CONFIG) or path.suffix in _WEIGHTS:
             digest.update(path.name.encode() + b"\0")
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())

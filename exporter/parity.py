@@ -7,47 +7,31 @@ cut and the pooling are all proved together. Not proved: rows longer than 512 to
 attention or a rope switch may lie beyond what was run.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from layerguard.exporter.architecture import Architecture
+from layerguard.exporter.comparison import Comparison, Differences
 from layerguard.exporter.recording import first
 from layerguard.runtime.bundle.manifest import OutputCard
 from layerguard.runtime.errors import ExportError
 from layerguard.runtime.types import Array
 
-Dtype = Literal["float32", "float16", "int8"]
 Side = Literal["left", "right"]
 
 _SHAPES: Sequence[tuple[int, int, Side]] = (
     (1, 1, "right"), (1, 7, "right"), (2, 5, "left"), (3, 17, "right"), (3, 17, "left"),
     (6, 33, "left"), (6, 33, "right"),
 )  # fmt: skip
-_LONGEST = 512
+LONGEST = 512
 """Also one row as long as the model takes, up to this: the reference has no fused attention."""
-
-
-@dataclass(frozen=True, slots=True)
-class Gate:
-    """The measure that decides for one precision, and its limit."""
-
-    measure: Literal["difference", "cosine_distance"]
-    limit: float
-
-
-GATES: Mapping[Dtype, Gate] = {
-    "float32": Gate("difference", 1e-4),
-    "float16": Gate("cosine_distance", 1e-3),
-    "int8": Gate("cosine_distance", 0.1),
-}
-"""float32 is held to each value. Rounding to 11 or 8 bits moves single values by more than that, so
-the others are held to the direction of each vector. Measured on all-MiniLM-L6-v2, random tokens:
-difference 5e-6, cosine distance 3e-6 in float16 and 0.07 in int8."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,53 +47,10 @@ class Case:
             yield ids[mask], mask
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Comparison:
-    """How far graph and reference are apart, by output name.
-
-    Attributes:
-        largest: max |graph - eager| / max(1, |eager|) over all values: absolute up to one,
-            relative above, because float32 keeps seven digits however large a state is.
-        cosine_distance: max 1 - cos(graph, eager) over all vectors.
-        shapes: how many batches were compared.
-    """
-
-    largest: Mapping[str, float]
-    cosine_distance: Mapping[str, float]
-    shapes: int
-
-    def decisive(self, dtype: Dtype) -> Mapping[str, float]:
-        """By output name, the measure that the gate of this precision looks at."""
-        return self.largest if GATES[dtype].measure == "difference" else self.cosine_distance
-
-    def decide(self, dtype: Dtype) -> None:
-        """Pass, or raise.
-
-        Raises:
-            ExportError: an output is beyond the limit for its precision, or not finite.
-        """
-        gate = GATES[dtype]
-        by_output = self.decisive(dtype)
-        beyond = [name for name, value in by_output.items() if not value <= gate.limit]
-        if beyond:
-            worst = max(beyond, key=lambda name: np.nan_to_num(by_output[name], nan=np.inf))
-            raise ExportError(
-                f"the {dtype} graph is not the model: {len(beyond)} of {len(by_output)} outputs "
-                f"differ from PyTorch, first {beyond[0]}, most {worst} with "
-                f"{gate.measure.replace('_', ' ')} {by_output[worst]:.3g}; expected at most "
-                f"{gate.limit:g}. No bundle was written. "
-                + (
-                    "Try another version of torch or transformers, and report the model"
-                    if dtype == "float32"
-                    else "Try --dtype float32: this model's states do not fit a coarser one"
-                )
-            )
-
-
 def make_cases(architecture: Architecture, pad: int) -> list[Case]:
     """Batches of random tokens over the shapes above; padding ids appear as padding only."""
     rng = np.random.default_rng(0)
-    most = min(architecture.max_positions or _LONGEST, _LONGEST)
+    most = min(architecture.max_positions or LONGEST, LONGEST)
     cases = []
     for batch, tokens, side in (*_SHAPES, (1, most, "right")):
         length = min(tokens, most)
@@ -136,16 +77,11 @@ def reference(
     Raises:
         ExportError: the model does not give one hidden state more than it has blocks.
     """
-    model = architecture.model
-    attention = model.config._attn_implementation  # noqa: SLF001
-    model.set_attn_implementation("eager")
-    try:
+    with eager(architecture.model):
         return [
             [_row(architecture, ids, outputs, feed_forwards) for ids, _ in case.rows()]
             for case in cases
         ]
-    finally:
-        model.set_attn_implementation(attention)
 
 
 def compare(
@@ -163,30 +99,64 @@ def compare(
         outputs: as ``reference`` was given.
     """
     names = [card.name for card in outputs]
-    largest, distance = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
+    differences = Differences(names)
     for case, rows in zip(cases, expected, strict=True):
         feeds = {"input_ids": case.input_ids, "attention_mask": case.attention_mask}
-        for name, index, found in zip(
-            names, range(len(names)), session.run(names, feeds), strict=True
-        ):
+        for index, found in enumerate(session.run(names, feeds)):
             for number, (_, valid) in enumerate(case.rows()):
                 mine = found[number][valid] if found.ndim == 3 else found[number]
-                mine = mine.astype(np.float64)
-                theirs = rows[number][index]
-                # np.maximum, unlike max, lets a NaN through to the gate
-                largest[name] = float(np.maximum(largest[name], _difference(mine, theirs)))
-                distance[name] = float(np.maximum(distance[name], _cosine_distance(mine, theirs)))
-    return Comparison(largest, distance, len(cases))
+                differences.add(names[index], mine, rows[number][index])
+    return differences.comparison(len(cases))
+
+
+@contextmanager
+def eager(model: PreTrainedModel) -> Iterator[None]:
+    """Plain attention within the block, as the paper writes it."""
+    attention = model.config._attn_implementation  # noqa: SLF001
+    model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(attention)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Observed:
+    """One unpadded text through the model in PyTorch, float64.
+
+    Attributes:
+        states: L + 1 arrays [tokens, hidden].
+        normed: the last state after the final norm, [tokens, hidden].
+        mlp: what each feed-forward part wrote, [tokens, hidden].
+        output: what the model returned.
+    """
+
+    states: Sequence[Array]
+    normed: Array
+    mlp: Sequence[Array]
+    output: Any
 
 
 @torch.inference_mode()
-def _row(
+def observe(
     architecture: Architecture,
     ids: Array,
-    outputs: Sequence[OutputCard],
-    feed_forwards: Sequence[nn.Module],
-) -> list[Array]:
-    """The outputs for one unpadded text, float64."""
+    feed_forwards: Sequence[nn.Module] = (),
+    causal: PreTrainedModel | None = None,
+    **given: Any,
+) -> Observed:
+    """Run one text, with no mask and no position ids.
+
+    Args:
+        architecture: the backbone.
+        ids: int64 [tokens].
+        feed_forwards: whose outputs to keep.
+        causal: the language model to call, instead of its backbone alone.
+        given: further arguments of the call.
+
+    Raises:
+        ExportError: the model does not give one hidden state more than it has blocks.
+    """
     kept: dict[int, Array] = {}
 
     def keep(place: int) -> Any:
@@ -199,8 +169,11 @@ def _row(
     watched = [architecture.blocks[-1], *feed_forwards]
     handles = [module.register_forward_hook(keep(i)) for i, module in enumerate(watched)]
     try:
-        run = architecture.model(
-            input_ids=torch.from_numpy(ids[None]), output_hidden_states=True, return_dict=True
+        run = (causal or architecture.model)(
+            input_ids=torch.from_numpy(ids[None]),
+            output_hidden_states=True,
+            return_dict=True,
+            **given,
         )
     finally:
         for handle in handles:
@@ -211,16 +184,30 @@ def _row(
             f"{architecture.layers} blocks; expected one more than blocks, so the export cannot be "
             "proved. Report the model"
         )
-    states = [*(_array(state) for state in run.hidden_states[:-1]), kept[0]]
-    normed = _array(run.hidden_states[-1])
+    return Observed(
+        states=[*(_array(state) for state in run.hidden_states[:-1]), kept[0]],
+        normed=_array(run.hidden_states[-1]),
+        mlp=[kept[place] for place in range(1, len(watched))],
+        output=run,
+    )
+
+
+def _row(
+    architecture: Architecture,
+    ids: Array,
+    outputs: Sequence[OutputCard],
+    feed_forwards: Sequence[nn.Module],
+) -> list[Array]:
+    """The outputs for one unpadded text, float64."""
+    seen = observe(architecture, ids, feed_forwards)
     give: dict[str, Any] = {
-        "state": lambda layer: states[layer],
-        "last": lambda layer: states[layer][-1],
-        "mean": lambda layer: states[layer].mean(0),
-        "final_norm": lambda _: normed,
-        "final_norm_last": lambda _: normed[-1],
-        "final_norm_mean": lambda _: normed.mean(0),
-        "mlp_mean": lambda layer: kept[layer].mean(0),
+        "state": lambda layer: seen.states[layer],
+        "last": lambda layer: seen.states[layer][-1],
+        "mean": lambda layer: seen.states[layer].mean(0),
+        "final_norm": lambda _: seen.normed,
+        "final_norm_last": lambda _: seen.normed[-1],
+        "final_norm_mean": lambda _: seen.normed.mean(0),
+        "mlp_mean": lambda layer: seen.mlp[layer - 1].mean(0),
     }
     return [give[card.kind](card.layer) for card in outputs]
 
@@ -228,15 +215,3 @@ def _row(
 def _array(tensor: torch.Tensor) -> Array:
     """[1, tokens, hidden] -> float64 [tokens, hidden]."""
     return tensor[0].to(torch.float64).numpy()
-
-
-def _difference(mine: Array, theirs: Array) -> float:
-    return float((np.abs(mine - theirs) / np.maximum(1, np.abs(theirs))).max())
-
-
-def _cosine_distance(mine: Array, theirs: Array) -> float:
-    product = (mine * theirs).sum(-1)
-    norms = np.linalg.norm(mine, axis=-1) * np.linalg.norm(theirs, axis=-1)
-    # two zero vectors agree; one alone does not
-    cosine = np.where(norms > 0, product / np.where(norms > 0, norms, 1), (mine == theirs).all(-1))
-    return float(np.maximum(0, 1 - cosine).max())

@@ -1,43 +1,34 @@
 """One model, one bundle: load, examine, run in PyTorch, trace, write, prove, seal."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import Any, Literal
 
-from torch import nn
 from tqdm import tqdm
 
 from layerguard.exporter import graph as onnx_graph
-from layerguard.exporter.architecture import Architecture, examine, feed_forwards
+from layerguard.exporter.analysis import analysis_part
+from layerguard.exporter.architecture import Architecture, examine
+from layerguard.exporter.comparison import GATES, Comparison, Dtype
+from layerguard.exporter.decode import decode_part
 from layerguard.exporter.loading import Loaded, Source, load
-from layerguard.exporter.outputs import Mode, plan
-from layerguard.exporter.parity import GATES, Comparison, Dtype, compare, make_cases, reference
+from layerguard.exporter.outputs import Mode
+from layerguard.exporter.part import Part
 from layerguard.exporter.precision import halve, quantize
-from layerguard.exporter.tokenizer import TextFiles, read_tokenizer
-from layerguard.exporter.wrapper import Reader
-from layerguard.runtime.bundle.files import GRAPH, WEIGHTS
-from layerguard.runtime.bundle.manifest import (
-    SCHEMA,
-    GraphCard,
-    Manifest,
-    ModelCard,
-    OutputCard,
-    Parity,
-    TextRules,
-)
+from layerguard.exporter.score import score_part
+from layerguard.exporter.text_rules import text_rules
+from layerguard.exporter.tokenizer import read_tokenizer
+from layerguard.exporter.weights import SharedWeights
+from layerguard.runtime.bundle.manifest import SCHEMA, GraphCard, Manifest, ModelCard, Parity
 from layerguard.runtime.bundle.write import replacing, seal
 from layerguard.runtime.errors import ExportError
 from layerguard.runtime.session import load_onnxruntime
 
 _LIBRARIES = ("layerguard", "torch", "transformers", "optimum", "onnx", "onnxscript")
-_UNBOUNDED_TOKENS = 2048
-"""Longest row where neither the model nor its tokenizer bounds the text."""
-_LEAST_TOKENS = 8
-_STEPS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,12 +40,17 @@ class Options:
         dtype: ``float32``, ``float16``, or ``int8`` weights with dynamic quantisation.
         layers: keep the first so many blocks; None keeps all.
         mlp: also give the mean feed-forward output of each block.
+        decode: also a decode graph, which continues a text over a cache: ``auto`` where the model
+            is a decoder that can have one, ``yes`` or fail, ``no``.
+        analysis: also an analysis graph, which gives each layer's logits (decoders with a head).
         max_tokens: longest row that the guard will read; None: what model and tokenizer allow.
         template: a text with {prompt} in it, or ``chat``; None: the chat template of a decoder
             that has one, else the bare prompt.
         windows: what becomes of longer texts; see ``TextRules``.
         max_windows: most windows of one text where ``windows`` is ``sliding``.
-        id: name of the model in the manifest; None: the hub id or the folder's name.
+        adapter: folder of a LoRA adapter to merge into the weights.
+        id: name of the model in the manifest; None: the hub id or the folder's name, and ``+`` the
+            adapter's.
         revision: of a hub model.
         trust_remote_code: run code that comes with the model.
     """
@@ -63,28 +59,43 @@ class Options:
     dtype: Dtype = "float32"
     layers: int | None = None
     mlp: bool = False
+    decode: Literal["auto", "yes", "no"] = "auto"
+    analysis: bool = False
     max_tokens: int | None = None
     template: str | None = None
     windows: Literal["head-tail", "sliding"] = "head-tail"
     max_windows: int = 8
+    adapter: Path | None = None
     id: str | None = None
     revision: str | None = None
     trust_remote_code: bool = False
 
 
-def export(source: str, out: Path, options: Options | None = None) -> tuple[Manifest, Comparison]:
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What an export made.
+
+    Attributes:
+        manifest: as written.
+        proofs: by graph, how far it is from PyTorch.
+        skipped: graphs that this model cannot have, by name, and why.
+    """
+
+    manifest: Manifest
+    proofs: Mapping[str, Comparison]
+    skipped: Mapping[str, str]
+
+
+def export(source: str, out: Path, options: Options | None = None) -> Exported:
     """Export the model ``source`` (a folder or hub id) as the bundle ``out``.
 
-    Returns:
-        The manifest as written, and what the proof measured.
-
     Raises:
-        ExportError: the model cannot be exported, or the graph is not the model. ``out`` is then
-            as it was before.
+        ExportError: the model cannot be exported, or a graph is not the model. ``out`` is then as
+            it was before.
         InputError: ``out`` cannot be written.
     """
     options = options or Options()
-    origin = Source(source, options.revision, options.trust_remote_code)
+    origin = Source(source, options.revision, options.trust_remote_code, options.adapter)
     with replacing(out) as folder, _progress() as step:
         step("loading the model")
         loaded = load(origin)
@@ -92,23 +103,41 @@ def export(source: str, out: Path, options: Options | None = None) -> tuple[Mani
         layers = _kept_layers(architecture, options.layers)
         pad = getattr(loaded.model.config, "pad_token_id", None)
         text = read_tokenizer(origin, architecture.vocabulary, pad)
-        rules = _text_rules(architecture, text, options)
-        mlps = feed_forwards(architecture)[:layers] if options.mlp else ()
-        whole = layers == architecture.layers
-        outputs = plan(
-            options.mode, layers, final_norm=whole and architecture.final_norm, mlp=options.mlp
+        rules = text_rules(
+            loaded,
+            architecture,
+            text,
+            template=options.template,
+            windows=options.windows,
+            max_tokens=options.max_tokens,
+            max_windows=options.max_windows,
         )
         step("running it in PyTorch")
-        cases = make_cases(architecture, text.pad_token_id)
-        expected = reference(architecture, cases, outputs, mlps)
-        step("tracing it for ONNX")
-        write_graph(folder, architecture, outputs, mlps, options.dtype, loaded.missing)
-        step("comparing the graph with PyTorch")
-        session = load_onnxruntime().InferenceSession(
-            str(folder / GRAPH), providers=["CPUExecutionProvider"]
-        )
-        comparison = compare(session, cases, expected, outputs)
-        comparison.decide(options.dtype)
+        parts = {
+            "score": score_part(
+                architecture, options.mode, layers, text.pad_token_id, mlp=options.mlp
+            )
+        }
+        skipped: dict[str, str] = {}
+        if options.decode == "yes" or (options.decode == "auto" and architecture.kind == "decoder"):
+            with _skipping("decode", options, skipped):
+                parts["decode"] = decode_part(loaded, architecture, layers, options.dtype)
+        if options.analysis:
+            parts["analysis"] = analysis_part(loaded, architecture, layers, text.pad_token_id)
+        if options.dtype == "float16":
+            halve(loaded.causal or loaded.model)
+        weights = SharedWeights(folder)
+        cards, proofs = {}, {}
+        for name, part in parts.items():
+            file = f"{name}.onnx"
+            with _skipping(name, options, skipped), weights.trial(file):
+                step(f"tracing the {name} graph for ONNX")
+                write_graph(part, folder, file, weights, options.dtype, loaded.missing)
+                step(f"comparing the {name} graph with PyTorch")
+                proof = part.prove(_open(folder / file))
+                proof.decide(options.dtype)
+                proofs[name] = proof
+                cards[name] = _graph_card(file, part, proof, options.dtype)
         step("writing the bundle")
         text.save(folder)
         manifest = Manifest(
@@ -117,65 +146,78 @@ def export(source: str, out: Path, options: Options | None = None) -> tuple[Mani
                 options.id or origin.label, loaded, architecture, layers, options.dtype
             ),
             text=rules,
-            graphs={
-                "score": GraphCard(
-                    file=GRAPH,
-                    mode=options.mode,
-                    opset=onnx_graph.OPSET,
-                    inputs=onnx_graph.INPUTS,
-                    outputs=outputs,
-                    parity=Parity(
-                        tolerance=GATES[options.dtype].limit,
-                        shapes=comparison.shapes,
-                        largest=dict(comparison.decisive(options.dtype)),
-                    ),
-                )
-            },
+            graphs=cards,
             files={},
             versions={
                 **{name: version(name) for name in _LIBRARIES},
                 "onnxruntime": load_onnxruntime().__version__,  # its package has several names
             },
         )
-        return seal(folder, manifest), comparison
+        return Exported(seal(folder, manifest), proofs, skipped)
+
+
+def _open(graph: Path) -> Any:
+    """A session on the written file.
+
+    Raises:
+        ExportError: ONNX Runtime does not take it.
+    """
+    try:
+        return load_onnxruntime().InferenceSession(str(graph), providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises many types of its own
+        raise ExportError(
+            f"onnxruntime does not load the exported {graph.name} "
+            f"({onnx_graph.first_line(error)}); expected opset {onnx_graph.OPSET}. Try other "
+            "versions of onnxruntime, torch and onnxscript"
+        ) from error
+
+
+@contextmanager
+def _skipping(name: str, options: Options, skipped: dict[str, str]) -> Iterator[None]:
+    """Where a decode graph is wished and not demanded, note why it cannot be and go on."""
+    try:
+        yield
+    except ExportError as error:
+        if name != "decode" or options.decode == "yes":
+            raise
+        skipped[name] = str(error)
 
 
 def write_graph(
+    part: Part,
     folder: Path,
-    architecture: Architecture,
-    outputs: Sequence[OutputCard],
-    feed_forwards: Sequence[nn.Module],
-    dtype: Dtype,
+    name: str,
+    weights: SharedWeights,
+    dtype: Dtype = "float32",
     missing: frozenset[str] = frozenset(),
 ) -> None:
-    """Write ``score.onnx`` and ``weights.data``; a float16 export leaves the model in float16.
+    """Trace a part and write it as the file ``name``.
 
     Args:
+        part: its module already in float16 where the graph shall be.
         folder: where to.
-        architecture: the backbone.
-        outputs: what the graph gives.
-        feed_forwards: of the first blocks, where an output reads them.
-        dtype: of the graph's weights.
+        name: of the graph's file.
+        weights: of the same folder.
+        dtype: ``int8`` quantises the graph.
         missing: parameters that the checkpoint does not hold; no output may depend on them.
+
+    Raises:
+        ExportError: the module cannot be traced or converted, or depends on what is missing.
     """
-    if dtype == "float16":
-        halve(architecture.model)
-    program = onnx_graph.trace(Reader(architecture, outputs, feed_forwards).eval())
+    program = onnx_graph.trace(part)
     absent = sorted(onnx_graph.used_parameters(program) & missing)
     if absent:
         raise ExportError(
             f"the checkpoint lacks {len(absent)} parameters that the states depend on, first "
-            f"{absent[0]}; expected all weights of {type(architecture.model).__name__}. Check that "
-            "the weights belong to this config.json"
+            f"{absent[0]}; expected all weights of the model. Check that the weights belong to "
+            "this config.json"
         )
-    model = onnx_graph.convert(program, [card.name for card in outputs])
+    model = onnx_graph.convert(program, part)
     if dtype != "int8":
-        onnx_graph.save(model, folder / GRAPH, WEIGHTS)
+        weights.save(model, name)
         return
     with TemporaryDirectory(dir=folder) as temporary:
-        full, small = Path(temporary) / "full.onnx", Path(temporary) / "small.onnx"
-        onnx_graph.save(model, full, "full.data")
-        onnx_graph.save(quantize(full, small), folder / GRAPH, WEIGHTS)
+        weights.save(quantize(model, Path(temporary)), name)
 
 
 def _kept_layers(architecture: Architecture, wanted: int | None) -> int:
@@ -189,35 +231,18 @@ def _kept_layers(architecture: Architecture, wanted: int | None) -> int:
     return wanted
 
 
-def _text_rules(architecture: Architecture, text: TextFiles, options: Options) -> TextRules:
-    bounds = [n for n in (architecture.max_positions, text.max_tokens) if n is not None]
-    most = min(bounds, default=_UNBOUNDED_TOKENS)
-    tokens = most if options.max_tokens is None else options.max_tokens
-    if not _LEAST_TOKENS <= tokens <= (architecture.max_positions or tokens):
-        raise ExportError(
-            f"max tokens {tokens}: the model takes {architecture.max_positions or 'any number'}; "
-            f"expected at least {_LEAST_TOKENS} and no more than that"
-        )
-    if options.max_windows < 1:
-        raise ExportError(f"max windows {options.max_windows}; expected at least 1")
-    has_chat = text.chat_template is not None
-    template = options.template
-    if template is None:
-        template = "chat" if has_chat and architecture.kind == "decoder" else "{prompt}"
-    if template == "chat" and not has_chat:
-        raise ExportError(
-            "template 'chat': the tokenizer has no chat template; expected one, or give a text "
-            "with {prompt} in it"
-        )
-    if template != "chat" and template.count("{prompt}") != 1:
-        raise ExportError(f"template {template!r}: expected 'chat', or a text with {{prompt}} once")
-    return TextRules(
-        template=template,
-        windows=options.windows,
-        max_tokens=tokens,
-        max_windows=options.max_windows,
-        pad_token_id=text.pad_token_id,
-        special_tokens=text.special_tokens,
+def _graph_card(file: str, part: Part, proof: Comparison, dtype: Dtype) -> GraphCard:
+    return GraphCard(
+        file=file,
+        mode=part.mode,
+        opset=onnx_graph.OPSET,
+        inputs=tuple(item.name for item in part.inputs),
+        outputs=part.outputs,
+        parity=Parity(
+            tolerance=GATES[dtype].limit,
+            shapes=proof.shapes,
+            largest=dict(proof.decisive(dtype)),
+        ),
     )
 
 
@@ -240,14 +265,6 @@ def _model_card(
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str], None]]:
-    """A bar on a terminal, nothing in a pipe; call what it yields at the start of each step."""
-    with tqdm(total=_STEPS, disable=None, leave=False, bar_format="{l_bar}{bar}| {elapsed}") as bar:
-        begun = 0
-
-        def step(words: str) -> None:
-            nonlocal begun
-            bar.update(1 if begun else 0)
-            bar.set_description(words)
-            begun += 1
-
-        yield step
+    """A line on a terminal, nothing in a pipe; call what it yields at the start of each step."""
+    with tqdm(disable=None, leave=False, bar_format="{desc} {elapsed}") as line:
+        yield line.set_description

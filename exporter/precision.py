@@ -22,7 +22,7 @@ def halve(model: nn.Module) -> None:
             tensor.data = tensor.data.to(torch.float16)
 
 
-def quantize(graph: Path, target: Path) -> onnx_ir.Model:
+def quantize(model: onnx_ir.Model, folder: Path) -> onnx_ir.Model:
     """The graph with its weight matrices in int8, one scale a column.
 
     Activations are quantised as they come, with one scale for the whole batch: a row's states
@@ -30,13 +30,15 @@ def quantize(graph: Path, target: Path) -> onnx_ir.Model:
     among them, stay float32.
 
     Args:
-        graph: a float32 graph with its weights beside it.
-        target: where to write; its weights come to lie beside it.
+        model: a float32 graph.
+        folder: for the quantiser's files; the result reads its weights there.
     """
+    full, small = folder / "full.onnx", folder / "small.onnx"
+    onnx_ir.save(model, full, external_data="full.data")
     with quiet():
         quantize_dynamic(
-            graph,
-            target,
+            full,
+            small,
             op_types_to_quantize=["MatMul"],
             per_channel=True,
             # 7-bit weights: with 8, processors without VNNI saturate sums, and so score otherwise
@@ -45,4 +47,4 @@ def quantize(graph: Path, target: Path) -> onnx_ir.Model:
             weight_type=QuantType.QInt8,
             use_external_data_format=True,
         )
-    return onnx_ir.load(target)
+    return onnx_ir.load(small)

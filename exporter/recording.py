@@ -1,6 +1,6 @@
 """Hooks that write down what flows through the blocks of a backbone while it runs."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -48,7 +48,7 @@ class Recorded:
         """A forward pre-hook that keeps a block's input as state ``place``."""
 
         def hook(_: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
-            self._states[place] = given[0] if given else named.get("hidden_states")
+            self._states[place] = read_by(given, named)
 
         return hook
 
@@ -84,9 +84,19 @@ def recording(
             handle.remove()
 
 
+def read_by(given: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
+    """The states that a block was called with."""
+    return given[0] if given else named.get("hidden_states")
+
+
 def first(output: Any) -> Any:
     """What a module returns, without the attention weights that some return beside it."""
     return output[0] if isinstance(output, tuple) else output
+
+
+def replaced(output: Any, states: Tensor) -> Any:
+    """What a module returned, with other states in it."""
+    return (states, *output[1:]) if isinstance(output, tuple) else states
 
 
 def _complete(found: list[Tensor | None], what: str) -> list[Tensor]:

@@ -5,23 +5,19 @@ the device will see.
 """
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 
 import numpy as np
 
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.bundle.manifest import GraphCard
-from layerguard.runtime.detectors.kind import POOLS
-from layerguard.runtime.errors import BundleError
+from layerguard.runtime.errors import BundleError, InputError
+from layerguard.runtime.plan import Layers, Plan, Planner
 from layerguard.runtime.session import Device, Session
 from layerguard.runtime.text.request import Request
 from layerguard.runtime.text.tokens import Ids, TokenReader
-from layerguard.runtime.types import Array, Pooling, Tap, View
-
-Layers = tuple[Array, ...]
-"""L + 1 arrays [rows, hidden], float32."""
+from layerguard.runtime.types import Array, Group, Source, Tap
 
 _INPUTS = ("input_ids", "attention_mask")
 _DTYPES = (np.dtype(np.float32), np.dtype(np.float16))
@@ -29,42 +25,40 @@ _MAX_ROWS = 32
 _MAX_BATCH_TOKENS = 8_192
 """Of one run of the graph, padding included: bounds memory whatever the caller sends."""
 
+_MAX_STATE_BYTES = 256 << 20
+"""Of the token states that one run gives, where a detector reads them; one row may exceed it."""
+
+_Row = tuple[Ids, bytes | None]
+"""Token ids, and the role of each where it is known."""
+
 
 @dataclass(frozen=True, slots=True)
 class PooledStates:
     """Pooled states of some requests; one row a window, equal windows share a row.
 
     Attributes:
-        layers: by (pooling, semantics), L + 1 arrays [rows, hidden].
-        rows: by view, the row numbers of each request's windows.
+        layers: by group of taps, L + 1 arrays [rows, hidden], or one of extremes [rows, 4, 2, K].
+        rows: by source, the row numbers of each request's windows.
         tokens: of each request, in its longest view, before any were left out.
         truncated: whether part of the request was not read.
         timings_ms: milliseconds spent on ``tokenize`` and ``graph``.
     """
 
-    layers: Mapping[tuple[Pooling, str], Layers]
-    rows: Mapping[View, Sequence[tuple[int, ...]]]
+    layers: Mapping[Group, Layers]
+    rows: Mapping[Source, Sequence[tuple[int, ...]]]
     tokens: tuple[int, ...]
     truncated: tuple[bool, ...]
     timings_ms: Mapping[str, float]
 
     def of(self, tap: Tap) -> tuple[Layers, Array]:
-        """What a tap reads: L + 1 arrays [windows, hidden], and each window's request number."""
-        rows = self.rows[tap.view]
+        """What a tap reads of each window, as ``layers``, and each window's request number."""
+        rows = self.rows[tap.source]
         order = [row for windows in rows for row in windows]
         owner = np.repeat(np.arange(len(rows)), [len(windows) for windows in rows])
-        layers = self.layers[tap.pooling, tap.semantics]
+        layers = self.layers[tap.group]
         if order != list(range(len(layers[0]))):
             layers = tuple(layer[order] for layer in layers)
         return layers, owner
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """Which outputs to ask the graph for, and how to pick each group of L + 1 from them."""
-
-    outputs: list[str]
-    layers: Mapping[tuple[Pooling, str], Callable[[Sequence[Array]], Layers]]
 
 
 class Backbone:
@@ -78,13 +72,18 @@ class Backbone:
         self._pad = bundle.manifest.text.pad_token_id
         self._width = bundle.manifest.model.width
         self._folder = bundle.path
-        self._plans: dict[frozenset[Tap], _Plan] = {}
-        self._names = _output_names(self._graph, bundle.manifest.model.layers)
+        self._plans: dict[frozenset[Tap], Plan] = {}
+        self._planner = Planner(self._graph, bundle.manifest.model.layers)
         self._tokens = TokenReader(bundle)
         self.session = Session(bundle.path / self._graph.file, device, threads)
         faults = _graph_faults(self._graph, self.session)
         if faults:
             raise BundleError(bundle.path, faults)
+
+    @property
+    def reader(self) -> TokenReader:
+        """The tokenizer with the bundle's rules."""
+        return self._tokens
 
     def read(self, requests: Sequence[Request], taps: Collection[Tap]) -> PooledStates:
         """Run the graph over the requests' windows and pool what the taps need.
@@ -93,17 +92,16 @@ class Backbone:
             InputError: the chat template refuses a request's messages.
         """
         start = time.perf_counter()
-        views = {tap.view for tap in taps}
-        read = [self._tokens.read(request, views) for request in requests]
-        row_of: dict[Ids, int] = {}
-        rows: dict[View, list[tuple[int, ...]]] = {view: [] for view in views}
+        sources = {tap.source for tap in taps}
+        read = [self._tokens.read_sources(request, sources) for request in requests]
+        distinct = _Rows()
+        rows: dict[Source, list[tuple[int, ...]]] = {source: [] for source in sources}
         for item in read:
-            for view, found in item.items():
-                rows[view].append(
-                    tuple([row_of.setdefault(ids, len(row_of)) for ids in found.windows])
-                )
+            for source, found in item.items():
+                roles = found.roles or [None] * len(found.windows)
+                rows[source].append(tuple(map(distinct.place, found.windows, roles)))
         tokenized = time.perf_counter()
-        layers = self._run(list(row_of), self._plan(frozenset(taps)))
+        layers = self._run(distinct.rows, self._plan(frozenset(taps)))
         done = time.perf_counter()
         return PooledStates(
             layers=layers,
@@ -113,100 +111,95 @@ class Backbone:
             timings_ms={"tokenize": (tokenized - start) * 1e3, "graph": (done - tokenized) * 1e3},
         )
 
-    def _plan(self, taps: frozenset[Tap]) -> _Plan:
+    def _plan(self, taps: frozenset[Tap]) -> Plan:
         """Which outputs the taps need; worked out once for each set of taps."""
         if taps not in self._plans:
-            groups = {(t.pooling, t.semantics): self._names[t.pooling, t.semantics] for t in taps}
-            outputs = list(dict.fromkeys(name for names in groups.values() for name in names))
-            places = {key: list(map(outputs.index, names)) for key, names in groups.items()}
-            self._plans[taps] = _Plan(
-                outputs, {key: itemgetter(*found) for key, found in places.items()}
-            )
+            try:
+                self._plans[taps] = self._planner.plan(taps)
+            except InputError as error:
+                raise BundleError(self._folder, [str(error)]) from error
         return self._plans[taps]
 
-    def _run(self, rows: Sequence[Ids], plan: _Plan) -> dict[tuple[Pooling, str], Layers]:
+    def _run(self, rows: Sequence[_Row], plan: Plan) -> dict[Group, Layers]:
         if len(rows) == 1:
             return self._run_batch(rows, plan)
-        batches = list(_batches(rows, self._most_rows))
+        bytes_a_token = plan.token_outputs * self._width * np.dtype(np.float32).itemsize
+        most_tokens = min(_MAX_BATCH_TOKENS, _MAX_STATE_BYTES // max(1, bytes_a_token))
+        batches = list(_batches([ids for ids, _ in rows], self._most_rows, most_tokens))
         results = [self._run_batch([rows[i] for i in batch], plan) for batch in batches]
         if len(batches) == 1 and batches[0] == list(range(len(rows))):
             return results[0]
         order = np.argsort(np.concatenate([np.asarray(batch) for batch in batches]))
         return {
-            key: tuple(
+            group: tuple(
                 np.concatenate(parts)[order]
-                for parts in zip(*(result[key] for result in results), strict=True)
+                for parts in zip(*(result[group] for result in results), strict=True)
             )
-            for key in plan.layers
+            for group in plan.groups
         }
 
-    def _run_batch(self, rows: Sequence[Ids], plan: _Plan) -> dict[tuple[Pooling, str], Layers]:
+    def _run_batch(self, rows: Sequence[_Row], plan: Plan) -> dict[Group, Layers]:
         """One run of the graph over padded rows."""
-        longest = max(map(len, rows))
+        longest = max([len(row) for row, _ in rows])
         ids = np.full((len(rows), longest), self._pad, np.int64)
         mask = np.zeros((len(rows), longest), np.int64)
-        for i, row in enumerate(rows):
+        for i, (row, _) in enumerate(rows):
             ids[i, : len(row)] = row
             mask[i, : len(row)] = 1
         values = self.session.run(plan.outputs, dict(zip(_INPUTS, (ids, mask), strict=True)))
-        pooled = self._graph.mode == "pooled"
-        self._check_outputs(plan.outputs, values, (*ids.shape[: 1 if pooled else 2], self._width))
-        layers = {key: pick(values) for key, pick in plan.layers.items()}
-        if pooled:
-            return layers
-        valid = mask.astype(bool)
-        return {key: _pool(states, valid, key[0]) for key, states in layers.items()}
+        self._check_outputs(plan.outputs, values, ids.shape)
+        return plan.reduce(values, mask.astype(bool), [roles for _, roles in rows])
 
     def _check_outputs(
-        self, names: Sequence[str], values: Sequence[Array], expected: tuple[int, ...]
+        self, names: Sequence[str], values: Sequence[Array], batch: tuple[int, ...]
     ) -> None:
         """Refuse a graph whose outputs are not what its manifest promises."""
-        if all(value.shape == expected and value.dtype in _DTYPES for value in values):
-            return
-        faults = [
-            f"{self._graph.file} gave {name!r} as {array.dtype} {list(array.shape)}; expected "
-            f"float32 or float16 {list(expected)}: export it again"
-            for name, array in zip(names, values, strict=True)
-            if array.shape != expected or array.dtype not in _DTYPES
-        ]
-        raise BundleError(self._folder, faults)
+        by_token, by_text = (*batch, self._width), (batch[0], self._width)
+        faults = []
+        for name, array in zip(names, values, strict=True):
+            expected = by_token if name in self._planner.token_outputs else by_text
+            if array.shape != expected or array.dtype not in _DTYPES:
+                faults.append(
+                    f"{self._graph.file} gave {name!r} as {array.dtype} {list(array.shape)}; "
+                    f"expected float32 or float16 {list(expected)}: export it again"
+                )
+        if faults:
+            raise BundleError(self._folder, faults)
 
 
-def _output_names(graph: GraphCard, layers: int) -> dict[tuple[Pooling, str], list[str]]:
-    """By (pooling, semantics): the names of the L + 1 outputs that it is made of."""
-    cards: dict[tuple[str, int], str] = {
-        (card.kind, card.layer): card.name for card in graph.outputs
-    }
-    names = {}
-    for pooling in POOLS:
-        kind, normed = (
-            (pooling, f"final_norm_{pooling}")
-            if graph.mode == "pooled"
-            else ("state", "final_norm")
-        )
-        block = [cards[kind, layer] for layer in range(layers + 1)]
-        names[pooling, "block"] = block
-        # a model without a final norm ends in the same state either way
-        names[pooling, "hf"] = [*block[:-1], cards.get((normed, layers), block[-1])]
-    return names
+class _Rows:
+    """The distinct rows of a batch: tokens, and whose they are where a detector asks for that."""
+
+    def __init__(self) -> None:
+        self.rows: list[_Row] = []
+        self._places: dict[_Row, int] = {}
+
+    def place(self, ids: Ids, roles: bytes | None) -> int:
+        """The number of a row; one that knows no roles is any row of the same tokens."""
+        place = self._places.get((ids, roles))
+        if place is None and roles is not None:
+            place = self._places.get((ids, None))
+            if place is not None and self.rows[place][1] is not None:
+                place = None  # the same tokens, and others' words
+        if place is None:
+            place = len(self.rows)
+            self.rows.append((ids, roles))
+            self._places.setdefault((ids, None), place)
+        self.rows[place] = ids, roles or self.rows[place][1]
+        self._places[ids, roles] = place
+        return place
 
 
-def _batches(rows: Sequence[Ids], most: int) -> Iterator[list[int]]:
-    """Row numbers in batches of like length, at most ``most`` rows, within the bound above."""
+def _batches(rows: Sequence[Ids], most: int, most_tokens: int) -> Iterator[list[int]]:
+    """Row numbers in batches of like length, each of at most so many rows and padded tokens."""
     batch: list[int] = []
     for i in sorted(range(len(rows)), key=lambda i: len(rows[i])):
         padded = (len(batch) + 1) * len(rows[i])
-        if batch and (len(batch) == most or padded > _MAX_BATCH_TOKENS):
+        if batch and (len(batch) == most or padded > most_tokens):
             yield batch
             batch = []
         batch.append(i)
     yield batch
-
-
-def _pool(states: Sequence[Array], valid: Array, pooling: Pooling) -> Layers:
-    """Pool L + 1 arrays [rows, tokens, hidden] to L + 1 arrays [rows, hidden]."""
-    pooled = [POOLS[pooling]([state[i] for state in states], row) for i, row in enumerate(valid)]
-    return tuple(np.stack(layer) for layer in zip(*pooled, strict=True))
 
 
 def _graph_faults(graph: GraphCard, session: Session) -> list[str]:

@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,17 @@ from layerguard.runtime.backbone import Backbone, PooledStates
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.bundle.load import steadily
 from layerguard.runtime.bundle.manifest import Canary
+from layerguard.runtime.decision import Decision
 from layerguard.runtime.detectors import REGISTRY, Detector
 from layerguard.runtime.errors import BundleError, InputError
+from layerguard.runtime.generation.event import Event, OnFlag
+from layerguard.runtime.generation.guarded import guarded, settled
+from layerguard.runtime.generation.sampling import Sampler
+from layerguard.runtime.monitor import Monitor
 from layerguard.runtime.session import Device
-from layerguard.runtime.text.request import Message, Request, request
+from layerguard.runtime.streaming.opening import Opener
+from layerguard.runtime.streaming.stream import DEFAULT_STRIDE, Judge, Stream
+from layerguard.runtime.text.request import Message, Request, check_text, request
 from layerguard.runtime.types import Array, Reading, Tap, Verdict
 
 _TRIAL = Canary("a quiet garden", {}, 0.0)
@@ -26,6 +34,13 @@ class Guard:
     """Reads a text through the exported model and says whether something is wrong with it.
 
     One guard serves many threads. Make it with ``Guard.load``.
+
+    Attributes:
+        bundle: what it serves.
+        backbone: the exported graph.
+        streams: what its streams share.
+        decision: how the detectors' readings become one decision.
+        monitor: the flags of its traffic against the target; every text that was checked counts.
     """
 
     def __init__(
@@ -35,6 +50,9 @@ class Guard:
         self.backbone = backbone
         self._detectors = dict(detectors)
         self._taps = {detector.tap for detector in self._detectors.values()}
+        self.streams = Opener(bundle, backbone.reader, backbone.session, self._detectors)
+        self.decision = Decision(bundle)
+        self.monitor = Monitor(self.decision.promised)
 
     @classmethod
     def load(cls, path: str | Path, *, device: Device = "cpu", threads: int = 0) -> "Guard":
@@ -57,6 +75,7 @@ class Guard:
                 raise BundleError(path, [fault])
             guard = cls(bundle, Backbone(bundle, device, threads), bind_detectors(bundle))
             guard._replay_canaries()
+            guard.monitor.reset()
             return guard
 
         return steadily(Path(path), load_once)
@@ -69,15 +88,20 @@ class Guard:
         response: str | None = None,
         messages: Sequence[Message] | None = None,
         tools: Sequence[Mapping[str, Any]] | None = None,
+        domain: str | None = None,
     ) -> Verdict:
         """The verdict on one text, prompt (with or without its response), or chat.
+
+        ``domain`` names the kind of traffic; where the bundle has no thresholds for it, those of
+        all traffic decide.
 
         Raises:
             InputError: none or several of text, prompt and messages were given, or one is not of
                 the right type.
         """
         one = request(text, prompt=prompt, response=response, messages=messages, tools=tools)
-        return self.check_requests([one])[0]
+        _check_domain(domain)
+        return self.check_requests([one], [domain])[0]
 
     def check_batch(self, texts: Sequence[str | Mapping[str, Any]]) -> list[Verdict]:
         """The verdicts on many texts; a mapping holds the keyword arguments of ``check``.
@@ -87,16 +111,112 @@ class Guard:
         """
         if isinstance(texts, (str, bytes, Mapping)):
             raise InputError(f"texts: found one {type(texts).__name__}; expected a list of texts")
-        requests = []
+        requests, domains = [], []
         for index, item in enumerate(texts):
+            arguments = {"text": item} if isinstance(item, str) else dict(item)
+            domains.append(arguments.pop("domain", None))
             try:
-                requests.append(request(item) if isinstance(item, str) else request(**item))
+                _check_domain(domains[-1])
+                requests.append(request(**arguments))
             except (InputError, TypeError) as error:
                 raise InputError(f"item {index}: {error}") from error
-        return self.check_requests(requests)
+        return self.check_requests(requests, domains)
 
-    def check_requests(self, requests: Sequence[Request]) -> list[Verdict]:
-        """The verdicts on requests already made, such as rows of a file."""
+    def stream(
+        self,
+        text: str | None = None,
+        *,
+        prompt: str | None = None,
+        response: str | None = None,
+        messages: Sequence[Message] | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        domain: str | None = None,
+        stride: int = DEFAULT_STRIDE,
+    ) -> Stream:
+        """A stream: the verdict on a request whose answer is still being written; see ``Stream``.
+
+        The arguments are those of ``check``; ``response``, or a last turn of the assistant, is the
+        answer so far. ``stride`` matters where the text cannot be read token by token (encoders,
+        bundles without a decode graph, texts beyond the window): at most so many tokens are unread.
+
+        Raises:
+            InputError: as ``check``; or the stride is not at least 1.
+        """
+        one = request(text, prompt=prompt, response=response, messages=messages, tools=tools)
+        return Stream(self.streams, one, self._judge(domain), stride)
+
+    def generate(
+        self,
+        prompt: str | None = None,
+        *,
+        messages: Sequence[Message] | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        max_new_tokens: int = 256,
+        on_flag: OnFlag = "abstain",
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int | None = None,
+        stop: Sequence[str] = (),
+        domain: str | None = None,
+    ) -> Iterator[Event]:
+        """Let the bundle's model answer, and judge the prompt and every token of the answer.
+
+        LCF judges the end of the prompt, WeightWatch and SIREN all that was read so far. The texts
+        of the events together are what may be shown; see ``Event`` and ``OnFlag``.
+
+        Args:
+            prompt: what is asked; or ``messages``, with ``tools``, as ``check`` takes them.
+            messages: a chat that ends before the answer.
+            tools: what the chat template is told of tools.
+            max_new_tokens: the most tokens that are made; the bundle's window is another limit.
+            on_flag: ``abstain``: nothing of a flagged answer leaves, so nothing leaves before its
+                end. ``steer``: what WeightWatch finds is taken out of the states; an answer that
+                another detector flags ends there. ``log``: it goes on.
+            temperature: see ``Sampler``, as ``top_k``, ``top_p`` and ``seed``; 0 is greedy.
+            top_k: draw among the k likeliest tokens; 0 is all.
+            top_p: draw among the fewest likeliest tokens that hold this share.
+            seed: of the draws.
+            stop: texts that end the answer and are left out.
+            domain: as ``check``.
+
+        Raises:
+            InputError: an argument is wrong, here; or the bundle cannot generate, or the prompt is
+                longer than its window, when the first event is asked for.
+        """
+        one = request(prompt=prompt, messages=messages, tools=tools)
+        if messages and messages[-1]["role"] == "assistant":
+            raise InputError("messages: found an answer at the end; expected a chat before it")
+        settings = settled(
+            self.bundle.manifest.text,
+            self.streams,
+            max_new_tokens=max_new_tokens,
+            on_flag=on_flag,
+            sampler=Sampler(temperature, top_k, top_p, seed),
+            stop=stop,
+        )
+        return guarded(self.streams, self._judge(domain), one, settings)
+
+    def _judge(self, domain: str | None) -> Judge:
+        """What a growing text is judged with; only its last verdict is counted."""
+        _check_domain(domain)
+        return Judge(
+            assemble=partial(self._verdict, truncated=False, domain=domain, counted=False),
+            check=lambda whole: self.check_requests([whole], [domain], counted=False)[0],
+            count=lambda last: self.monitor.update(flagged=last.flagged, domain=last.domain),
+        )
+
+    def check_requests(
+        self,
+        requests: Sequence[Request],
+        domains: Sequence[str | None] | None = None,
+        *,
+        counted: bool = True,
+    ) -> list[Verdict]:
+        """The verdicts on requests already made, such as rows of a file, and their domains.
+
+        They are ``counted`` by the monitor, or not, as parts of texts that are still being written.
+        """
         if not requests:
             return []
         start = time.perf_counter()
@@ -115,6 +235,8 @@ class Guard:
                 timings,
                 tokens=pooled.tokens[i],
                 truncated=pooled.truncated[i],
+                domain=domains[i] if domains else None,
+                counted=counted,
             )
             for i in range(len(requests))
         ]
@@ -124,6 +246,7 @@ class Guard:
         states: Sequence[Array] | Array,
         mask: Array | None = None,
         roles: Array | None = None,
+        domain: str | None = None,
     ) -> Verdict:
         """The verdict on states that another engine computed, read where they lie.
 
@@ -133,6 +256,7 @@ class Guard:
             mask: [tokens], true where a token counts.
             roles: [tokens], 0 system, 1 user, 2 assistant, 3 tool. None of today's detectors
                 tells roles apart; they are checked for their length only.
+            domain: the kind of traffic, as in ``check``.
 
         Raises:
             InputError: a shape, dtype or layout is wrong, or a detector of the bundle reads the
@@ -156,11 +280,11 @@ class Guard:
                 f"{', '.join(normed)} read the state after the final norm, which states from "
                 "another engine do not carry; check the text instead"
             )
-        readings = {name: d.score(states, mask) for name, d in self._detectors.items()}
+        readings = {name: d.score(states, mask, roles) for name, d in self._detectors.items()}
         elapsed = (time.perf_counter() - start) * 1e3
         counted = tokens if mask is None else int(np.count_nonzero(mask))
         timings = {"score": elapsed, "total": elapsed}
-        return self._verdict(readings, timings, tokens=counted, truncated=False)
+        return self._verdict(readings, timings, tokens=counted, truncated=False, domain=domain)
 
     def _verdict(
         self,
@@ -169,18 +293,35 @@ class Guard:
         *,
         tokens: int,
         truncated: bool,
+        domain: str | None = None,
+        counted: bool = True,
     ) -> Verdict:
-        flagged = [reading for reading in readings.values() if reading.flagged]
-        invalid = any(reading.status == "invalid" for reading in flagged)
+        """One verdict of all readings; ``counted`` by the monitor, or not, as part of a text."""
+        decided = self.decision.decide(readings, domain)
+        if counted:
+            self.monitor.update(flagged=decided.flagged, domain=decided.domain)
+        drifting = self.monitor.drifting
         return Verdict(
-            flagged=bool(flagged),
-            status="invalid" if invalid else "ok",
-            reason="; ".join(map(_why, flagged)) or "every score is within its threshold",
-            readings=readings,
+            flagged=decided.flagged,
+            status="invalid" if decided.invalid else "drifting" if drifting else "ok",
+            reason=f"{decided.reason}; {self._drift()}" if drifting else decided.reason,
+            readings=decided.readings,
             timings_ms=timings,
             bundle_id=self.bundle.id,
             tokens=tokens,
             truncated=truncated,
+            policy=self.decision.policy,
+            shadow=self.decision.shadow,
+            p_value=decided.p_value,
+            domain=decided.domain,
+        )
+
+    def _drift(self) -> str:
+        """What the monitor found, for a person."""
+        low, high = (f"{bound:.2%}" for bound in self.decision.promised[None])
+        return (
+            f"drifting: {self.monitor.rate:.2%} of {self.monitor.n} texts were flagged, {low} to "
+            f"{high} were expected (run `layerguard recalibrate`)"
         )
 
     def _replay_canaries(self) -> None:
@@ -216,12 +357,17 @@ def bind_detectors(bundle: Bundle) -> dict[str, Detector]:
     """
     detectors = {}
     for name, card in bundle.manifest.detectors.items():
-        tap = Tap(card.view, card.pooling, card.semantics)
+        tap = Tap(card.view, card.pooling, card.semantics, card.limit)
         try:
             detectors[name] = REGISTRY[name].bind(bundle.params[name], tap)
         except InputError as error:
             raise BundleError(bundle.path, [f"{name}: {error}; calibrate again"]) from error
     return detectors
+
+
+def _check_domain(domain: Any) -> None:
+    if domain is not None:
+        check_text("domain", domain)
 
 
 def _token_count(states: Sequence[Array] | Array) -> int:
@@ -237,25 +383,14 @@ def _token_count(states: Sequence[Array] | Array) -> int:
 def _worst(detector: Detector, pooled: PooledStates) -> list[Reading]:
     """Each request's reading: that of its worst window; an invalid one is worse than any score."""
     tap = detector.tap
-    readings = detector.score_pooled(pooled.layers[tap.pooling, tap.semantics])
+    readings = detector.score_pooled(pooled.layers[tap.group])
     return [
         readings[windows[0]]
         if len(windows) == 1
         else max(map(readings.__getitem__, windows), key=_badness)
-        for windows in pooled.rows[tap.view]
+        for windows in pooled.rows[tap.source]
     ]
 
 
 def _badness(reading: Reading) -> float:
     return math.inf if reading.status == "invalid" else reading.score
-
-
-def _why(reading: Reading) -> str:
-    if reading.status == "invalid":
-        return f"{reading.detector}: the score is not finite, so the text is flagged"
-    layers = ", ".join(str(item.layer) for item in reading.evidence[:3])
-    where = f", most at layers {layers}" if layers else ""
-    return (
-        f"{reading.detector}: score {reading.score:.3g} above {reading.threshold:.3g} "
-        f"(p = {reading.p_value:.2g}){where}"
-    )

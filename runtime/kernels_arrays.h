@@ -132,3 +132,46 @@ static int lg_pool_arrays(uintptr_t const layers, uintptr_t const mask, uintptr_
     free((void *)call.states.layers);
     return status;
 }
+
+static int lg_sums_arrays(uintptr_t const layers, uintptr_t const sums, size_t const counted,
+                          uintptr_t const mean)
+{
+    lg_sums_call call = {.counted = counted};
+    PyGILState_STATE const gil = PyGILState_Ensure();
+    int const plain = lg_describe((PyObject *)layers, &call.states);
+    if (plain) {
+        size_t const count = call.states.layer_count * call.states.width;
+        call.sums = lg_address(sums, count * sizeof(double));
+        call.mean = lg_address(mean, count * sizeof(float));
+    }
+    PyGILState_Release(gil);
+    int const status = !plain                   ? LG_NOT_PLAIN
+                       : call.sums && call.mean ? lg_sums_add(&call)
+                                                : LG_ERR_SHAPE;
+    free((void *)call.states.layers);
+    return status;
+}
+
+/* mask and roles: arrays of one byte a token, or 0; workspace: of lg_extremes_workspace floats. */
+static int lg_extremes_arrays(lg_directions const *const model, uintptr_t const layers,
+                              uintptr_t const mask, uintptr_t const roles, uintptr_t const extremes,
+                              uintptr_t const workspace)
+{
+    lg_extremes_call call = {.model = model};
+    PyGILState_STATE const gil = PyGILState_Ensure();
+    int const plain = lg_describe((PyObject *)layers, &call.states);
+    if (plain) {
+        size_t const count = (size_t)model->offsets[model->chosen_count];
+        call.mask = mask ? lg_address(mask, call.states.rows) : NULL;
+        call.roles = roles ? lg_address(roles, call.states.rows) : NULL;
+        call.extremes = lg_address(extremes, 2 * LG_ROLES * count * sizeof(float));
+        size_t const needed = lg_extremes_workspace(model, call.states.dtype);
+        call.workspace = lg_address(workspace, needed * sizeof(float));
+    }
+    PyGILState_Release(gil);
+    int status = LG_NOT_PLAIN;
+    if (plain)
+        status = (mask && !call.mask) || (roles && !call.roles) ? LG_ERR_SHAPE : lg_extremes(&call);
+    free((void *)call.states.layers);
+    return status;
+}

@@ -17,7 +17,10 @@ enum { LG_NOT_PLAIN = 1 };
 int lg_lcf_arrays(lg_lcf const *model, uintptr_t layers, uintptr_t scores, uintptr_t z);
 int lg_siren_arrays(lg_siren const *model, uintptr_t layers, uintptr_t scores,
                     uintptr_t workspace);
+int lg_extremes_arrays(lg_directions const *model, uintptr_t layers, uintptr_t mask,
+                       uintptr_t roles, uintptr_t extremes, uintptr_t workspace);
 int lg_pool_arrays(uintptr_t layers, uintptr_t mask, uintptr_t pooled, uintptr_t workspace);
+int lg_sums_arrays(uintptr_t layers, uintptr_t sums, size_t counted, uintptr_t mean);
 """
 
 

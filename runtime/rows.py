@@ -1,6 +1,7 @@
 """Rows of JSONL: ``{"id", "text" | "prompt"+"response" | "messages", "label"?, "domain"?}``.
 
-A bad row is reported with its file and line; the good rows still run.
+``target``, the text that an answer should begin with, is a further key: ``layerguard trace`` reads
+it. A bad row is reported with its file and line; the good rows still run.
 """
 
 import json
@@ -21,6 +22,7 @@ class Row:
     request: Request
     label: int | None = None
     domain: str | None = None
+    target: str | None = None
     place: str = ""
     """File and line it came from."""
 
@@ -84,7 +86,8 @@ def _row(line: bytes, default_id: str) -> Row:
     label = value.get("label")
     if label not in (None, 0, 1):
         raise InputError(f"label: found {label!r}; expected 0 (clean) or 1 (to be flagged)")
-    names = {name: str(value[name]) for name in ("id", "domain") if value.get(name) is not None}
+    kept = ("id", "domain", "target")
+    names = {name: str(value[name]) for name in kept if value.get(name) is not None}
     for name, found in names.items():
         check_text(name, found)
     return Row(
@@ -98,4 +101,5 @@ def _row(line: bytes, default_id: str) -> Row:
         ),
         label=None if label is None else int(label),
         domain=names.get("domain"),
+        target=names.get("target"),
     )

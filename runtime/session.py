@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from layerguard.runtime.errors import BundleError, InputError, MachineError
 from layerguard.runtime.types import Array
 
@@ -11,6 +13,10 @@ Device = Literal["cpu", "cuda"]
 
 PROVIDERS: Mapping[str, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 """ONNX Runtime's name of what runs on each device."""
+
+_NUMBERS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int64)": np.int64,
+            "tensor(bool)": np.bool_}  # fmt: skip
+"""ONNX Runtime's names of the types that graphs of ours take."""
 
 _MOST_THREADS = 1_024
 """ONNX Runtime starts as many as it is told, until the machine gives in."""
@@ -20,6 +26,7 @@ class Session:
     """A graph ready to run; safe to call from many threads.
 
     Attributes:
+        device: what was asked for, as ``threads``: another graph of the bundle is opened alike.
         providers: what the session really runs on, first choice first.
     """
 
@@ -60,6 +67,7 @@ class Session:
             fault = f"{graph.name} cannot be loaded by onnxruntime ({error}); export it again"
             raise BundleError(graph.parent, [fault]) from error
         self._graph = graph
+        self.device, self.threads = device, threads
         self.providers: tuple[str, ...] = tuple(self._session.get_providers())
         if self.providers[0] != wanted:
             raise MachineError(
@@ -77,6 +85,12 @@ class Session:
     def outputs(self) -> tuple[str, ...]:
         """Names of the graph's outputs."""
         return tuple(item.name for item in self._session.get_outputs())
+
+    def input_type(self, name: str) -> tuple[np.dtype[Any], tuple[int | None, ...]]:
+        """Dtype and shape that the graph's input ``name`` takes; None is a side of any length."""
+        found = next(item for item in self._session.get_inputs() if item.name == name)
+        shape = tuple(side if isinstance(side, int) else None for side in found.shape)
+        return np.dtype(_NUMBERS[found.type]), shape
 
     def run(self, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
         """The named outputs for the given inputs.

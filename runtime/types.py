@@ -8,9 +8,9 @@ which of the two it reads as its last state.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy.typing as npt
 
@@ -36,18 +36,72 @@ ROLES = ("system", "user", "assistant", "tool")
 Semantics = Literal["block", "hf"]
 """The last state: ``block``, the residual before the final norm; ``hf``, the value after it."""
 
+Combination = Literal["any", "all"]
+"""How many of the deciding detectors must flag before the text is."""
+
 Status = Literal["ok", "invalid", "drifting"]
 """``invalid``: a score is not finite. An invalid reading is always flagged: it fails closed.
 ``drifting``: of a verdict; the share of flagged traffic no longer matches the target."""
 
 
 @dataclass(frozen=True, slots=True)
+class Limit:
+    """How much of a long text one detector reads, where that is not the bundle's own rule.
+
+    ``head``: the first ``max_tokens``. ``head-tail``: the first ``max_tokens // 2`` and, up to
+    ``max_tokens``, the last. Both count the special tokens around the text.
+    """
+
+    keep: Literal["head", "head-tail"]
+    max_tokens: int
+
+
+Source = tuple[View, Limit | None]
+"""A view of a request and how much of it: together they say which tokens are read."""
+
+
+class Directions(Protocol):
+    """Watched directions of the residual stream, bound to the kernel that reads them."""
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The states that are read."""
+
+    def extremes(self, states: Mapping[int, Array], *, roles: Array | None = None) -> Array:
+        """Of each role, the least and largest cosine of its tokens to each direction.
+
+        Args:
+            states: of one text, [tokens, hidden] by state index.
+            roles: index in ``ROLES`` of each token; None: all are the user's.
+
+        Returns:
+            float32 [4, 2, K].
+        """
+
+
+Group = tuple[Pooling, Semantics, Directions | None]
+"""How tokens are pooled: taps of one group and source read the same numbers."""
+
+
+@dataclass(frozen=True, slots=True)
 class Tap:
-    """What a detector needs from the states of one text."""
+    """What a detector needs from the states of one text; ``directions`` where it pools extremes."""
 
     view: View
     pooling: Pooling
     semantics: Semantics = "block"
+    limit: Limit | None = None
+    directions: Directions | None = None
+
+    @property
+    def source(self) -> Source:
+        """The tokens that it reads: taps of one source share the graph's rows."""
+        return self.view, self.limit
+
+    @property
+    def group(self) -> Group:
+        """What becomes of the tokens: taps of one group share the pooled states."""
+        return self.pooling, self.semantics, self.directions
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +150,10 @@ class Verdict:
     """All readings of one text, one decision.
 
     Attributes:
-        flagged: True when any reading is flagged.
-        status: ``invalid`` when any reading is.
+        flagged: whether the text is to be stopped, by the policy over the deciding readings; True
+            when one of them is invalid, whatever the policy.
+        status: ``invalid`` when a deciding reading is; else ``drifting`` when the share of flagged
+            traffic no longer matches the target; else ``ok``.
         reason: one sentence for a person.
         readings: by detector name.
         timings_ms: milliseconds by stage: ``tokenize``, ``graph``, ``score``, ``total``. Texts
@@ -105,6 +161,12 @@ class Verdict:
         bundle_id: the first 16 hex digits of the manifest's sha256.
         tokens: tokens of the longest view read, before any were left out.
         truncated: True when the text was longer than the bundle's window and part was not read.
+        policy: ``any`` or ``all`` of the deciding readings, or the name of the only one.
+        shadow: detectors that are read and reported, and never decide.
+        p_value: conformal, of the whole guard, in (0, 1]: the least target at which it would flag
+            this text; None where the bundle has no calibrated decision.
+        domain: the kind of traffic whose thresholds were used; None for those of all traffic.
+        unread_tokens: of a stream: tokens pushed that this verdict has not seen yet.
     """
 
     flagged: bool
@@ -115,27 +177,44 @@ class Verdict:
     bundle_id: str
     tokens: int
     truncated: bool
+    policy: str = "any"
+    shadow: tuple[str, ...] = ()
+    p_value: float | None = None
+    domain: str | None = None
+    unread_tokens: int = 0
 
     def __post_init__(self) -> None:
         """Refuse a verdict that says less than its readings."""
-        flagged = [reading for reading in self.readings.values() if reading.flagged]
-        if self.flagged != bool(flagged):
-            raise ValueError(f"flagged is {self.flagged}, and {len(flagged)} readings are flagged")
-        if self.status == "ok" and any(reading.status == "invalid" for reading in flagged):
-            raise ValueError("status is ok, and a reading is invalid")
+        deciding = [r for name, r in self.readings.items() if name not in self.shadow]
+        flagged, invalid = decision_of(deciding, self.policy)
+        if self.flagged != flagged:
+            count = sum(reading.flagged for reading in deciding)
+            raise ValueError(
+                f"flagged is {self.flagged}, and {count} of {len(deciding)} deciding readings are "
+                f"flagged (policy {self.policy})"
+            )
+        if invalid and self.status != "invalid":
+            raise ValueError(f"status is {self.status}, and a reading is invalid")
 
     def to_json(self) -> dict[str, Any]:
         """The verdict as plain JSON types; non-finite numbers become None."""
-        finite: dict[str, Any] = _finite(asdict(self))
+        finite: dict[str, Any] = json_ready(asdict(self))
         return finite
 
 
-def _finite(value: Any) -> Any:
+def decision_of(deciding: Collection[Reading], policy: str) -> tuple[bool, bool]:
+    """Whether the deciding readings flag the text together, and whether one of them is invalid."""
+    invalid = any(reading.status == "invalid" for reading in deciding)
+    flags = [reading.flagged for reading in deciding]
+    return invalid or (bool(flags) and (all if policy == "all" else any)(flags)), invalid
+
+
+def json_ready(value: Any) -> Any:
     """``value`` with every NaN and infinity replaced by None, which is what JSON can say."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: json_ready(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [json_ready(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

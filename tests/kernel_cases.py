@@ -87,6 +87,15 @@ def siren_model(width: int, hidden: tuple[int, ...] = (33, 6), seed: int = 0) ->
     )
 
 
+def watched(width: int, seed: int = 0) -> tuple[Array, Array]:
+    """Unit directions float32 (K, width) and their states: one of 1, five of 3, fifty of 5."""
+    rng = np.random.default_rng([seed, width])
+    layers = np.repeat([1, 3, 5], [1, 5, 50])
+    directions = rng.normal(size=(len(layers), width))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    return directions.astype(np.float32), layers
+
+
 def states(width: int, rows: int, depth: int = DEPTH, seed: int = 1) -> Array:
     """float32 (depth + 1, rows, width)."""
     rng = np.random.default_rng([seed, width, rows, depth])

@@ -24,6 +24,7 @@ from layerguard.runtime.bundle.manifest import (
 )
 from layerguard.runtime.bundle.npz import write_npz
 from layerguard.runtime.bundle.write import replacing, seal
+from layerguard.runtime.detectors.parameters import CALIBRATED
 from layerguard.runtime.types import Array
 
 LAYERS, WIDTH = 3, 16
@@ -47,8 +48,13 @@ def make_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def make_graph(mode: Mode, seed: int = 0) -> tuple[onnx.ModelProto, tuple[OutputCard, ...]]:
-    """The network as ONNX, weights inside, and the cards of its outputs."""
+def make_graph(
+    mode: Mode, seed: int = 0, *, token_states: bool = False
+) -> tuple[onnx.ModelProto, tuple[OutputCard, ...]]:
+    """The network as ONNX, weights inside, and the cards of its outputs.
+
+    A pooled graph gives every token's states too where ``token_states`` asks for them.
+    """
     rng = np.random.default_rng(seed)
     constants = {
         "embedding": rng.normal(size=(len(WORDS), WIDTH)).astype(np.float32),
@@ -85,9 +91,10 @@ def make_graph(mode: Mode, seed: int = 0) -> tuple[onnx.ModelProto, tuple[Output
             ]
     cards = []
     for i in range(LAYERS + 1):
-        if mode == "states":
+        if mode == "states" or token_states:
             nodes.append(node("Identity", [f"h_{i}"], [f"state_{i:02}"]))
             cards.append(OutputCard(f"state_{i:02}", "state", i))
+        if mode == "states":
             continue
         nodes += [
             node("Squeeze", [f"average_{i}", "axis_one"], [f"mean_{i:02}"]),
@@ -97,7 +104,7 @@ def make_graph(mode: Mode, seed: int = 0) -> tuple[onnx.ModelProto, tuple[Output
         ]
         constants[f"row_{i}"] = np.array([1, 1, WIDTH], np.int64)
         cards += [OutputCard(f"mean_{i:02}", "mean", i), OutputCard(f"last_{i:02}", "last", i)]
-    axes = ["rows", "tokens", WIDTH] if mode == "states" else ["rows", WIDTH]
+    axes = {"state": ["rows", "tokens", WIDTH]}
     graph = helper.make_graph(
         nodes,
         "tiny",
@@ -105,7 +112,12 @@ def make_graph(mode: Mode, seed: int = 0) -> tuple[onnx.ModelProto, tuple[Output
             helper.make_tensor_value_info(name, TensorProto.INT64, ["rows", "tokens"])
             for name in ("input_ids", "attention_mask")
         ],
-        [helper.make_tensor_value_info(c.name, TensorProto.FLOAT, axes) for c in cards],
+        [
+            helper.make_tensor_value_info(
+                c.name, TensorProto.FLOAT, axes.get(c.kind, ["rows", WIDTH])
+            )
+            for c in cards
+        ],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
@@ -146,6 +158,45 @@ def make_params(seed: int = 0) -> dict[str, dict[str, Array]]:
     return {"lcf": lcf, "siren": siren}
 
 
+def params_of(name: str) -> dict[str, Array]:
+    """Parameters of any detector, of those too that the toy bundle has not from the start."""
+    params = make_params()
+    if name == "agent_siren":
+        rng = np.random.default_rng(1)
+        readout = np.stack([np.zeros(WIDTH), rng.normal(size=WIDTH)]).astype(np.float32)
+        linear = {
+            "layers": np.array([2], np.int32),
+            "neuron_offsets": np.array([0, WIDTH], np.int32),
+            "neurons": np.arange(WIDTH, dtype=np.int32),
+            "alpha": np.ones(1, np.float32),
+            "weight_0": readout,
+            "bias_0": np.array([0, 0.3], np.float32),
+        }
+        params[name] = linear | {key: params["siren"][key] for key in CALIBRATED}
+    if name == "weightwatch":
+        params[name] = _weightwatch() | {key: params["siren"][key] for key in CALIBRATED}
+    return params[name]
+
+
+def _weightwatch() -> dict[str, Array]:
+    """Three directions of the state after block 1, two after block 3; only the user was seen."""
+    rng = np.random.default_rng(2)
+    directions = rng.normal(size=(5, WIDTH))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    high = np.repeat(rng.uniform(0.2, 0.4, (1, 5)), 4, axis=0).astype(np.float32)
+    return {
+        "directions": directions.astype(np.float32),
+        "layers": np.array([1, 1, 1, 3, 3], np.int32),
+        "parts": np.array([0, 0, 1, 0, 1], np.uint8),
+        "ranks": np.array([0, 1, 0, 0, 0], np.int32),
+        "singular_values": np.array([3, 2, 1, 3, 2], np.float32),
+        "low": -high,
+        "high": high,
+        "scale": np.full((4, 5), 0.05, np.float32),
+        "roles_seen": np.array([False, True, False, False]),
+    }
+
+
 def make_manifest(
     params: dict[str, dict[str, Array]],
     outputs: tuple[OutputCard, ...],
@@ -156,7 +207,12 @@ def make_manifest(
     canaries: tuple[Canary, ...] = (),
 ) -> Manifest:
     """A manifest that fits the network above; ``files`` is filled when the bundle is sealed."""
-    taps = {"lcf": ("prompt", "last"), "siren": ("content", "mean")}
+    taps = {
+        "lcf": ("prompt", "last"),
+        "siren": ("content", "mean"),
+        "agent_siren": ("trajectory", "last"),
+        "weightwatch": ("conversation", "extremes"),
+    }
     return Manifest(
         schema=1,
         model=ModelCard(
@@ -200,7 +256,7 @@ def make_bundle(
 ) -> Path:
     """Write a sound bundle to ``folder``."""
     params = make_params() if params is None else params
-    model, outputs = make_graph(mode)
+    model, outputs = make_graph(mode, token_states="weightwatch" in params)
     with replacing(folder) as temporary:
         (temporary / "score.onnx").write_bytes(model.SerializeToString())
         make_tokenizer().save(str(temporary / "tokenizer.json"))

@@ -73,6 +73,19 @@ def mean(values: Doubles) -> Doubles:
     return SLACK * U * (partial / len(values) + np.abs(values.mean(axis=0)))
 
 
+def running_mean(values: Doubles) -> Doubles:
+    """Absolute error of a mean whose tokens are added in double, float64 (width,).
+
+    Each of n additions rounds within 2^-53 of at most the sum of magnitudes; the quotient is
+    rounded to float32 once.
+
+    Args:
+        values: all tokens, float64 (tokens, width).
+    """
+    summed = len(values) * 2.0**-53 * np.abs(values).mean(axis=0)
+    return SLACK * (U * np.abs(values.mean(axis=0)) + summed)
+
+
 def siren_logits(features: Doubles, weights: list[Doubles], biases: list[Doubles]) -> Doubles:
     """Absolute error of the two logits of each row, float64 (rows, 2), carried through the layers.
 
@@ -102,3 +115,33 @@ def siren_logits(features: Doubles, weights: list[Doubles], biases: list[Doubles
 def siren_score(logit_error: Doubles) -> Doubles:
     """Absolute error of softmax(logits)[1], (rows,): its slope in their difference is <= 1/4."""
     return logit_error.sum(axis=-1) / 4 + LOGIT_EXPONENTIAL
+
+
+def drift(states: Doubles, base: Doubles) -> float:
+    """Absolute error of (pi_s - pi_0) / N, computed in float64 from float32 states.
+
+    Means and products sum n values with at most n roundings of 2^-53 each; projections on a unit
+    vector are no longer than the states; dividing by N keeps that relative to it.
+
+    Args:
+        states: of a checkpoint, (prompts, width).
+        base: of the base model, (prompts, width).
+    """
+    roundings = 2 * (sum(states.shape) + 4) * 2.0**-53
+    length = sum(float(np.abs(array).max(initial=0)) * array.shape[1] for array in (states, base))
+    norm = float(np.linalg.norm(base.astype(np.float64), axis=1).mean())
+    return roundings * length / norm
+
+
+def cosine(products: Doubles, cosines: Doubles, width: int) -> Doubles:
+    """Absolute error of <u, h> / ||h||.
+
+    The dot product's error is relative to the sum of its products' magnitudes; the length has half
+    the relative error of its sum of squares; the quotient is rounded once.
+
+    Args:
+        products: sum of |u_i h_i| / ||h||, float64.
+        cosines: float64, of the same shape.
+        width: D.
+    """
+    return lanes(width) * products + SLACK * (lanes(width) / 2 + U) * np.abs(cosines)

@@ -1,40 +1,39 @@
 """Fit the detectors of a bundle to your own traffic and freeze them into it.
 
 --clean rows, prompts that are fine, calibrate LCF; 200 or more, as varied as the traffic.
+With --base and --tuned, or --adapter, they calibrate WeightWatch as well, on what tuning changed;
+rows with a response then say how far normal answers go.
 --labelled rows, with "label" 0 or 1, train SIREN. The graph runs exactly as it will serve, so the
 thresholds fit the device. Detectors that are not calibrated now are kept as they are.
+
+--target-fpr is for the whole guard: the thresholds of all detectors are set together, on the clean
+rows (without --clean, on the labelled ones of label 0). Where these carry a "domain", and enough of
+them do, texts of that domain get thresholds of their own.
 
 A bad row is reported with its line; the others are used, and the exit code is then 2.
 """
 
 import sys
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from layerguard.calibration import conformal, lcf, siren
-from layerguard.calibration.collect import collect
-from layerguard.calibration.freeze import Calibrated, freeze
-from layerguard.calibration.labelled import labels_of, read_labelled
+from layerguard.calibration import lcf, weightwatch
+from layerguard.calibration.commands.summary import decision_lines, detector_line
+from layerguard.calibration.decision import Policy
+from layerguard.calibration.fitting import Fitted, fit_lcf, fit_siren, fit_weightwatch
+from layerguard.calibration.freeze import freeze
+from layerguard.calibration.labelled import LabelledRows, read_clean, read_labelled
 from layerguard.calibration.leakage import TestTexts, prompt_group
+from layerguard.calibration.together import kept_columns, settle_together
+from layerguard.calibration.weights import Tuning, adapter_alone, between
 from layerguard.runtime.backbone import Backbone
 from layerguard.runtime.bundle import Bundle
+from layerguard.runtime.bundle.manifest import ModelCard
 from layerguard.runtime.cli import options
-from layerguard.runtime.detectors import REGISTRY
 from layerguard.runtime.errors import InputError
-from layerguard.runtime.rows import Row, read_rows
-
-_ROWS_ADVISED = 200
-
-
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    """A calibrated detector and a sentence for each row that could not be read."""
-
-    calibrated: Calibrated
-    faults: tuple[str, ...]
+from layerguard.runtime.rows import Row
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -51,28 +50,39 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="ROWS",
         help="files you will test on: rows whose text they hold are dropped and counted",
     )
+    add("--base", type=Path, metavar="DIR", help="the model before tuning, for WeightWatch")
+    add("--tuned", type=Path, metavar="DIR", help="the tuned model: safetensors, with --base")
+    add("--adapter", type=Path, metavar="DIR", help="its LoRA adapter, with --base or alone")
+    add_policy(parser)
     add(
+        "--shadow",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="detectors that are read and reported, and never decide",
+    )
+    add("--mode", choices=get_args(lcf.Mode), default="cross-fit", help="thresholds")
+    add("--eta", type=float, default=0.9, metavar="SHARE", help="SIREN: probe weight that is kept")
+    options.add_seed(parser, "everything random")
+    options.add_session(parser)
+
+
+def add_policy(parser: ArgumentParser) -> None:
+    """The target and who decides."""
+    parser.add_argument(
         "--target-fpr",
         type=float,
         default=0.01,
         metavar="SHARE",
-        help="share of clean traffic that each detector may flag (default: 0.01)",
+        help="share of clean traffic that the whole guard may flag (default: 0.01)",
     )
-    add("--mode", choices=get_args(lcf.Mode), default="cross-fit", help="LCF's threshold")
-    add("--eta", type=float, default=0.9, metavar="SHARE", help="SIREN: probe weight that is kept")
-    add("--seed", type=seed, default=0, metavar="N", help="of everything random (default: 0)")
-    options.add_session(parser)
-
-
-def seed(text: str) -> int:
-    """A seed from the command line: what numpy and scikit-learn both take.
-
-    Raises:
-        ArgumentTypeError: it is no whole number from 0 to 2^31 - 1.
-    """
-    if not text.isascii() or not text.isdigit() or int(text) >= 1 << 31:
-        raise ArgumentTypeError(f"found {text!r}; expected a whole number from 0 to 2147483647")
-    return int(text)
+    parser.add_argument(
+        "--policy",
+        default="any",
+        metavar="any|all|NAME",
+        help="how many detectors have to flag, or the name of the only one that decides "
+        "(default: any)",
+    )
 
 
 def run(arguments: Namespace) -> int:
@@ -81,96 +91,88 @@ def run(arguments: Namespace) -> int:
         raise InputError("found neither --clean nor --labelled; expected rows to calibrate on")
     bundle = Bundle.load(arguments.bundle)
     tests = TestTexts.read(arguments.test)
-    clean, clean_faults = _clean_rows(arguments.clean)
-    labelled = read_labelled(arguments.labelled) if arguments.labelled else None
-    faults = [*tests.faults, *clean_faults, *(labelled.faults if labelled else ())]
-    clean = _without_leaks(clean, tests, "--clean")
-    known = _without_leaks(labelled.rows if labelled else (), tests, "--labelled")
+    faults = list(tests.faults)
+    clean: tuple[Row, ...] = ()
+    labelled: tuple[Row, ...] = ()
+    if arguments.clean:
+        clean = _without_leaks(read_clean(arguments.clean), tests, "--clean", faults)
+    if arguments.labelled:
+        labelled = _without_leaks(read_labelled(arguments.labelled), tests, "--labelled", faults)
+    texts = clean or tuple(row for row in labelled if row.label == 0)
+    asked = len({prompt_group(row) for row in texts})
+    tuning = _tuning(arguments)
+    fits = {"lcf": bool(clean), "weightwatch": tuning is not None, "siren": bool(labelled)}
+    now = {name for name, asked_for in fits.items() if asked_for}
+    kept = bundle.manifest.detectors.keys() - now
+    policy = Policy.over(now | kept, arguments.policy, arguments.shadow, arguments.target_fpr)
     if arguments.mode != "reference":
-        _check_support(clean, arguments.target_fpr, asked=bool(arguments.clean))
-    harmless = [row for row in known if row.label == 0]
-    _check_support(harmless, arguments.target_fpr, asked=bool(arguments.labelled))
+        policy.check_support(asked, now | kept)
 
     backbone = Backbone(bundle, arguments.device, arguments.threads)
-    outcomes = []
-    if arguments.clean:
-        outcomes.append(_fit_lcf(backbone, clean, arguments))
-    if arguments.labelled:
-        outcomes.append(_fit_siren(backbone, known, arguments))
-    freeze(bundle, backbone, [outcome.calibrated for outcome in outcomes])
-    for outcome in outcomes:
-        print(_summary(outcome.calibrated))
-        faults += outcome.faults
+    columns = kept_columns(bundle, backbone, kept, texts, faults)
+    fitted = _fit(backbone, bundle.manifest.model, clean, labelled, tuning, arguments)
+    faults += [fault for item in fitted for fault in item.faults]
+    settled = settle_together(bundle, fitted, columns, texts, (*clean, *labelled), policy)
+    manifest = freeze(bundle, backbone, [item.calibrated for item in fitted], settled)
+    for name in sorted(now):
+        print(detector_line(name, manifest.detectors[name]))
+    print("\n".join(decision_lines(settled.card, asked)))
     print(f"wrote {arguments.bundle} (id {Bundle.load(arguments.bundle).id})")
     for fault in faults:
         print(f"layerguard calibrate: {fault}", file=sys.stderr)
     return 2 if faults else 0
 
 
-def _fit_lcf(backbone: Backbone, rows: Sequence[Row], arguments: Namespace) -> _Outcome:
-    found = collect(backbone, rows, REGISTRY["lcf"].tap, "clean rows")
-    groups = [prompt_group(found.rows[row]) for row in found.owner]
-    params = lcf.fit(found.states, arguments.mode, arguments.target_fpr, arguments.seed, groups)
-    settings = {"folds": lcf.FOLDS} if arguments.mode == "cross-fit" else {}
-    calibrated = Calibrated("lcf", arguments.mode, params, found.rows, arguments.seed, settings)
-    return _Outcome(calibrated, found.faults)
-
-
-def _fit_siren(backbone: Backbone, rows: Sequence[Row], arguments: Namespace) -> _Outcome:
-    found = collect(backbone, rows, REGISTRY["siren"].tap, "labelled rows")
-    groups = [prompt_group(found.rows[row]) for row in found.owner]
-    trained = siren.train(
-        found.states,
-        labels_of(found.rows)[found.owner],
-        groups,
-        eta=arguments.eta,
-        seed=arguments.seed,
-        target_fpr=arguments.target_fpr,
-    )
-    calibrated = Calibrated(
-        "siren", "cross-fit", trained.params, found.rows, arguments.seed, trained.settings
-    )
-    return _Outcome(calibrated, found.faults)
-
-
-def _clean_rows(paths: Sequence[Path]) -> tuple[tuple[Row, ...], tuple[str, ...]]:
-    """The rows of the files, and a sentence for each that is bad or not clean."""
-    if not paths:
-        return (), ()
-    found = read_rows(paths)
-    clean = tuple(row for row in found.good if row.label != 1)
-    harmful = [
-        f"{row.place}: found label 1 in --clean; expected clean rows. Harmful ones go to --labelled"
-        for row in found.good
-        if row.label == 1
-    ]
-    return clean, (*found.faults, *harmful)
-
-
-def _without_leaks(rows: Sequence[Row], tests: TestTexts, option: str) -> tuple[Row, ...]:
-    kept = tests.without(rows)
-    if len(kept) < len(rows):
-        print(f"dropped {len(rows) - len(kept)} of {len(rows)} rows of {option}: in --test")
-    return kept
-
-
-def _check_support(rows: Sequence[Row], target_fpr: float, *, asked: bool) -> None:
-    """Refuse a target before the graph runs, not after.
+def _tuning(arguments: Namespace) -> Tuning | None:
+    """What tuning changed, where WeightWatch is asked for.
 
     Raises:
-        CalibrationError: there are too few different clean prompts for it.
+        InputError: the options do not say it, or a folder cannot be read.
     """
-    if asked:
-        conformal.rank(len({prompt_group(row) for row in rows}), target_fpr)
+    base, tuned, adapter = arguments.base, arguments.tuned, arguments.adapter
+    if not (base or tuned or adapter):
+        return None
+    if (tuned and adapter) or (tuned and not base) or (base and not (tuned or adapter)):
+        given = [f"--{name}" for name in ("base", "tuned", "adapter") if getattr(arguments, name)]
+        raise InputError(
+            f"found {' and '.join(given)}; expected --base and --tuned, --base and --adapter, or "
+            "--adapter alone"
+        )
+    if not arguments.clean:
+        raise InputError(
+            "found no --clean; expected clean rows, on which WeightWatch is calibrated"
+        )
+    return between(base, tuned or adapter) if base else adapter_alone(adapter)
 
 
-def _summary(item: Calibrated) -> str:
-    low, high = (100 * bound for bound in item.params["fpr_interval"].tolist())
-    prompts = len(item.params["clean_scores"])
-    advice = f"; {_ROWS_ADVISED} or more are advised" if prompts < _ROWS_ADVISED else ""
-    return (
-        f"{item.name}: {item.method}, {len(item.rows)} rows, threshold "
-        f"{float(item.params['threshold']):.4g} from {prompts} clean prompts{advice}\n"
-        f"    target {100 * float(item.params['target_fpr']):g} % of clean traffic like this; "
-        f"the realised share lies within {low:.2g} and {high:.2g} % (95 %)"
-    )
+def _fit(
+    backbone: Backbone,
+    model: ModelCard,
+    clean: Sequence[Row],
+    labelled: Sequence[Row],
+    tuning: Tuning | None,
+    arguments: Namespace,
+) -> list[Fitted]:
+    """The detectors that these rows can fit."""
+    target, chosen = arguments.target_fpr, arguments.seed
+    fitted = []
+    if clean:
+        fitted.append(fit_lcf(backbone, clean, arguments.mode, target, chosen))
+    if tuning is not None:
+        mode: weightwatch.Mode = "reference" if arguments.mode == "reference" else "cross-fit"
+        fitted.append(fit_weightwatch(backbone, clean, tuning, model, mode, target, chosen))
+    if labelled:
+        fitted.append(fit_siren(backbone, labelled, clean, arguments.eta, target, chosen))
+    return fitted
+
+
+def _without_leaks(
+    found: LabelledRows, tests: TestTexts, option: str, faults: list[str]
+) -> tuple[Row, ...]:
+    """The rows that the test files do not hold; what was wrong with others goes to ``faults``."""
+    faults += found.faults
+    kept = tests.without(found.rows)
+    if len(kept) < len(found.rows):
+        dropped = len(found.rows) - len(kept)
+        print(f"dropped {dropped} of {len(found.rows)} rows of {option}: in --test")
+    return kept

@@ -1,5 +1,8 @@
 """Measure a calibrated bundle on labelled rows, file by file.
 
+Where rows carry a "domain", a second table says which share of each domain's clean rows is flagged
+at the thresholds of all traffic and at those of every domain that has its own.
+
 With --train, two baselines are fitted on those rows, less what the measured files hold, and
 measured beside it: TF-IDF with logistic regression, and the best single-layer probe.
 
@@ -9,16 +12,24 @@ A bad row is reported with its line; the others are used, and the exit code is t
 import json
 import sys
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from layerguard.calibration.commands.calibrate import seed
-from layerguard.calibration.evaluate import detector_methods, fit_baselines, measure
+import numpy as np
+
+from layerguard.calibration.domains import Cell, matrix, text_matrix
+from layerguard.calibration.evaluate import (
+    Measured,
+    detector_methods,
+    fit_baselines,
+    measure,
+)
 from layerguard.calibration.figures import FileResult
 from layerguard.calibration.labelled import read_labelled
+from layerguard.calibration.page import write_page
 from layerguard.calibration.report import html_page, text_table
 from layerguard.runtime.cli import options
-from layerguard.runtime.errors import InputError
 from layerguard.runtime.guard import Guard
 
 
@@ -29,7 +40,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("rows", type=Path, nargs="+", metavar="ROWS", help="files of rows with labels")
     add("--train", type=Path, nargs="+", default=[], metavar="ROWS", help="rows for baselines")
     add("--report", type=Path, metavar="OUT.html", help="also write a page of HTML")
-    add("--seed", type=seed, default=0, metavar="N", help="of the baselines' folds (default: 0)")
+    options.add_seed(parser, "the baselines' folds")
     options.add_json(parser)
     options.add_session(parser)
 
@@ -49,24 +60,38 @@ def run(arguments: Namespace) -> int:
         faults += baselines.faults
         if baselines.dropped and not arguments.json:
             print(f"dropped {baselines.dropped} rows of --train that the measured files hold")
-    results = []
+    files = []
     for path in arguments.rows:
-        measured = measure(guard.backbone, methods, path)
-        results.append(measured.result)
-        faults += measured.faults
+        files.append(measure(guard.backbone, methods, guard.decision, path))
+        faults += files[-1].faults
         if arguments.json:
-            print(json.dumps(asdict(measured.result), allow_nan=False), flush=True)
-    if not arguments.json:
-        print(text_table(results))
+            print(json.dumps(asdict(files[-1].result), allow_nan=False), flush=True)
+    results = [measured.result for measured in files]
+    cells = _matrix(guard, files)
+    _conclude(results, cells, as_json=arguments.json)
     if arguments.report:
-        _write(arguments.report, results, guard.bundle.id)
+        write_page(arguments.report, html_page(results, f"Bundle {guard.bundle.id}"))
     for fault in faults:
         print(f"layerguard eval: {fault}", file=sys.stderr)
     return 2 if faults else 0
 
 
-def _write(path: Path, results: list[FileResult], bundle_id: str) -> None:
-    try:
-        path.write_text(html_page(results, f"Bundle {bundle_id}"), encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; expected a file to write to") from error
+def _conclude(results: Sequence[FileResult], cells: Sequence[Cell], *, as_json: bool) -> None:
+    """What can only be printed at the end."""
+    if as_json:
+        for cell in cells:
+            print(json.dumps(asdict(cell)))
+        return
+    print(text_table(results))
+    if cells:
+        print(f"\n{text_matrix(cells)}")
+
+
+def _matrix(guard: Guard, files: Sequence[Measured]) -> tuple[Cell, ...]:
+    """Thresholds of each domain on the clean rows of each, over all files."""
+    rows = [row for measured in files for row in measured.rows]
+    scores = {
+        name: np.concatenate([measured.scores[name] for measured in files])
+        for name in guard.bundle.manifest.detectors
+    }
+    return matrix(guard.decision, scores, rows)

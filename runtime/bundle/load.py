@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from layerguard.runtime.bundle.decision import DECISION, decision_faults
 from layerguard.runtime.bundle.files import (
     CHAT_TEMPLATE,
     DETECTORS,
@@ -35,6 +36,7 @@ class Bundle:
         path: the folder.
         manifest: what its ``manifest.json`` says.
         params: frozen parameters by detector; empty before calibration.
+        decision: what the decision over them was calibrated on (``calibration/decision.py``).
         id: the first 16 hex digits of the manifest's sha256. The manifest holds the sha256 of
             every other file, so two bundles of one id are the same to the byte.
     """
@@ -42,6 +44,7 @@ class Bundle:
     path: Path
     manifest: Manifest
     params: Params
+    decision: Mapping[str, Array]
     id: str
 
     @classmethod
@@ -105,20 +108,26 @@ def _stands_at(handle: int, folder: Path) -> bool:
 
 
 def _load(folder: Path) -> Bundle:
-    data = _manifest_bytes(folder)
+    data = manifest_bytes(folder, "layerguard export")
     manifest, faults = read_manifest(data)
     if manifest is None:
         raise BundleError(folder, faults)
     faults = file_faults(folder, manifest.files) + _missing(manifest)
     params: Params = {}
+    decision: Mapping[str, Array] = {}
     if manifest.detectors and not faults:
-        params, faults = _read_params(folder, manifest)
+        params, decision, faults = _read_params(folder, manifest)
     if faults:
         raise BundleError(folder, faults)
-    return Bundle(folder, manifest, params, hashlib.sha256(data).hexdigest()[:16])
+    return Bundle(folder, manifest, params, decision, hashlib.sha256(data).hexdigest()[:16])
 
 
-def _manifest_bytes(folder: Path) -> bytes:
+def manifest_bytes(folder: Path, writer: str) -> bytes:
+    """What ``manifest.json`` holds in a folder that the command ``writer`` writes.
+
+    Raises:
+        BundleError: there is none, it is no file, or it is too large.
+    """
     path = folder / MANIFEST
     try:
         size = path.stat().st_size
@@ -130,7 +139,7 @@ def _manifest_bytes(folder: Path) -> bytes:
         return path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         found = getattr(error, "strerror", None) or error
-        fault = f"{MANIFEST}: {found}; expected a folder that `layerguard export` wrote"
+        fault = f"{MANIFEST}: {found}; expected a folder that `{writer}` wrote"
         raise BundleError(folder, [fault]) from error
 
 
@@ -139,7 +148,8 @@ def _missing(manifest: Manifest) -> list[str]:
     needed = {TOKENIZER} | {graph.file for graph in manifest.graphs.values()}
     if manifest.detectors:
         needed.add(DETECTORS)
-    if manifest.text.template == "chat":
+    views = {card.view for card in manifest.detectors.values()}
+    if manifest.text.template == "chat" or "trajectory" in views:
         needed.add(CHAT_TEMPLATE)
     return [
         f"manifest.json lists no {name!r}, which the bundle needs; export or calibrate again"
@@ -147,15 +157,20 @@ def _missing(manifest: Manifest) -> list[str]:
     ]
 
 
-def _read_params(folder: Path, manifest: Manifest) -> tuple[Params, list[str]]:
+def _read_params(
+    folder: Path, manifest: Manifest
+) -> tuple[Params, Mapping[str, Array], list[str]]:
+    """The detectors' arrays, the decision's, and every fault found."""
     arrays, faults = read_npz(folder / DETECTORS)
     if faults:
-        return {}, faults
+        return {}, {}, faults
     params: dict[str, dict[str, Array]] = {}
     for key, array in arrays.items():
         detector, name = key.split("/")
         params.setdefault(detector, {})[name] = array
-    faults = [
+    decision = params.pop(DECISION, {})
+    faults = decision_faults(manifest.decision, decision)
+    faults += [
         f"{DETECTORS} has parameters of {name!r}, which the manifest does not list"
         for name in params.keys() - manifest.detectors.keys()
     ]
@@ -174,4 +189,4 @@ def _read_params(folder: Path, manifest: Manifest) -> tuple[Params, list[str]]:
                 f"{card.threshold} in {MANIFEST}; calibrate again"
             )
         faults += found
-    return params, faults
+    return params, decision, faults

@@ -7,8 +7,9 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from layerguard.runtime.bundle.schema import parse
-from layerguard.runtime.types import Pooling, Semantics, View
+from layerguard.runtime.bundle.decision import DecisionCard, contradictions
+from layerguard.runtime.bundle.schema import decode, parse
+from layerguard.runtime.types import Limit, Pooling, Semantics, View
 
 SCHEMA = 1
 """Version of the manifest that this release writes, and the newest that it reads."""
@@ -43,6 +44,7 @@ class TextRules:
     ``windows``: ``head-tail`` keeps the first and last tokens of a long text in one pass;
     ``sliding`` reads overlapping windows, at most ``max_windows``, and the worst one decides.
     ``special_tokens`` are what a chat template may name: ``bos_token``, ``eos_token``, ...
+    ``end_token_ids`` are the tokens with which the model ends an answer.
     """
 
     template: str
@@ -51,6 +53,7 @@ class TextRules:
     max_windows: int
     pad_token_id: int
     special_tokens: dict[str, str] = field(default_factory=dict)
+    end_token_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +107,12 @@ class FileCard:
 
 @dataclass(frozen=True, slots=True)
 class DetectorCard:
-    """How one detector was calibrated; its numbers are in ``detectors.npz``."""
+    """How one detector was calibrated; its numbers are in ``detectors.npz``.
+
+    A ``target_fpr`` of 1 with an interval of 0 to 1 promises nothing: a threshold that was taken
+    over, not calibrated.
+    ``limit`` is how much of a long text it reads; None: what ``TextRules`` say.
+    """
 
     method: str
     view: View
@@ -117,6 +125,7 @@ class DetectorCard:
     seed: int
     calibration_sha256: str
     settings: dict[str, Any]
+    limit: Limit | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +142,7 @@ class Canary:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The whole of ``manifest.json``."""
+    """The whole of ``manifest.json``; without a ``decision`` any detector that flags decides."""
 
     schema: int
     model: ModelCard
@@ -143,6 +152,7 @@ class Manifest:
     versions: dict[str, str]
     detectors: dict[str, DetectorCard] = field(default_factory=dict)
     canaries: tuple[Canary, ...] = ()
+    decision: DecisionCard | None = None
 
     def to_bytes(self) -> bytes:
         """The canonical JSON: sorted keys, so the same manifest gives the same bytes."""
@@ -153,8 +163,7 @@ class Manifest:
 def read_manifest(data: bytes) -> tuple[Manifest | None, list[str]]:
     """The manifest in ``data`` and every fault found; no manifest where there is a fault."""
     try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=_without_twins)
-        json.dumps(value, ensure_ascii=False).encode()  # fails on half a surrogate pair
+        value = decode(data)
     except (ValueError, RecursionError) as error:
         return None, [f"manifest.json is not JSON ({error}); export the model again"]
     schema = value.get("schema") if isinstance(value, dict) else None
@@ -169,16 +178,6 @@ def read_manifest(data: bytes) -> tuple[Manifest | None, list[str]]:
     assert isinstance(manifest, Manifest)
     faults += _contradictions(manifest)
     return (None, faults) if faults else (manifest, [])
-
-
-def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON; raises ValueError where a key stands twice, so that no reader differs."""
-    value: dict[str, Any] = {}
-    for key, item in pairs:
-        if key in value:
-            raise ValueError(f"the key {key[:60]!r} stands twice in one object")
-        value[key] = item
-    return value
 
 
 def _contradictions(manifest: Manifest) -> list[str]:
@@ -214,12 +213,30 @@ def _contradictions(manifest: Manifest) -> list[str]:
     for name, graph in manifest.graphs.items():
         faults += _graph_contradictions(f"manifest.json: graphs.{name}", graph, model.layers)
     for name, card in manifest.detectors.items():
-        low, high = card.fpr_interval if len(card.fpr_interval) == 2 else (1.0, 0.0)
-        if not (0 < card.target_fpr < 1 and 0 <= low <= high <= 1):
-            faults.append(
-                f"manifest.json: detectors.{name}: target_fpr {card.target_fpr} and fpr_interval "
-                f"{list(card.fpr_interval)}; expected a share between 0 and 1 and its interval"
-            )
+        faults += _card_contradictions(f"manifest.json: detectors.{name}", card, manifest)
+    if manifest.decision:
+        faults += contradictions(manifest.decision, manifest.detectors)
+    return faults
+
+
+def _card_contradictions(where: str, card: DetectorCard, manifest: Manifest) -> list[str]:
+    """A promise that is none, a limit outside the bundle's, outputs that no graph gives."""
+    faults = []
+    low, high = card.fpr_interval if len(card.fpr_interval) == 2 else (1.0, 0.0)
+    promised = 0 < card.target_fpr < 1 and 0 <= low <= high <= 1
+    if not promised and (card.target_fpr, low, high) != (1, 0, 1):
+        faults.append(
+            f"{where}: target_fpr {card.target_fpr} and fpr_interval {list(card.fpr_interval)}; "
+            "expected a share between 0 and 1 and its interval"
+        )
+    most = manifest.text.max_tokens
+    if card.limit and not 8 <= card.limit.max_tokens <= most:
+        found = card.limit.max_tokens
+        faults.append(f"{where}.limit: max_tokens is {found}; expected 8 to {most}")
+    graph = manifest.graphs.get("score")
+    kinds = {output.kind for output in graph.outputs} if graph else set()
+    if card.pooling == "mlp_mean" and "mlp_mean" not in kinds:
+        faults.append(f"{where} reads mlp_mean, which no graph gives; export again with --mlp")
     return faults
 
 
@@ -235,15 +252,16 @@ def _graph_contradictions(where: str, graph: GraphCard, layers: int) -> list[str
     kinds = {
         "states": ("state",),
         "pooled": ("last", "mean"),
-        "decode": ("state",),
+        "decode": ("state", "key", "value"),
         "analysis": ("lens",),
     }[graph.mode]
     found = {(output.kind, output.layer) for output in graph.outputs}
-    wanted = ((kind, layer) for kind in kinds for layer in range(layers + 1))
-    lacking = next((pair for pair in wanted if pair not in found), None)
-    if lacking:
-        faults.append(
-            f"{where} has no {lacking[0]} output of layer {lacking[1]}; expected one for each of "
-            f"0..{layers}"
-        )
+    for kind in kinds:
+        first = 1 if kind in ("key", "value") else 0  # of blocks, which count from 1
+        lacking = [layer for layer in range(first, layers + 1) if (kind, layer) not in found]
+        if lacking:
+            faults.append(
+                f"{where} has no {kind} output of layer {lacking[0]}; expected one for each of "
+                f"{first}..{layers}"
+            )
     return faults

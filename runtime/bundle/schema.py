@@ -1,6 +1,7 @@
 """From plain JSON to frozen dataclasses, listing every value that does not fit its type."""
 
 import dataclasses
+import json
 import math
 import reprlib
 import sys
@@ -13,6 +14,28 @@ _LEVELS = 16
 
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring = 2, 60
+
+
+def decode(data: bytes) -> Any:
+    """The JSON value in ``data``.
+
+    Raises:
+        ValueError: it is not JSON in UTF-8, or a key stands twice in one object.
+        RecursionError: it is nested too deeply.
+    """
+    value = json.loads(data.decode("utf-8"), object_pairs_hook=_without_twins)
+    json.dumps(value, ensure_ascii=False).encode()  # fails on half a surrogate pair
+    return value
+
+
+def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON; raises ValueError where a key stands twice, so that no reader differs."""
+    value: dict[str, Any] = {}
+    for key, item in pairs:
+        if key in value:
+            raise ValueError(f"the key {key[:60]!r} stands twice in one object")
+        value[key] = item
+    return value
 
 
 def parse(kind: Any, value: Any, path: str, faults: list[str]) -> Any:

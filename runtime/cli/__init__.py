@@ -39,9 +39,42 @@ COMMANDS = {
     "calibrate": Command(
         "layerguard.calibration.commands.calibrate", "calibrate", "fit the detectors of a bundle"
     ),
+    "import-siren": Command(
+        "layerguard.calibration.commands.import_siren",
+        "calibrate",
+        "freeze a released SIREN head into a bundle",
+    ),
+    "recalibrate": Command(
+        "layerguard.calibration.commands.recalibrate",
+        "calibrate",
+        "move a bundle's thresholds to what its traffic has become",
+    ),
     "score": Command("layerguard.runtime.cli.score", "cpu", "score texts with a calibrated bundle"),
+    "generate": Command(
+        "layerguard.runtime.cli.generate", "cpu", "let a decoder answer, guarded at every token"
+    ),
     "eval": Command(
         "layerguard.calibration.commands.evaluate", "calibrate", "measure a bundle on labelled rows"
+    ),
+    "drift fit": Command(
+        "layerguard.calibration.commands.drift_fit",
+        "calibrate",
+        "fit a monitor of fine-tuning checkpoints on labelled runs",
+    ),
+    "drift check": Command(
+        "layerguard.runtime.cli.drift_check",
+        "cpu",
+        "say whether a checkpoint is drifting into misalignment",
+    ),
+    "audit": Command(
+        "layerguard.calibration.commands.audit",
+        "calibrate",
+        "compare a tuned model's weights with its base's, and show what excites the change",
+    ),
+    "trace": Command(
+        "layerguard.calibration.commands.trace",
+        "cpu",
+        "show where a model forms its answers, and which layer is fragile",
     ),
     "inspect": Command("layerguard.runtime.cli.inspect", "cpu", "verify a bundle and describe it"),
     "doctor": Command("layerguard.runtime.cli.doctor", "cpu", "say whether this machine can serve"),

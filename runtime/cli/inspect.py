@@ -5,6 +5,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 
 from layerguard.runtime.bundle import Bundle
+from layerguard.runtime.bundle.decision import DecisionCard
 from layerguard.runtime.cli import options
 from layerguard.runtime.detectors import REGISTRY
 
@@ -55,6 +56,26 @@ def _lines(bundle: Bundle) -> Iterator[str]:
             f"         threshold {card.threshold:.6g}, target FPR {card.target_fpr:.3%} "
             f"(95 % interval {low:.2%} to {high:.2%})"
         )
+    if manifest.decision:
+        yield from _decision(manifest.decision)
+    elif manifest.detectors:
+        yield "decision any detector that flags; no share is promised of them together"
     if not manifest.detectors:
         yield "detector none yet: run `layerguard calibrate`"
     yield f"canaries {len(manifest.canaries)}"
+
+
+def _decision(card: DecisionCard) -> Iterator[str]:
+    shadow = f", in shadow: {', '.join(card.shadow)}" if card.shadow else ""
+    yield f"decision {card.policy} of {', '.join(card.enforced)}{shadow}; {card.n} clean texts"
+    if not card.promised:
+        yield "         a published threshold decides: no share of flagged traffic is promised"
+        return
+    low, high = card.fpr_interval
+    yield (
+        f"         target FPR of the whole guard {card.target_fpr:.3%} "
+        f"(95 % interval {low:.2%} to {high:.2%})"
+    )
+    for name, domain in sorted(card.domains.items()):
+        own = ", ".join(f"{key} {value:.6g}" for key, value in sorted(domain.thresholds.items()))
+        yield f"domain   {name}: {domain.n} clean texts, thresholds {own or 'of all traffic'}"

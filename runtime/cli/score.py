@@ -7,20 +7,15 @@ its line; the others still run, and the exit code is then 2.
 import json
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
 from pathlib import Path
 
-from tqdm import tqdm
-
+from layerguard.runtime.checks import check_rows
 from layerguard.runtime.cli import options
 from layerguard.runtime.cli.table import verdict_lines
 from layerguard.runtime.errors import InputError
 from layerguard.runtime.guard import Guard
 from layerguard.runtime.rows import Row, read_rows
 from layerguard.runtime.text.request import request
-from layerguard.runtime.types import Verdict
-
-_CHUNK = 64
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -38,7 +33,8 @@ def run(arguments: Namespace) -> int:
     faults = list(found)
     guard = Guard.load(arguments.bundle, device=arguments.device, threads=arguments.threads)
     flagged = False
-    for row, verdict in _verdicts(guard, rows, faults, show_progress=arguments.input is not None):
+    progress = arguments.input is not None
+    for row, verdict in check_rows(guard, rows, faults, "scoring", show_progress=progress):
         flagged |= verdict.flagged
         if arguments.json:
             print(json.dumps({"id": row.id, **verdict.to_json()}, allow_nan=False), flush=True)
@@ -68,29 +64,3 @@ def _standard_input() -> str:
         raise InputError(
             f"standard input is not {error.encoding} at byte {error.start}; expected text"
         ) from error
-
-
-def _verdicts(
-    guard: Guard, rows: tuple[Row, ...], faults: list[str], *, show_progress: bool
-) -> Iterator[tuple[Row, Verdict]]:
-    """Verdicts in the rows' order, a chunk at a time; a bar on a terminal, silence in a pipe."""
-    disable = None if show_progress else True
-    with tqdm(total=len(rows), desc="scoring", unit="row", disable=disable) as bar:
-        for start in range(0, len(rows), _CHUNK):
-            chunk = rows[start : start + _CHUNK]
-            yield from _checked(guard, chunk, faults)
-            bar.update(len(chunk))
-
-
-def _checked(
-    guard: Guard, rows: tuple[Row, ...], faults: list[str]
-) -> Iterator[tuple[Row, Verdict]]:
-    """Verdicts on the rows as one batch, or one by one where the chat template refuses some."""
-    try:
-        yield from zip(rows, guard.check_requests([row.request for row in rows]), strict=True)
-    except InputError as error:
-        if len(rows) == 1:
-            faults.append(f"{rows[0].place}: {error}")
-            return
-        for row in rows:
-            yield from _checked(guard, (row,), faults)

@@ -9,12 +9,16 @@ from layerguard.runtime.types import Verdict
 def verdict_lines(name: str, verdict: Verdict) -> Iterator[str]:
     """One verdict: a line for the decision, a line for each detector's reading."""
     truncated = ", truncated" if verdict.truncated else ""
+    p_value = "" if verdict.p_value is None else f"p {verdict.p_value:.4f}, "
+    domain = "" if verdict.domain is None else f", domain {verdict.domain}"
     yield (
-        f"{name}: {word(verdict)}  {verdict.reason}  "
-        f"[{verdict.timings_ms['total']:.1f} ms, {verdict.tokens} tokens{truncated}]"
+        f"{name}: {word(verdict)}  {verdict.reason}  [{p_value}"
+        f"{verdict.timings_ms['total']:.1f} ms, {verdict.tokens} tokens{truncated}{domain}]"
     )
     for reading in verdict.readings.values():
         decision = "FLAG" if reading.flagged else "ok"
+        if reading.detector in verdict.shadow:
+            decision += " (shadow: does not decide)"
         yield (
             f"    {reading.detector:<8} score {reading.score:9.4f}   threshold "
             f"{reading.threshold:9.4f}   p {reading.p_value:.4f}   {decision}"

@@ -7,9 +7,9 @@ that ``layerguard.calibration.lcf.fit`` returned. A new detector is one module h
 
 from types import MappingProxyType
 
-from layerguard.runtime.detectors import lcf, siren
+from layerguard.runtime.detectors import lcf, siren, weightwatch
 from layerguard.runtime.detectors.kind import Detector, DetectorKind, by_name
 
 __all__ = ["REGISTRY", "Detector", "DetectorKind"]
 
-REGISTRY = MappingProxyType(by_name(lcf.KIND, siren.KIND))
+REGISTRY = MappingProxyType(by_name(lcf.KIND, siren.KIND, siren.AGENT_KIND, weightwatch.KIND))

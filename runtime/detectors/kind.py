@@ -26,19 +26,26 @@ class Detector(Protocol):
     def tap(self) -> Tap:
         """What it reads."""
 
-    def score(self, states: States, mask: Array | None = None) -> Reading:
+    def score(
+        self, states: States, mask: Array | None = None, roles: Array | None = None
+    ) -> Reading:
         """The reading of one text from the states of all its tokens.
 
         Args:
             states: see ``States``.
             mask: [tokens], true where a token counts; all do where it is None.
+            roles: [tokens], index in ``ROLES`` of who said each token; all are the user's where it
+                is None. Only WeightWatch asks.
 
         Raises:
             InputError: layers, width, dtype or layout differ from the calibration's.
         """
 
     def score_pooled(self, layers: States) -> list[Reading]:
-        """One reading per row from pooled states: L + 1 arrays [rows, hidden]."""
+        """One reading per row from what the tap reads.
+
+        L + 1 arrays [rows, hidden]; of extremes one array [rows, 4, 2, K].
+        """
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,12 @@ class Lcf:
         self._threshold = float(params["threshold"])
         self._clean_scores = params["clean_scores"].tolist()
 
-    def score(self, states: States, mask: Array | None = None) -> Reading:
+    def score(
+        self,
+        states: States,
+        mask: Array | None = None,
+        roles: Array | None = None,  # noqa: ARG002 - who speaks does not matter here
+    ) -> Reading:
         """The reading of one text from the states of its tokens; see ``Detector.score``."""
         return self.score_pooled(POOLS[self.tap.pooling](states, mask)[:, None, :])[0]
 

@@ -14,5 +14,17 @@ from layerguard.runtime.kernels.lcf import LcfKernel
 from layerguard.runtime.kernels.level import level, set_level
 from layerguard.runtime.kernels.pooling import pool_last, pool_mean
 from layerguard.runtime.kernels.siren import SirenKernel
+from layerguard.runtime.kernels.sums import RunningMean
+from layerguard.runtime.kernels.weightwatch import DirectionsKernel, RangesKernel
 
-__all__ = ["LcfKernel", "SirenKernel", "level", "pool_last", "pool_mean", "set_level"]
+__all__ = [
+    "DirectionsKernel",
+    "LcfKernel",
+    "RangesKernel",
+    "RunningMean",
+    "SirenKernel",
+    "level",
+    "pool_last",
+    "pool_mean",
+    "set_level",
+]

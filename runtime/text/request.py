@@ -36,6 +36,25 @@ class Request:
     messages: tuple[Message, ...] | None = None
     tools: tuple[Mapping[str, Any], ...] | None = None
 
+    @property
+    def asked(self) -> tuple[Message, ...]:
+        """The turns up to where the answer begins; at least one.
+
+        The last turns, where they are the assistant's, are the answer.
+        """
+        turns = self.messages or ({"role": "user", "content": self.prompt.strip() or " "},)
+        while len(turns) > 1 and turns[-1]["role"] == "assistant":
+            turns = turns[:-1]
+        return turns
+
+    @property
+    def answer(self) -> str:
+        """What was answered; empty where nothing was yet."""
+        if self.messages is None:
+            return self.response or ""
+        said = self.messages[len(self.asked) :]
+        return "\n".join(text for text in map(text_of, said) if text)
+
     def content(self) -> str:
         """The plain text of everything said, cleaned of chat markers; never empty."""
         if self.messages is not None:
@@ -148,5 +167,10 @@ def text_of(message: Message) -> str:
 
 def clean(text: str) -> str:
     """``text`` without chat markers and runs of white space; one space if nothing is left."""
+    return tidy(text).strip() or " "
+
+
+def tidy(text: str) -> str:
+    """``clean`` without its ends: white space at the borders stays, as one blank or empty line."""
     text = _BLANKS.sub(" ", _MARKER.sub(" ", text))
-    return _EMPTY_LINES.sub("\n\n", text).strip() or " "
+    return _EMPTY_LINES.sub("\n\n", text)

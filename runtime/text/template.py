@@ -5,12 +5,16 @@ out before rendering, and comes back as a piece of its own that the tokenizer re
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import cached_property, partial
 from typing import Any
 
 from layerguard.runtime.errors import InputError
 from layerguard.runtime.text.request import Message, Request, text_of
+from layerguard.runtime.text.roles import USER, Owner, owners, role_of
 from layerguard.runtime.text.sandbox import compile_chat
+from layerguard.runtime.text.trajectory import turns, without_system
 
 Piece = tuple[str, bool]
 """A part of the rendered text, and whether special tokens in it are meant as such."""
@@ -33,7 +37,8 @@ class Template:
 
         Args:
             template: ``chat``, or a text with ``{prompt}`` in it.
-            chat_template: the jinja2 text where ``template`` is ``chat``.
+            chat_template: the jinja2 text; needed where ``template`` is ``chat``, and for the
+                trajectory view.
             special_tokens: what the chat template may name, such as ``bos_token``.
             never_typed: the strings that the tokenizer reads as special tokens.
         """
@@ -41,7 +46,9 @@ class Template:
         longest_first = sorted(never_typed, key=len, reverse=True)
         self._typed = re.compile("|".join(map(re.escape, [*longest_first, _OPEN])))
         self.is_chat = template == "chat"
-        self._chat = compile_chat(chat_template or "") if self.is_chat else None
+        self._chat_template = chat_template
+        if self.is_chat:
+            _ = self._chat  # one that does not compile is refused when the bundle is opened
         self._before, _, self._after = template.partition("{prompt}")
         self._is_bare = template == "{prompt}"
 
@@ -52,36 +59,84 @@ class Template:
             InputError: the chat template refuses the messages, or has an error of its own.
         """
         taken: list[str] = []
+        hide = partial(self._hide, taken)
+        if self._is_bare:
+            return [(request.prompt.strip() or " ", False)]
+        if self.is_chat:
+            rendered = self._render_chat(request, hide)
+        else:
+            prompt = hide(request.prompt.strip() or " ")
+            rendered = f"{self._before}{prompt}{self._after}"
+        return _pieces(rendered, taken)
+
+    def owners(self, request: Request) -> list[Owner]:
+        """Whose the characters of ``render``'s text are; see ``roles.owners``.
+
+        A chat up to some turn that the template refuses gives that turn nothing.
+
+        Raises:
+            InputError: the chat template refuses the messages.
+        """
+        if not self.is_chat:
+            return [(0, USER)]
+        last = role_of(request.asked[-1]["role"])
+        if len(request.asked) == 1:
+            return [(0, last)]
+        taken: list[str] = []
+        messages, tools = _hidden(request, partial(self._hide, taken))
+
+        def prefixes() -> Iterator[tuple[str, int]]:
+            for count, turn in enumerate(messages[:-1], 1):
+                role = role_of(turn["role"])
+                if role == role_of(messages[count]["role"]):
+                    continue  # the turns behind it, of the same role, reach further
+                with suppress(InputError):
+                    yield _text(self._open_answer(messages[:count], tools), taken), role
+
+        return owners(_text(self._open_answer(messages, tools), taken), prefixes(), last)
+
+    def render_trajectory(self, request: Request) -> list[Piece]:
+        """The trajectory view of a request as pieces: a chat in which no answer is opened.
+
+        Raises:
+            InputError: the request's turns are not an agent's, or the chat template refuses them.
+        """
+        taken: list[str] = []
+        chat = [{**turn, "content": self._hide(taken, turn["content"])} for turn in turns(request)]
+        try:
+            rendered = self._lay_out(chat)
+        except InputError:  # many templates take no system turn
+            rendered = self._lay_out(without_system(chat))
+        return _pieces(rendered, taken)
+
+    @cached_property
+    def _chat(self) -> Callable[..., str]:
+        return compile_chat(self._chat_template or "")
+
+    def _hide(self, taken: list[str], text: str) -> str:
+        """``text`` with marks for all that spells special tokens, which goes to ``taken``."""
 
         def take(match: re.Match[str]) -> str:
             taken.append(match[0])
             return f"{_OPEN}{len(taken) - 1}{_CLOSE}"
 
-        def hide(text: str) -> str:
-            return self._typed.sub(take, text)
+        return self._typed.sub(take, text)
 
-        if self._is_bare:
-            return [(request.prompt.strip() or " ", False)]
-        if self._chat is None:
-            prompt = hide(request.prompt.strip() or " ")
-            rendered = f"{self._before}{prompt}{self._after}"
-        else:
-            rendered = self._render_chat(self._chat, request, hide)
-        return _pieces(rendered, taken)
+    def _render_chat(self, request: Request, hide: Callable[[str], str]) -> str:
+        return self._open_answer(*_hidden(request, hide))
 
-    def _render_chat(
-        self, chat: Callable[..., str], request: Request, hide: Callable[[str], str]
+    def _open_answer(self, messages: Sequence[Message], tools: Any) -> str:
+        return self._lay_out(messages, tools=tools, add_generation_prompt=True)
+
+    def _lay_out(
+        self, messages: Sequence[Message], *, tools: Any = None, add_generation_prompt: bool = False
     ) -> str:
-        messages: Sequence[Message] = request.messages or (
-            {"role": "user", "content": request.prompt.strip() or " "},
-        )
-        while len(messages) > 1 and messages[-1]["role"] == "assistant":
-            messages = messages[:-1]  # a prompt ends where the answer begins
+        """What the chat template makes of messages from which special tokens are hidden."""
         try:
-            rendered = chat(
-                messages=[_each({**turn, "content": text_of(turn)}, hide) for turn in messages],
-                tools=_each(request.tools, hide),
-                add_generation_prompt=True,
+            return self._chat(
+                messages=messages,
+                tools=tools,
+                add_generation_prompt=add_generation_prompt,
                 **self._special_tokens,
             )
         except Exception as error:  # a template is a program: it may raise anything
@@ -89,7 +144,12 @@ class Template:
                 f"the bundle's chat template refused the messages ({error}); expected turns as "
                 "the model was trained on, such as user and assistant in turn"
             ) from error
-        return rendered
+
+
+def _hidden(request: Request, hide: Callable[[str], str]) -> tuple[list[dict[str, Any]], Any]:
+    """The turns up to where the answer begins, and the tools, without special tokens."""
+    messages = [_each({**turn, "content": text_of(turn)}, hide) for turn in request.asked]
+    return messages, _each(request.tools, hide)
 
 
 def _each(value: Any, hide: Callable[[str], str]) -> Any:
@@ -101,6 +161,11 @@ def _each(value: Any, hide: Callable[[str], str]) -> Any:
     if isinstance(value, (list, tuple)):
         return [_each(item, hide) for item in value]
     return value
+
+
+def _text(rendered: str, taken: Sequence[str]) -> str:
+    """The rendered text with what was taken out of it."""
+    return "".join(text for text, _ in _pieces(rendered, taken))
 
 
 def _pieces(rendered: str, taken: Sequence[str]) -> list[Piece]:

@@ -10,9 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from layerguard.exporter import graph as onnx_graph
 from layerguard.exporter.architecture import examine
 from layerguard.exporter.loading import Source, load
+from layerguard.exporter.parity import compare
+from layerguard.exporter.part import Part, text_inputs
+from layerguard.exporter.pipeline import write_graph
+from layerguard.exporter.weights import SharedWeights
 from layerguard.exporter.wrapper import Reader
 from layerguard.runtime.bundle.manifest import OutputCard
 from layerguard.runtime.session import Session
@@ -59,8 +62,10 @@ def _bare() -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         architecture = examine(load(Source(str(model_folder()))).model)
         output = OutputCard("state_last", "final_norm", architecture.layers)
-        program = onnx_graph.trace(Reader(architecture, [output]))
-        onnx_graph.save(onnx_graph.convert(program, [output.name]), path, "weights.data")
+        unproved = partial(compare, cases=[], expected=[], outputs=[output])
+        reader = Reader(architecture, [output])
+        part = Part("states", reader, text_inputs(), (output,), unproved)
+        write_graph(part, folder, path.name, SharedWeights(folder))
     return path
 
 

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 
 from layerguard.runtime._kernels import ffi, lib
-from layerguard.runtime.kernels import LcfKernel, SirenKernel
+from layerguard.runtime.kernels import DirectionsKernel, LcfKernel, SirenKernel
 from tests.kernel_cases import Array
 
 DTYPES = {"float32": lib.LG_F32, "float16": lib.LG_F16, "uint16": lib.LG_BF16}
@@ -23,6 +23,17 @@ def lcf_handle(kernel: LcfKernel, states: Array) -> Callable[[], int]:
         "z": ffi.from_buffer("double[]", outputs[1]),
     }
     return _bound(lib.lg_lcf_score, ffi.new("lg_lcf_call *", fields), (kernel, states, fields))
+
+
+def extremes_handle(kernel: DirectionsKernel, states: Array) -> Callable[[], int]:
+    """``lg_extremes`` on float32 states (L + 1, tokens, width), C-contiguous, all the user's."""
+    read = np.ascontiguousarray(states[list(kernel.layers)])
+    fields = {
+        "model": kernel._model,
+        "states": _describe(read),
+        "extremes": ffi.from_buffer("float[]", kernel.untouched()),
+    }
+    return _bound(lib.lg_extremes, ffi.new("lg_extremes_call *", fields), (kernel, read, fields))
 
 
 def siren_handle(kernel: SirenKernel, states: Array) -> Callable[[], int]:

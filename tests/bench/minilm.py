@@ -26,7 +26,8 @@ def exported(*options: str) -> Path:
     CACHE.mkdir(exist_ok=True)
     bundle = CACHE / "-".join(["minilm", *(option.strip("-") for option in options)])
     if not (bundle / "manifest.json").is_file():
-        _run("export", str(model_folder()), "-o", str(bundle), "--id", "all-MiniLM-L6-v2", *options)
+        name = ("--id", "all-MiniLM-L6-v2")
+        run_command("export", str(model_folder()), "-o", str(bundle), *name, *options)
     return bundle
 
 
@@ -36,11 +37,12 @@ def calibrated() -> Path:
     if not (bundle / "detectors.npz").is_file():
         CACHE.mkdir(exist_ok=True)
         clean, bad = str(PROMPTS / "clean.jsonl"), str(PROMPTS / "harmful.jsonl")
-        _run("export", str(model_folder()), "-o", str(bundle), "--id", "all-MiniLM-L6-v2")
-        _run("calibrate", str(bundle), "--clean", clean, "--labelled", clean, bad)
+        run_command("export", str(model_folder()), "-o", str(bundle), "--id", "all-MiniLM-L6-v2")
+        run_command("calibrate", str(bundle), "--clean", clean, "--labelled", clean, bad)
     return bundle
 
 
-def _run(*arguments: str) -> None:
+def run_command(*arguments: str) -> None:
+    """Run a command of layerguard, which must succeed."""
     if layerguard(arguments) != 0:
         raise SystemExit(f"layerguard {' '.join(arguments)} failed")

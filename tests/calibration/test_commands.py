@@ -58,7 +58,7 @@ def test_both_detectors_are_calibrated_and_serve(
     printed = capsys.readouterr()
     assert "lcf: cross-fit, 120 rows" in printed.out
     assert "siren: cross-fit, 100 rows" in printed.out
-    assert "60 clean prompts; 200 or more are advised" in printed.out
+    assert "any of lcf, siren does; 120 clean prompts; 200 or more are advised" in printed.out
     assert printed.err == ""
     guard = Guard.load(bundle, threads=1)
     bad, good = (guard.check(text).readings["siren"].score for text in (BAD, "the low hills"))

@@ -9,7 +9,8 @@ import pytest
 
 from layerguard.calibration import freeze as module
 from layerguard.calibration import lcf
-from layerguard.calibration.freeze import CANARY_TEXTS, Calibrated, fingerprint, freeze
+from layerguard.calibration.fingerprint import fingerprint
+from layerguard.calibration.freeze import CANARY_TEXTS, Calibrated, freeze
 from layerguard.runtime import Bundle, Guard
 from layerguard.runtime.backbone import Backbone
 from layerguard.runtime.errors import BundleError, CalibrationError, InputError

@@ -54,7 +54,9 @@ def test_an_invalid_reading_is_the_worst_score() -> None:
 def test_figures_that_one_class_cannot_define_are_none(label: int) -> None:
     """Only the share flagged of that class is left."""
     labels = np.full(4, label)
-    found = of_scores("x", labels, np.array([0.1, 0.9, 0.8, 0.7]), 0.75, probability=True)
+    found = of_scores(
+        "x", labels, np.array([0.1, 0.9, 0.8, 0.7]), np.full(4, 0.75), probability=True
+    )
     assert found.macro_f1 is found.macro_f1_at_half is found.auroc is None
     assert found.recall_at_1_percent_fpr is None
     assert (found.realised_fpr, found.detection) == ((0.5, None) if label == 0 else (None, 0.5))

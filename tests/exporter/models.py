@@ -5,7 +5,13 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import AutoConfig, AutoModel, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 LAYERS, WIDTH, VOCABULARY = 3, 32, 101
 _ANY = {
@@ -57,13 +63,27 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any], str | None]] = {
     "phi3": ("phi3", _DECODER, "norm"),
 }  # fmt: skip
 ENCODERS = ("bert", "minilm", "roberta", "deberta-v2", "modernbert")
+DECODERS = tuple(name for name in ARCHITECTURES if name not in ENCODERS)
 
 
 def build(name: str, **changes: Any) -> PreTrainedModel:
-    """The model, every parameter moved off its initial value so that norms and biases matter."""
+    """The backbone, every parameter moved off its initial value so that norms and biases matter."""
+    return _shaken(AutoModel, name, changes)
+
+
+def build_causal(name: str, **changes: Any) -> PreTrainedModel:
+    """A decoder with its head, moved likewise; its attention as the exporter loads it."""
+    model = _shaken(AutoModelForCausalLM, name, changes)
+    if getattr(model.config, "attn_logit_softcapping", None) is not None:
+        model.set_attn_implementation("eager")
+    return model
+
+
+def _shaken(kind: Any, name: str, changes: dict[str, Any]) -> PreTrainedModel:
     model_type, config, _ = ARCHITECTURES[name]
     torch.manual_seed(0)
-    model = AutoModel.from_config(AutoConfig.for_model(model_type, **{**config, **changes})).eval()
+    configuration = AutoConfig.for_model(model_type, **{**config, **changes})
+    model: PreTrainedModel = kind.from_config(configuration).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.2)
@@ -91,9 +111,14 @@ def save_tokenizer(
 
 
 def save_model(
-    folder: Path, name: str = "llama", *, chat_template: str | None = None, **changes: Any
+    folder: Path,
+    name: str = "llama",
+    *,
+    head: bool = False,
+    chat_template: str | None = None,
+    **changes: Any,
 ) -> Path:
     """A folder that ``layerguard export`` takes."""
-    build(name, **changes).save_pretrained(folder)
+    (build_causal if head else build)(name, **changes).save_pretrained(folder)
     save_tokenizer(folder, chat_template=chat_template)
     return folder

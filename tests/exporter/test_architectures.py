@@ -1,6 +1,7 @@
 """Every architecture exports, and its graph is the model: one export each, with every output."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,13 @@ import torch
 from transformers import PreTrainedModel
 
 from layerguard.exporter.architecture import Architecture, examine, feed_forwards
+from layerguard.exporter.comparison import Comparison
 from layerguard.exporter.outputs import plan
-from layerguard.exporter.parity import Case, Comparison, compare, make_cases, reference
+from layerguard.exporter.parity import Case, compare, make_cases, reference
+from layerguard.exporter.part import Part, text_inputs
 from layerguard.exporter.pipeline import write_graph
+from layerguard.exporter.weights import SharedWeights
+from layerguard.exporter.wrapper import Reader
 from layerguard.runtime.types import Array
 from tests.exporter.models import ARCHITECTURES, ENCODERS, LAYERS, VOCABULARY, WIDTH, build
 
@@ -48,9 +53,16 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     mlps = feed_forwards(architecture)
     cases = make_cases(architecture, model.config.pad_token_id or 0)
     expected = reference(architecture, cases, outputs, mlps)
-    write_graph(folder, architecture, outputs, mlps, "float32")
+    part = Part(
+        "states",
+        Reader(architecture, outputs, mlps),
+        text_inputs(),
+        outputs,
+        partial(compare, cases=cases, expected=expected, outputs=outputs),
+    )
+    write_graph(part, folder, "score.onnx", SharedWeights(folder))
     session = onnxruntime.InferenceSession(str(folder / "score.onnx"))
-    comparison = compare(session, cases, expected, outputs)
+    comparison = part.prove(session)
     return Exported(request.param, model, architecture, session, comparison, cases)
 
 

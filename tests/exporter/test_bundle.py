@@ -13,7 +13,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from layerguard.exporter import Options, export
-from layerguard.exporter.parity import GATES
+from layerguard.exporter.comparison import GATES
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.types import Array
 from tests.exporter.models import LAYERS, VOCABULARY, WIDTH, save_model
@@ -23,8 +23,9 @@ CHAT = "{% for m in messages %}<s>{{ m['content'] }}{% endfor %}"
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a small Llama, its tokenizer and a chat template."""
-    return save_model(tmp_path_factory.mktemp("models") / "small-llama", chat_template=CHAT)
+    """A folder with a small Llama and its head, its tokenizer and a chat template."""
+    folder = tmp_path_factory.mktemp("models") / "small-llama"
+    return save_model(folder, head=True, chat_template=CHAT)
 
 
 @pytest.fixture(scope="module")
@@ -55,19 +56,20 @@ def test_the_manifest_says_what_was_exported(bundle: Bundle) -> None:
     assert (card.vocabulary, card.dtype, len(card.revision)) == (VOCABULARY, "float32", 64)
     assert (manifest.text.template, manifest.text.max_tokens) == ("chat", 64)
     assert manifest.text.special_tokens["bos_token"] == "<s>"
+    assert manifest.text.end_token_ids == (2,)
     graph = manifest.graphs["score"]
     assert graph.mode == "pooled"
     kinds = {(output.kind, output.layer) for output in graph.outputs}
-    assert {("last", 0), ("mean", LAYERS), ("final_norm_last", LAYERS)} <= kinds
+    assert {("last", 0), ("mean", LAYERS), ("final_norm_last", LAYERS), ("state", 1)} <= kinds
     assert graph.parity.largest.keys() == {output.name for output in graph.outputs}
     assert max(graph.parity.largest.values()) <= graph.parity.tolerance == 1e-4
     assert {"torch", "transformers", "onnxruntime", "layerguard"} <= manifest.versions.keys()
 
 
 def test_the_bundle_holds_files_that_serve_without_torch(bundle: Bundle) -> None:
-    """Graph, weights, tokenizer without truncation or padding, and the chat template as text."""
+    """Graphs, weights, tokenizer without truncation or padding, and the chat template as text."""
     names = {path.name for path in bundle.path.iterdir()}
-    plain = {"manifest.json", "score.onnx", "weights.data", "tokenizer.json"}
+    plain = {"manifest.json", "score.onnx", "decode.onnx", "weights.data", "tokenizer.json"}
     assert names == plain | {"chat_template.jinja"}
     tokenizer = Tokenizer.from_file(str(bundle.path / "tokenizer.json"))
     assert tokenizer.truncation is None
@@ -76,17 +78,54 @@ def test_the_bundle_holds_files_that_serve_without_torch(bundle: Bundle) -> None
     assert bundle.chat_template == CHAT
 
 
-def test_the_graph_is_small_standard_and_anonymous(bundle: Bundle) -> None:
+@pytest.mark.parametrize("name", ["score", "decode"])
+def test_the_graph_is_small_standard_and_anonymous(bundle: Bundle, name: str) -> None:
     """Only ONNX operators, free axes by name, no path or stack of the machine that traced it."""
-    data = (bundle.path / "score.onnx").read_bytes()
+    data = (bundle.path / f"{name}.onnx").read_bytes()
     here = [str(path).encode() for path in (Path(__file__).parents[2], sys.prefix, bundle.path)]
     for trace in (b".py", b"site-packages", b"pkg.torch", *here):
         assert trace not in data, trace
     graph = onnx.load_from_string(data)
     assert {node.domain for node in graph.graph.node} <= {"", "ai.onnx"}
-    axes = graph.graph.input[0].type.tensor_type.shape.dim
-    assert [axis.dim_param for axis in axes] == ["batch", "tokens"]
-    assert sum(node.op_type == "Attention" for node in graph.graph.node) == LAYERS
+    axes = {
+        item.name: [axis.dim_param or axis.dim_value for axis in item.type.tensor_type.shape.dim]
+        for item in graph.graph.input
+    }
+    assert axes["input_ids"] == ["batch", "tokens"]
+    if name == "score":
+        assert sum(node.op_type == "Attention" for node in graph.graph.node) == LAYERS
+        return
+    assert axes["attention_mask"] == ["batch", "past + tokens"]
+    assert axes["steering"] == [LAYERS, "directions", WIDTH]
+    assert axes["past_key_00"] == axes["past_value_02"] == ["batch", 2, "past", 8]
+
+
+def test_the_decode_graph_is_listed_and_proved(bundle: Bundle) -> None:
+    """Its inputs, its outputs with logits, and how far each is from PyTorch."""
+    graph = bundle.manifest.graphs["decode"]
+    assert (graph.mode, graph.file) == ("decode", "decode.onnx")
+    assert graph.inputs[:4] == ("input_ids", "attention_mask", "steering", "past_key_00")
+    kinds = {(output.kind, output.layer) for output in graph.outputs}
+    blocks = range(1, LAYERS + 1)
+    assert {("logits", LAYERS), ("final_norm", LAYERS), ("state", 0)} <= kinds
+    assert {(kind, block) for kind in ("key", "value") for block in blocks} <= kinds
+    assert graph.parity.largest.keys() == {output.name for output in graph.outputs}
+    assert max(graph.parity.largest.values()) <= graph.parity.tolerance == 1e-4
+
+
+def test_both_graphs_share_their_weights(bundle: Bundle) -> None:
+    """Every block's matrices stand once in the file; only the head is the decode graph's own."""
+    places = {}
+    for name in ("score", "decode"):
+        graph = onnx.load(bundle.path / f"{name}.onnx", load_external_data=False).graph
+        outside = [tensor for tensor in graph.initializer if tensor.external_data]
+        found = [{entry.key: entry.value for entry in t.external_data} for t in outside]
+        places[name] = {(int(item["offset"]), int(item["length"])) for item in found}
+    assert places["score"] <= places["decode"]
+    (head,) = places["decode"] - places["score"]
+    assert head[1] == VOCABULARY * WIDTH * 4
+    everything = places["decode"] | places["score"]
+    assert (bundle.path / "weights.data").stat().st_size == sum(size for _, size in everything)
 
 
 def test_two_exports_are_the_same_to_the_byte(model: Path, bundle: Bundle, tmp_path: Path) -> None:
@@ -103,7 +142,7 @@ def test_two_exports_are_the_same_to_the_byte(model: Path, bundle: Bundle, tmp_p
 
 def test_a_cut_is_exact(model: Path, bundle: Bundle, tmp_path: Path) -> None:
     """The first blocks alone give the very same numbers, and the weights above are gone."""
-    export(str(model), tmp_path / "cut", Options(layers=2))
+    export(str(model), tmp_path / "cut", Options(layers=2, decode="no"))
     cut = Bundle.load(tmp_path / "cut")
     assert (cut.manifest.model.layers, cut.manifest.model.total_layers) == (2, LAYERS)
     full = run(bundle)
@@ -116,7 +155,7 @@ def test_a_cut_is_exact(model: Path, bundle: Bundle, tmp_path: Path) -> None:
     size = {path: (path / "weights.data").stat().st_size for path in (cut.path, bundle.path)}
     assert size[cut.path] < size[bundle.path]
     kinds = {output.kind for output in cut.manifest.graphs["score"].outputs}
-    assert kinds == {"last", "mean"}, "the final norm belongs to the last block alone"
+    assert kinds == {"last", "mean", "state"}, "the final norm belongs to the last block alone"
 
 
 @pytest.mark.parametrize("dtype", ["float16", "int8"])
@@ -124,16 +163,18 @@ def test_coarser_graphs_run_and_are_close(
     model: Path, bundle: Bundle, tmp_path: Path, dtype: str
 ) -> None:
     """float16 and int8 stay within their gates; they are smaller; pooled outputs are float32."""
-    _, comparison = export(str(model), tmp_path / dtype, Options(dtype=dtype))
+    exported = export(str(model), tmp_path / dtype, Options(dtype=dtype, decode="yes"))
     coarse = Bundle.load(tmp_path / dtype)
     assert coarse.manifest.model.dtype == dtype
-    parity = coarse.manifest.graphs["score"].parity
-    assert max(parity.largest.values()) <= parity.tolerance == GATES[dtype].limit
-    assert parity.largest == comparison.cosine_distance
-    assert max(comparison.largest.values()) > 1e-4, "it was not quantised at all"
+    for graph, comparison in exported.proofs.items():
+        parity = coarse.manifest.graphs[graph].parity
+        assert max(parity.largest.values()) <= parity.tolerance == GATES[dtype].limit
+        assert parity.largest == comparison.cosine_distance
+        assert max(comparison.largest.values()) > 1e-4, "it was not quantised at all"
     full = run(bundle)
     for name, value in run(coarse).items():
-        assert value.dtype == np.float32
+        half = dtype == "float16" and name.startswith("state")
+        assert value.dtype == (np.float16 if half else np.float32)
         assert np.abs(value - full[name]).max() < 0.1 * np.abs(full[name]).max()
     sizes = [(b.path / "weights.data").stat().st_size for b in (coarse, bundle)]
     assert sizes[0] < 0.6 * sizes[1]
@@ -143,7 +184,8 @@ def test_states_mode_gives_every_token_and_mlp_taps(
     model: Path, bundle: Bundle, tmp_path: Path
 ) -> None:
     """``states`` has one output a layer, never a stack; ``mlp`` adds a mean for each block."""
-    export(str(model), tmp_path / "states", Options(mode="states", mlp=True, template="{prompt}"))
+    options = Options(mode="states", mlp=True, template="{prompt}", decode="no")
+    export(str(model), tmp_path / "states", options)
     outputs = run(Bundle.load(tmp_path / "states"))
     states = [f"state_{layer:02}" for layer in range(LAYERS + 1)]
     assert set(outputs) == {*states, "final_norm", "mlp_mean_01", "mlp_mean_02", "mlp_mean_03"}

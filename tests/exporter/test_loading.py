@@ -14,10 +14,10 @@ from transformers import (
 
 from layerguard.exporter.architecture import examine
 from layerguard.exporter.loading import Source, load
-from tests.exporter.models import ARCHITECTURES, LAYERS, build
+from tests.exporter.models import ARCHITECTURES, LAYERS, build, build_causal
 
 
-def test_the_head_is_left_out_and_weights_come_in_float32(tmp_path: Path) -> None:
+def test_the_backbone_is_the_causal_models_own_in_float32(tmp_path: Path) -> None:
     """A causal model in bfloat16 gives its bare backbone, in float32, with nothing made up."""
     config = build("llama").config
     model = LlamaForCausalLM(config).to(torch.bfloat16)
@@ -27,9 +27,23 @@ def test_the_head_is_left_out_and_weights_come_in_float32(tmp_path: Path) -> Non
     assert loaded.model.dtype == torch.float32
     assert not loaded.model.training
     assert not loaded.missing
+    assert isinstance(loaded.causal, LlamaForCausalLM)
+    assert loaded.causal.model is loaded.model
     torch.testing.assert_close(
         loaded.model.layers[0].mlp.up_proj.weight, model.model.layers[0].mlp.up_proj.weight.float()
     )
+
+
+def test_a_head_that_the_checkpoint_lacks_is_not_made_up(tmp_path: Path) -> None:
+    """A bare backbone has none; one whose head's weights are gone is taken as bare."""
+    build("llama").save_pretrained(tmp_path / "bare")
+    assert load(Source(str(tmp_path / "bare"))).causal is None
+    causal = build_causal("llama")
+    weights = {name: value for name, value in causal.state_dict().items() if "lm_head" not in name}
+    causal.save_pretrained(tmp_path / "beheaded", state_dict=weights)
+    beheaded = load(Source(str(tmp_path / "beheaded")))
+    assert beheaded.causal is None
+    assert not beheaded.missing
 
 
 def test_the_text_part_of_a_model_with_eyes(tmp_path: Path) -> None:
@@ -45,6 +59,7 @@ def test_the_text_part_of_a_model_with_eyes(tmp_path: Path) -> None:
     Gemma3ForConditionalGeneration(config).save_pretrained(tmp_path)
     loaded = load(Source(str(tmp_path)))
     assert isinstance(loaded.model, Gemma3TextModel)
+    assert loaded.causal is None
     assert examine(loaded.model).layers == LAYERS
 
 

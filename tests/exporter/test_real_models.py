@@ -47,6 +47,7 @@ def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["export", "--help"])
     text = capsys.readouterr().out
-    for option in ("--mode", "--dtype", "--layers", "--mlp", "--template", "--trust-remote-code"):
+    options = ("--mode", "--dtype", "--layers", "--decode", "--mlp", "--adapter", "--template")
+    for option in (*options, "--trust-remote-code"):
         assert option in text
     assert (command.__doc__ or "").split(":")[0] in text

@@ -15,9 +15,11 @@ from transformers import AlbertConfig, AlbertModel, ByT5Tokenizer, T5Config, T5M
 from layerguard.exporter import Options, export
 from layerguard.exporter import export as export_module  # noqa: F401
 from layerguard.exporter.architecture import examine, feed_forwards
-from layerguard.exporter.outputs import plan
-from layerguard.exporter.parity import Comparison
+from layerguard.exporter.comparison import Comparison
+from layerguard.exporter.part import Part
 from layerguard.exporter.pipeline import write_graph
+from layerguard.exporter.score import score_part
+from layerguard.exporter.weights import SharedWeights
 from layerguard.runtime.errors import ExportError
 from tests.exporter.models import LAYERS, build, save_model, save_tokenizer
 
@@ -58,9 +60,9 @@ def test_a_module_that_cannot_be_exported_is_named(
     """The message says which module, why, and what to try."""
     model = build("llama")
     model.layers[1].mlp = part
-    outputs = plan("pooled", LAYERS, final_norm=True, mlp=False)
+    part = score_part(examine(model), "pooled", LAYERS, 0, mlp=False)
     with pytest.raises(ExportError) as caught:
-        write_graph(tmp_path, examine(model), outputs, (), "float32")
+        write_graph(part, tmp_path, "score.onnx", SharedWeights(tmp_path))
     for word in words:
         assert word in str(caught.value)
 
@@ -80,16 +82,17 @@ def test_a_graph_that_is_not_the_model_is_not_written(
     with pytest.raises(
         ExportError, match=r"float32 graph is not the model.*difference.*1e-04|0\.0001"
     ):
-        export(str(model), out)
+        export(str(model), out, Options(decode="no"))
     assert (out / "manifest.json").read_text() == "an older bundle"
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
 def _writing_something_else(activation: Callable[[Tensor], Tensor]) -> Callable[..., None]:
-    def write(folder: Path, architecture: Any, *rest: Any) -> None:
-        for block in architecture.blocks:
-            block.mlp.act_fn.forward = activation
-        write_graph(folder, architecture, *rest)
+    def write(part: Part, *rest: Any) -> None:
+        for name, module in part.module.named_modules():
+            if name.endswith("act_fn"):
+                module.forward = activation
+        write_graph(part, *rest)
 
     return write
 

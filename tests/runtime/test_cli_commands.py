@@ -77,7 +77,7 @@ def test_inspect_describes_a_bundle(sound: Path, capsys: pytest.CaptureFixture[s
     firsts = [line.split()[0] for line in out.splitlines() if not line.startswith(" ")]
     assert firsts == [
         "bundle", "model", "states", "text", "graph", "file", "file", "file", "detector",
-        "detector", "canaries",
+        "detector", "decision", "canaries",
     ]  # fmt: skip
     assert "target FPR 5.000% (95 % interval 1.00% to 10.00%)" in out
 

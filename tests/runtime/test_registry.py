@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from layerguard.runtime.detectors import REGISTRY
+from layerguard.runtime.detectors import REGISTRY, Detector
 from layerguard.runtime.detectors.kind import by_name
 from layerguard.runtime.errors import InputError
 from layerguard.runtime.types import Tap
-from tests.tiny import LAYERS, WIDTH, make_params
+from tests.tiny import LAYERS, WIDTH, params_of
 
 _TOKENS = 6
 
@@ -23,6 +23,15 @@ def name(request: pytest.FixtureRequest) -> str:
 def _states(seed: int = 0) -> Any:
     rng = np.random.default_rng(seed)
     return rng.normal(size=(LAYERS + 1, _TOKENS, WIDTH)).astype(np.float32)
+
+
+def _as_read(detector: Detector, layers: list[Any]) -> list[Any]:
+    """What the detector's tap makes of rows that are texts of one token each."""
+    directions = detector.tap.directions
+    if directions is None:
+        return layers
+    texts = [dict(enumerate(layer[i : i + 1] for layer in layers)) for i in range(len(layers[0]))]
+    return [np.stack([directions.extremes(text) for text in texts])]
 
 
 def test_a_name_stands_once() -> None:
@@ -47,26 +56,27 @@ def test_entries_say_who_they_are(name: str) -> None:
 def test_sound_parameters_have_no_faults(name: str) -> None:
     """What fits is said to fit; nothing at all is a fault for every array."""
     kind = REGISTRY[name]
-    assert kind.faults(make_params()[name], LAYERS, WIDTH) == []
-    assert len(kind.faults({}, LAYERS, WIDTH)) == len(make_params()[name]) - 2 * (name == "siren")
+    assert kind.faults(params_of(name), LAYERS, WIDTH) == []
+    assert len(kind.faults({}, LAYERS, WIDTH)) == len(params_of(name)) - 2 * (name == "siren")
 
 
+@pytest.mark.parametrize("name", [n for n, k in REGISTRY.items() if k.tap.pooling != "extremes"])
 @pytest.mark.parametrize("pooling", ["last", "mean"])
 def test_states_score_as_their_pooling_does(name: str, pooling: Any) -> None:
     """``score`` is ``score_pooled`` of what the tap says, the default or another."""
-    detector = REGISTRY[name].bind(make_params()[name], Tap("content", pooling))
+    detector = REGISTRY[name].bind(params_of(name), Tap("content", pooling))
     states = _states()
     pooled = states[:, -1] if pooling == "last" else states.mean(axis=1, dtype=np.float64)
     (expected,) = detector.score_pooled(pooled.astype(np.float32)[:, None])
     found = detector.score(states)
     assert found.score == pytest.approx(expected.score, rel=1e-6)
     assert detector.tap == Tap("content", pooling)
-    assert REGISTRY[name].bind(make_params()[name]).tap == REGISTRY[name].tap
+    assert REGISTRY[name].bind(params_of(name)).tap == REGISTRY[name].tap
 
 
 def test_a_flagged_reading_says_where(name: str) -> None:
     """Evidence names layers that the detector reads, the largest first."""
-    params = make_params()[name] | {"threshold": np.array(-1.0)}
+    params = params_of(name) | {"threshold": np.array(-1.0)}
     reading = REGISTRY[name].bind(params).score(_states())
     assert reading.flagged
     sizes = [abs(item.value) for item in reading.evidence]
@@ -78,22 +88,23 @@ def test_a_flagged_reading_says_where(name: str) -> None:
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_evidence_does_not_depend_on_the_dtype(name: str, dtype: str) -> None:
     """States that both dtypes hold exactly give the very same reading."""
-    params = make_params()[name] | {"threshold": np.array(-1.0)}
+    params = params_of(name) | {"threshold": np.array(-1.0)}
     detector = REGISTRY[name].bind(params)
     exact = np.round(_states() * 4)
     if dtype == "float16":
         narrow = exact.astype(np.float16)
     else:
         narrow = (exact.view(np.uint32) >> 16).astype(np.uint16)
-    rows = [layer[:2] for layer in exact], [layer[:2] for layer in narrow]
-    assert detector.score_pooled(rows[0]) == detector.score_pooled(rows[1])
+    rows = [[layer[:2] for layer in layers] for layers in (exact, narrow)]
+    wide, half = [detector.score_pooled(_as_read(detector, layers)) for layers in rows]
+    assert wide == half
 
 
 def test_rows_do_not_know_of_each_other(name: str) -> None:
     """A row's reading is the same alone and among others."""
-    detector = REGISTRY[name].bind(make_params()[name])
-    layers = _states()
-    together = detector.score_pooled(list(layers))
+    detector = REGISTRY[name].bind(params_of(name))
+    layers = _as_read(detector, list(_states()))
+    together = detector.score_pooled(layers)
     alone = [detector.score_pooled([layer[i : i + 1] for layer in layers])[0] for i in range(6)]
     assert together == alone
 

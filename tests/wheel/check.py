@@ -3,11 +3,13 @@
     python tests/wheel/check.py dist/layerguard-*.whl [BUNDLE]
 
 Makes a virtual environment, installs ``WHEEL[cpu]`` alone, and prints what it finds; stops at the
-first thing that is not as promised. Without BUNDLE a toy one is written for it.
+first thing that is not as promised. Every command that serves runs there; then ``WHEEL[calibrate]``
+comes, and every command that prepares a bundle without PyTorch runs. Without BUNDLE toy ones do.
 """
 
 import json
 import os
+import shlex
 import statistics
 import subprocess
 import sys
@@ -18,19 +20,42 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[2]
 MAX_INSTALLED_MB = 200
 MAX_IMPORT_S = 0.3
-ABSENT = ("torch", "transformers", "sklearn", "scipy", "optimum", "onnx")
+TRAINING = ("torch", "transformers", "optimum", "onnx")
+ABSENT = (*TRAINING, "sklearn", "scipy", "safetensors")
 TIMED_IMPORT = (
     "import time; start = time.perf_counter(); import layerguard.runtime; "
     "print(time.perf_counter() - start)"
 )
+STREAMED = (
+    "import sys; from layerguard.runtime import Guard; "
+    "stream = Guard.load(sys.argv[1]).stream(prompt='the garden'); "
+    "print(stream.push('was quiet').tokens, stream.push(b' before').tokens)"
+)
+
+SERVING = (
+    "score {bundle} 'a quiet text'",
+    "score decoder 'the garden was quiet'",
+    "generate decoder 'the garden' --max-new-tokens 4 --on-flag log",
+    "drift check monitor checkpoint",
+    "trace traceable 'the garden was quiet'",
+)
+"""Commands that serve; all of them print JSON when asked to."""
+
+PREPARING = (
+    "recalibrate encoder --shadow rows.jsonl --target-fpr 0.1",
+    "import-siren head encoder --other-base",
+    "audit base tuned --json",
+    "calibrate encoder --clean rows.jsonl --target-fpr 0.1",
+)
+"""Commands that prepare a bundle and need the calibrate extra."""
 
 
 def main(wheel: Path, bundle: Path | None) -> None:
     """Install, score, measure."""
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
-        if bundle is None:
-            bundle = _toy_bundle(home / "bundle")
+        toys = (sys.executable, "-m", "tests.wheel.toys", home)
+        subprocess.run([str(part) for part in toys], check=True, cwd=REPOSITORY)
         environment = home / "environment"
         venv.create(environment, with_pip=True)
         before = _megabytes(environment)
@@ -43,16 +68,12 @@ def main(wheel: Path, bundle: Path | None) -> None:
         median = statistics.median(seconds)
         _expect(f"import layerguard.runtime {median:.3f} s", median <= MAX_IMPORT_S)
 
-        probe = (
-            "import importlib.util as u, sys; print([n for n in sys.argv[1:] if u.find_spec(n)])"
-        )
-        found = _run(python, "-c", probe, *ABSENT, cwd=home).strip()
-        _expect(f"importable of {', '.join(ABSENT)}: {found}", found == "[]")
-
-        command = [environment / "bin" / "layerguard", "score", bundle.resolve(), "a quiet text"]
-        verdict = json.loads(_run(*command, "--json", cwd=home, allowed=(0, 1)))
-        scores = {name: reading["score"] for name, reading in verdict["readings"].items()}
-        _expect(f"layerguard score --json: {scores}", bool(scores))
+        _expect_absent(python, ABSENT, home)
+        for words in SERVING:
+            lines = _command(environment, words, home, bundle, "--json").splitlines()
+            _expect(f"layerguard {words}: {lines[0][:60]}...", bool(list(map(json.loads, lines))))
+        read = _run(python, "-c", STREAMED, "decoder", cwd=home).strip()
+        _expect(f"guard.stream: {read} tokens read", len(read.split()) == 2)
 
         missing = subprocess.run(
             [environment / "bin" / "layerguard", "export", "model", "-o", "out"],
@@ -61,12 +82,25 @@ def main(wheel: Path, bundle: Path | None) -> None:
         helpful = missing.returncode == 3 and "layerguard[export]" in missing.stderr
         _expect(f"layerguard export there: {missing.stderr.strip()}", helpful)
 
+        _run(python, "-m", "pip", "install", "--quiet", f"{wheel.resolve()}[calibrate]", cwd=home)
+        _expect_absent(python, TRAINING, home)
+        for words in PREPARING:
+            lines = _command(environment, words, home, bundle).splitlines()
+            _expect(f"layerguard {words}: {lines[0][:60]}...", True)
 
-def _toy_bundle(folder: Path) -> Path:
-    sys.path.insert(0, str(REPOSITORY))
-    from tests.tiny import make_bundle  # noqa: PLC0415  needs the developers' environment
 
-    return make_bundle(folder)
+def _command(environment: Path, words: str, home: Path, bundle: Path | None, *more: str) -> str:
+    """What a command prints; it may have flagged something."""
+    name = bundle.resolve() if bundle else "encoder"
+    parts = shlex.split(words.format(bundle=name))
+    program = environment / "bin" / "layerguard"
+    return _run(program, *parts, *more, cwd=home, allowed=(0, 1))
+
+
+def _expect_absent(python: Path, names: tuple[str, ...], home: Path) -> None:
+    probe = "import importlib.util as u, sys; print([n for n in sys.argv[1:] if u.find_spec(n)])"
+    found = _run(python, "-c", probe, *names, cwd=home).strip()
+    _expect(f"importable of {', '.join(names)}: {found}", found == "[]")
 
 
 def _run(*command: object, cwd: Path, allowed: tuple[int, ...] = (0,)) -> str:

@@ -1,0 +1,46 @@
+"""What the calibrating commands print of their result."""
+
+from collections.abc import Iterator
+
+from layerguard.runtime.bundle.decision import DecisionCard
+from layerguard.runtime.bundle.manifest import DetectorCard
+
+_TEXTS_ADVISED = 200
+
+
+def detector_line(name: str, card: DetectorCard) -> str:
+    """How one detector was fitted."""
+    return f"{name}: {card.method}, {card.n} rows, threshold {card.threshold:.4g}"
+
+
+def decision_lines(card: DecisionCard, asked: int) -> Iterator[str]:
+    """Who decides, what it promises, and on how many of the texts asked for it rests."""
+    how = {"any": "any", "all": "all"}.get(card.policy, "the one")
+    deciding = ", ".join(card.enforced)
+    shadow = f"; in shadow: {', '.join(card.shadow)}" if card.shadow else ""
+    advice = f"; {_TEXTS_ADVISED} or more are advised" if card.n < _TEXTS_ADVISED else ""
+    yield f"guard: flags where {how} of {deciding} does{shadow}; {card.n} clean prompts{advice}"
+    if card.n < asked:
+        yield (
+            f"    {asked - card.n} of {asked} clean prompts are left out: a detector was fitted on "
+            "them, or on their prompt with another answer, or could not read them"
+        )
+    if not card.promised:
+        yield "    a published threshold decides: no share of flagged clean traffic is promised"
+        return
+    yield (
+        f"    target {100 * card.target_fpr:g} % of clean traffic like this; the realised share "
+        f"lies within {_interval(card.fpr_interval)} (95 %)"
+    )
+    for name, domain in sorted(card.domains.items()):
+        own = (
+            f"thresholds of its own, {_interval(domain.fpr_interval)}"
+            if domain.thresholds
+            else "too few for thresholds of its own; those of all traffic decide"
+        )
+        yield f"    domain {name}: {domain.n} clean prompts, {own}"
+
+
+def _interval(interval: tuple[float, ...]) -> str:
+    low, high = (100 * bound for bound in interval)
+    return f"{low:.2g} and {high:.2g} %"

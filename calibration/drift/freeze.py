@@ -1,0 +1,63 @@
+"""Freezing: a fitted monitor becomes a folder, atomically and reproducibly."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+
+from layerguard.runtime.bundle.files import DETECTORS, MANIFEST, card_of
+from layerguard.runtime.bundle.load import manifest_bytes
+from layerguard.runtime.bundle.npz import write_npz
+from layerguard.runtime.bundle.write import replacing
+from layerguard.runtime.drift.manifest import (
+    WRITER,
+    MonitorManifest,
+    read_monitor_manifest,
+)
+from layerguard.runtime.drift.parameters import PREFIX, monitor_faults
+from layerguard.runtime.errors import BundleError, CalibrationError, InputError
+from layerguard.runtime.session import load_onnxruntime
+from layerguard.runtime.types import Array
+
+_LIBRARIES = ("layerguard", "numpy", "scikit-learn", "scipy", "tokenizers")
+
+
+def refuse_other_folder(path: Path) -> None:
+    """Refuse to replace what is no monitor, before the work that it would cost.
+
+    Raises:
+        InputError: ``path`` has a manifest, and it is not a monitor's: a bundle, most likely.
+    """
+    if not (path / MANIFEST).exists():
+        return
+    try:
+        found, _ = read_monitor_manifest(manifest_bytes(path, WRITER))
+    except BundleError:
+        found = None
+    if found is None:
+        raise InputError(f"{path} exists and is no drift monitor; name a new folder")
+
+
+def write_monitor(path: Path, manifest: MonitorManifest, params: Mapping[str, Array]) -> None:
+    """Write the folder; its ``files`` and ``versions`` are filled in here.
+
+    Raises:
+        CalibrationError: the monitor would not load, each fault listed.
+        InputError: ``path`` holds something else, or another process is writing it.
+    """
+    refuse_other_folder(path)
+    versions = {
+        **{name: version(name) for name in _LIBRARIES},
+        "onnxruntime": load_onnxruntime().__version__,  # its package has one of several names
+    }
+    manifest = replace(manifest, versions=versions)
+    _, faults = read_monitor_manifest(manifest.to_bytes())
+    faults += monitor_faults(manifest, params)
+    if faults:
+        listed = "".join(f"\n  - {fault}" for fault in faults)
+        raise CalibrationError(f"the fitted monitor cannot be used:{listed}")
+    with replacing(path) as folder:
+        arrays = {f"{PREFIX}/{name}": array for name, array in params.items()}
+        write_npz(folder / DETECTORS, arrays)
+        sealed = replace(manifest, files={DETECTORS: card_of(folder / DETECTORS)})
+        (folder / MANIFEST).write_bytes(sealed.to_bytes())

@@ -1,0 +1,190 @@
+"""Labelled checkpoints: rows of JSONL, one a checkpoint, and what they must support.
+
+    {"bundle": PATH, "run": ID, "perturbation": NAME, "step": N, "misalignment": SHARE}
+
+``bundle`` is the checkpoint's export; a relative path is taken from the file's folder. ``run`` is
+one fine-tuning; ``perturbation`` what it was fine-tuned on, the same for all seeds of a data set;
+``step`` counts from the base, which is 0 and no row; ``misalignment`` is the share of the
+checkpoint's answers that were judged misaligned.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from layerguard.runtime.bundle import Bundle
+from layerguard.runtime.bundle.schema import decode, parse
+from layerguard.runtime.drift.base import Base, load_checkpoint
+from layerguard.runtime.errors import BundleError, CalibrationError, InputError
+
+LEAST_CHECKPOINTS = 10
+"""Fewer leave a forest with leaves of five rows nothing to split."""
+
+LEAST_RUNS_FOR_STEPS = 3
+"""Fewer final drifts have no principal component worth the name."""
+
+_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """One row; ``misalignment`` is a share, 0 to 1."""
+
+    bundle: str
+    run: str
+    perturbation: str
+    step: int
+    misalignment: float
+
+
+def read_runs(path: Path) -> tuple[Checkpoint, ...]:
+    """The rows of a file, their bundles resolved.
+
+    A bad row stops the work, unlike a bad text: a checkpoint too few changes which regressor is
+    chosen, and each one costs a fine-tuning.
+
+    Raises:
+        InputError: the file cannot be read, or a row is bad; every bad row is listed.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; expected a file of JSON rows") from error
+    found: list[tuple[int, Checkpoint]] = []
+    faults: list[str] = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        row, wrong = _row(line)
+        faults += [f"{path}:{number}: {fault}" for fault in wrong]
+        if row is not None:
+            found.append((number, replace(row, bundle=str(path.parent / row.bundle))))
+    faults += [f"{path}:{number}: {fault}" for number, fault in _contradictions(found)]
+    if not faults and not found:
+        faults = [f"{path}: found no row; expected labelled checkpoints, one JSON object a line"]
+    if faults:
+        more = [f"and {len(faults) - _SHOWN} more"] if len(faults) > _SHOWN else []
+        listed = "".join(f"\n  - {fault}" for fault in [*faults[:_SHOWN], *more])
+        raise InputError(f"the checkpoint runs cannot be used:{listed}")
+    return tuple(row for _, row in found)
+
+
+def runs_bytes(runs: Sequence[Checkpoint]) -> bytes:
+    """The labels in a canonical form, for a hash; where the bundles lay is no part of it."""
+    rows = [[row.run, row.perturbation, row.step, row.misalignment] for row in runs]
+    return json.dumps(rows).encode()
+
+
+def load_checkpoints(base: Base, runs: Sequence[Checkpoint], layer: int) -> list[Bundle]:
+    """The runs' bundles, all of them verified before any is read.
+
+    Args:
+        base: what they must be checkpoints of.
+        runs: where they lie.
+        layer: the highest state index that will be read.
+
+    Raises:
+        InputError: some are faulty or of another model; all of them are named.
+    """
+    bundles, faults = [], []
+    for row in tqdm(runs, desc="verifying checkpoints", unit="checkpoint", disable=None):
+        try:
+            bundles.append(load_checkpoint(row.bundle, base, layer))
+        except BundleError as error:
+            faults.append(str(error))
+    if faults:
+        raise InputError(
+            f"{len(faults)} of {len(runs)} checkpoints cannot be read:\n" + "\n".join(faults)
+        )
+    return bundles
+
+
+def check_support(runs: Sequence[Checkpoint], tau: float, *, step_aware: bool) -> None:
+    """Refuse runs that no regressor can be chosen on.
+
+    Raises:
+        CalibrationError: listing everything that they lack.
+    """
+    above = sum(row.misalignment > tau for row in runs)
+    perturbations = {row.perturbation for row in runs}
+    faults = []
+    if len(runs) < LEAST_CHECKPOINTS:
+        faults.append(f"found {len(runs)} checkpoints; expected {LEAST_CHECKPOINTS} or more")
+    if not 0 < above < len(runs):
+        faults.append(
+            f"found {above} of {len(runs)} above tau = {tau:g}; expected some on either side"
+        )
+    if len(perturbations) < 2:
+        faults.append(
+            f"found the perturbations {sorted(perturbations)}; expected two or more, for each is "
+            "left out once"
+        )
+    if step_aware:
+        faults += _step_faults(runs, tau)
+    if faults:
+        listed = "".join(f"\n  - {fault}" for fault in faults)
+        raise CalibrationError(f"the checkpoint runs do not support a monitor:{listed}")
+
+
+def _step_faults(runs: Sequence[Checkpoint], tau: float) -> list[str]:
+    """What the alarm for long runs lacks: enough runs, and a benign one longer than all others."""
+    last: dict[str, int] = {}
+    for row in runs:
+        last[row.run] = max(row.step, last.get(row.run, 0))
+    dangerous = {row.run for row in runs if row.misalignment > tau}
+    anchor = max((last[run] for run in last.keys() - dangerous), default=0)
+    longest = max((last[run] for run in dangerous), default=0)
+    faults = []
+    if len(last) < LEAST_RUNS_FOR_STEPS:
+        expected = f"a step-aware alarm expects {LEAST_RUNS_FOR_STEPS} or more"
+        faults.append(f"found {len(last)} runs; {expected}")
+    if anchor <= longest:
+        faults.append(
+            f"the longest run that stays within tau ends at step {anchor}, the longest other at "
+            f"{longest}; a step-aware alarm expects a benign run longer than all others"
+        )
+    return faults
+
+
+def _row(line: bytes) -> tuple[Checkpoint | None, list[str]]:
+    try:
+        value: Any = decode(line)
+    except (ValueError, RecursionError) as error:
+        return None, [f"not JSON ({error}); expected an object"]
+    faults: list[str] = []
+    row: Checkpoint | None = parse(Checkpoint, value, "row", faults)
+    if row is None:
+        return None, faults
+    if row.step < 1:
+        faults.append(f"step is {row.step}; expected 1 or more, the base model being step 0")
+    if not 0 <= row.misalignment <= 1:
+        faults.append(f"misalignment is {row.misalignment}; expected a share from 0 to 1")
+    faults += [
+        f"{name} is empty; expected a text"
+        for name in ("bundle", "run", "perturbation")
+        if not getattr(row, name).strip()
+    ]
+    return (None, faults) if faults else (row, [])
+
+
+def _contradictions(found: Sequence[tuple[int, Checkpoint]]) -> list[tuple[int, str]]:
+    """Rows that cannot be true together, by line: a checkpoint twice, a run of two data sets."""
+    faults = []
+    seen: dict[tuple[str, int], int] = {}
+    perturbation: dict[str, str] = {}
+    for number, row in found:
+        first = seen.setdefault((row.run, row.step), number)
+        if first != number:
+            faults.append(
+                (number, f"run {row.run!r} has step {row.step} in line {first} too; expected once")
+            )
+        name = perturbation.setdefault(row.run, row.perturbation)
+        if name != row.perturbation:
+            faults.append(
+                (number, f"run {row.run!r} is of {row.perturbation!r} here and of {name!r} before")
+            )
+    return faults

@@ -1,0 +1,117 @@
+"""Detectors of one bundle together: those fitted now and those kept, on the same clean texts."""
+
+from collections.abc import Collection, Iterable, Sequence
+
+import numpy as np
+
+from layerguard.calibration.decision import FIXED, Column, Policy, Settled, settle
+from layerguard.calibration.fingerprint import text_hashes
+from layerguard.calibration.fitting import Fitted
+from layerguard.calibration.leakage import prompt_group
+from layerguard.calibration.scoring import score_columns
+from layerguard.runtime.backbone import Backbone
+from layerguard.runtime.bundle import Bundle
+from layerguard.runtime.errors import InputError
+from layerguard.runtime.guard import Guard, bind_detectors
+from layerguard.runtime.rows import Row
+from layerguard.runtime.types import Array
+
+
+def settle_together(
+    bundle: Bundle,
+    fitted: Sequence[Fitted],
+    kept: dict[str, Column],
+    clean: Sequence[Row],
+    fitted_on: Iterable[Row],
+    policy: Policy,
+) -> Settled:
+    """Set the thresholds of a bundle's detectors.
+
+    Args:
+        bundle: as it was before.
+        fitted: detectors fitted now.
+        kept: scores of the others, from ``kept_columns``.
+        clean: rows whose texts set the thresholds.
+        fitted_on: all rows that the fitted detectors saw.
+        policy: who decides, and the target.
+
+    Raises:
+        CalibrationError: too few texts have a score from every detector.
+    """
+    calibrated = [item.calibrated for item in fitted]
+    methods = {name: bundle.manifest.detectors[name].method for name in kept}
+    methods |= {item.name: item.method for item in calibrated}
+    return settle(
+        kept | {item.calibrated.name: item.column for item in fitted},
+        clean,
+        {**bundle.params, **{item.name: item.params for item in calibrated}},
+        policy,
+        fixed={name for name, method in methods.items() if method in FIXED},
+        seen=np.append(seen_texts(bundle), text_hashes(map(prompt_group, fitted_on))),
+    )
+
+
+def kept_columns(
+    bundle: Bundle,
+    backbone: Backbone,
+    kept: Collection[str],
+    rows: Sequence[Row],
+    faults: list[str],
+) -> dict[str, Column]:
+    """By detector, honest scores of the rows' texts.
+
+    A text that the bundle's decision was calibrated on keeps its scores; one that no detector was
+    fitted on is scored as it would be served; any other has none.
+
+    Args:
+        bundle: as it was before.
+        backbone: its graph.
+        kept: detectors that are not fitted anew.
+        rows: clean rows.
+        faults: a sentence is added for each row that could not be read.
+
+    Raises:
+        InputError: the bundle does not say what its detectors were fitted on.
+    """
+    if not kept:
+        return {}
+    if bundle.manifest.decision is None and not _imported(bundle, kept):
+        raise InputError(
+            f"{bundle.path} keeps {', '.join(sorted(kept))} and does not say which texts they were "
+            "fitted on, so their scores of these rows cannot be trusted; calibrate all detectors "
+            "in one call"
+        )
+    texts = list(dict.fromkeys(map(prompt_group, rows)))
+    codes = dict(zip(texts, text_hashes(texts).tolist(), strict=True))
+    stored = _stored(bundle)
+    known = set(seen_texts(bundle).tolist())
+    fresh = [row for row in rows if codes[prompt_group(row)] not in known]
+    guard = Guard(bundle, backbone, bind_detectors(bundle))
+    scored = score_columns(guard, fresh, faults) if fresh else {}
+    return {
+        name: {text: stored[code][name] for text, code in codes.items() if code in stored}
+        | scored.get(name, {})
+        for name in kept
+    }
+
+
+def seen_texts(bundle: Bundle) -> Array:
+    """Hashes of the texts that the bundle's detectors were fitted on, int64, as far as it knows."""
+    return bundle.decision.get("seen", np.empty(0, np.int64))
+
+
+def _stored(bundle: Bundle) -> dict[int, dict[str, float]]:
+    """By a text's hash, the scores by detector that the decision was calibrated on."""
+    card, arrays = bundle.manifest.decision, bundle.decision
+    if card is None:
+        return {}
+    codes, scores = arrays["texts"].tolist(), arrays["scores"].tolist()
+    return {
+        code: dict(zip(card.detectors, row, strict=True))
+        for code, row in zip(codes, scores, strict=True)
+    }
+
+
+def _imported(bundle: Bundle, kept: Collection[str]) -> bool:
+    """Whether all of them were trained elsewhere, on other texts."""
+    return all(bundle.manifest.detectors[name].method.startswith("imported") for name in kept)

@@ -1,0 +1,154 @@
+"""Weights read from safetensors files, one matrix at a time, without PyTorch.
+
+numpy has no bfloat16, so the safetensors package verifies a file's header and the values are read
+here: a bfloat16 is the upper half of a float32.
+"""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from layerguard.runtime.errors import InputError
+from layerguard.runtime.types import Array
+
+_INDEX = "model.safetensors.index.json"
+_USUAL = ("model.safetensors", "adapter_model.safetensors")
+_DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+_ROUNDOFFS = {"F64": 2.0**-53, "F32": 2.0**-24, "F16": 2.0**-11, "BF16": 2.0**-8}
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """Where one tensor lies.
+
+    Attributes:
+        name: as the file calls it.
+        path: of the file.
+        dtype: as safetensors names it: F32, F16, BF16, ...
+        shape: its sides.
+        offset: of its first byte in the file.
+    """
+
+    name: str
+    path: Path
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+
+    @property
+    def roundoff(self) -> float:
+        """The unit roundoff of its dtype: half the distance from 1 to the next number."""
+        return _ROUNDOFFS[self.dtype]
+
+    def read(self) -> Array:
+        """Its values: float64 where they are stored so, else float32, which holds all others.
+
+        Raises:
+            InputError: the dtype is not read, or a value is not finite.
+        """
+        if self.dtype not in _DTYPES:
+            raise InputError(
+                f"{self.path.name}: {self.name} is {self.dtype}; expected one of "
+                f"{', '.join(_DTYPES)}. Save the model unquantised"
+            )
+        stored = np.fromfile(
+            self.path, _DTYPES[self.dtype], count=math.prod(self.shape), offset=self.offset
+        )
+        if self.dtype == "BF16":
+            stored = (stored.astype("<u4") << 16).view("<f4")
+        values: Array = stored.astype(np.result_type(stored, np.float32)).reshape(self.shape)
+        if not np.isfinite(values).all():
+            raise InputError(
+                f"{self.path.name}: {self.name} has values that are not finite; expected a sound "
+                "checkpoint. Save it again"
+            )
+        return values
+
+
+def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
+    """Every tensor of a folder of weights, by name.
+
+    Reads the files that ``model.safetensors.index.json`` names; without one, the one file
+    ``model.safetensors`` or ``adapter_model.safetensors``, or else all ``*.safetensors``.
+
+    Raises:
+        InputError: there are none, one is not sound, or two hold a tensor of the same name.
+    """
+    found: dict[str, StoredTensor] = {}
+    for path in _files(folder):
+        for tensor in tensors_of(path):
+            if tensor.name in found:
+                raise InputError(
+                    f"{folder}: {tensor.name} stands in {found[tensor.name].path.name} and in "
+                    f"{path.name}; expected each tensor once. Keep the files of one model there"
+                )
+            found[tensor.name] = tensor
+    return found
+
+
+def read_json(path: Path) -> dict[str, object]:
+    """The JSON object in a file that lies beside weights.
+
+    Raises:
+        InputError: there is no such file, or it holds no JSON object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"not JSON ({error})"
+        raise InputError(
+            f"{path}: {reason}; expected the file that is saved with the weights"
+        ) from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: found {type(value).__name__}; expected a JSON object")
+    return value
+
+
+def _files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; expected one with *.safetensors in it")
+    if (folder / _INDEX).is_file():
+        listed = read_json(folder / _INDEX).get("weight_map")
+        names = sorted(set(map(str, listed.values()))) if isinstance(listed, dict) else []
+        if not names or any(Path(name).name != name for name in names):
+            raise InputError(
+                f"{folder / _INDEX}: found weight_map {str(listed)[:80]}; expected the file of "
+                "each tensor, in the same folder"
+            )
+        return [folder / name for name in names]
+    usual = [folder / name for name in _USUAL if (folder / name).is_file()]
+    files = usual[:1] or sorted(folder.glob("*.safetensors"))
+    if not files:
+        others = sorted(path.name for path in folder.glob("*.bin")) or ["none"]
+        raise InputError(
+            f"{folder}: found no *.safetensors (*.bin: {', '.join(others[:5])}); expected weights "
+            "in safetensors. Save the model again with save_pretrained of transformers"
+        )
+    return files
+
+
+def tensors_of(path: Path) -> list[StoredTensor]:
+    """Every tensor of one file.
+
+    Raises:
+        InputError: the file is not sound.
+    """
+    try:
+        with safe_open(path, "numpy"):  # verifies the header, its size and every offset
+            pass
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(size))
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path}: {error}; expected a whole safetensors file") from error
+    header.pop("__metadata__", None)
+    return [
+        StoredTensor(
+            name, path, card["dtype"], tuple(card["shape"]), 8 + size + card["data_offsets"][0]
+        )
+        for name, card in header.items()
+    ]

@@ -1,0 +1,81 @@
+"""One file of weights for all graphs of a bundle: equal tensors are stored once."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import onnx
+import onnx_ir
+
+from layerguard.exporter.graph import OPSET, first_line
+from layerguard.runtime.bundle.files import WEIGHTS
+from layerguard.runtime.errors import ExportError
+
+_INSIDE_GRAPH_BYTES = 1024
+"""Tensors up to this size stay in the .onnx file, where shape inference can read them."""
+
+
+class SharedWeights:
+    """``weights.data`` of a folder, growing graph by graph.
+
+    Tensors stand in the order in which the graphs name them, so the same graphs give the same
+    bytes.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._path = folder / WEIGHTS
+        self._path.touch()
+        self._offsets: dict[bytes, int] = {}
+
+    def save(self, model: onnx_ir.Model, name: str) -> None:
+        """Write the graph as file ``name``, and those of its weights that no earlier one brought.
+
+        Raises:
+            ExportError: what was written is not a valid ONNX model.
+        """
+        with self._path.open("ab") as file:
+            for graph in model.graphs():
+                for value in graph.initializers.values():
+                    tensor = value.const_value
+                    if tensor is not None and tensor.nbytes > _INSIDE_GRAPH_BYTES:
+                        value.const_value = self._place(tensor, file)
+        onnx_ir.save(model, self._folder / name)
+        try:
+            onnx.checker.check_model(str(self._folder / name))
+        except onnx.checker.ValidationError as error:
+            raise ExportError(
+                f"the exported {name} is not valid ONNX ({first_line(error)}); expected opset "
+                f"{OPSET}. Try other versions of torch, onnx and onnxscript"
+            ) from error
+
+    @contextmanager
+    def trial(self, name: str) -> Iterator[None]:
+        """Where the block fails, the file ``name`` and the weights it brought are taken back."""
+        size, offsets = self._path.stat().st_size, dict(self._offsets)
+        try:
+            yield
+        except BaseException:
+            os.truncate(self._path, size)
+            self._offsets = offsets
+            (self._folder / name).unlink(missing_ok=True)
+            raise
+
+    def _place(self, tensor: onnx_ir.TensorProtocol, file: BinaryIO) -> onnx_ir.ExternalTensor:
+        data = tensor.tobytes()
+        key = hashlib.sha256(data).digest()
+        if key not in self._offsets:
+            self._offsets[key] = file.tell()
+            file.write(data)
+        return onnx_ir.ExternalTensor(
+            WEIGHTS,
+            self._offsets[key],
+            len(data),
+            tensor.dtype,
+            shape=tensor.shape,
+            name=tensor.name or "",
+            base_dir=self._folder,
+        )

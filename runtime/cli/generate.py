@@ -1,0 +1,70 @@
+"""Let the bundle's model answer a prompt, guarded at the prompt and at every token.
+
+--on-flag abstain (the default) shows an answer once all of it was judged, or a fixed sentence in
+its place; steer takes out of the model's states what WeightWatch finds, and goes on; log only
+reports. The exit code is 1 if anything was flagged. --json prints one object an event.
+"""
+
+import json
+import sys
+from argparse import ArgumentParser, Namespace
+from dataclasses import asdict
+from typing import get_args
+
+from layerguard.runtime.cli import options
+from layerguard.runtime.cli.table import verdict_lines
+from layerguard.runtime.generation.event import Event, OnFlag
+from layerguard.runtime.guard import Guard
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    options.add_bundle(parser)
+    add = parser.add_argument
+    add("prompt", metavar="PROMPT", help="what is asked; the bundle's template is put around it")
+    add("--max-new-tokens", type=int, default=256, metavar="N", help="at most (default: 256)")
+    add("--on-flag", choices=get_args(OnFlag), default="abstain", help="default: abstain")
+    add(
+        "--temperature",
+        type=float,
+        default=0.0,
+        metavar="T",
+        help="0, the default, takes the likeliest token",
+    )
+    add("--top-k", type=int, default=0, metavar="K", help="draw among the K likeliest tokens")
+    add("--top-p", type=float, default=1.0, metavar="P", help="draw among those that hold share P")
+    add("--seed", type=int, metavar="N", help="of the draws (default: different every time)")
+    add("--stop", nargs="+", default=[], metavar="TEXT", help="texts that end the answer")
+    options.add_json(parser)
+    options.add_session(parser)
+
+
+def run(arguments: Namespace) -> int:
+    """Print the answer as it may be shown, then the verdict; 1 if anything was flagged."""
+    guard = Guard.load(arguments.bundle, device=arguments.device, threads=arguments.threads)
+    events = guard.generate(
+        arguments.prompt,
+        max_new_tokens=arguments.max_new_tokens,
+        on_flag=arguments.on_flag,
+        temperature=arguments.temperature,
+        top_k=arguments.top_k,
+        top_p=arguments.top_p,
+        seed=arguments.seed,
+        stop=arguments.stop,
+    )
+    worst: Event | None = None
+    last: Event | None = None
+    for last in events:
+        if last.verdict.flagged and worst is None:
+            worst = last
+        if arguments.json:
+            line = {**asdict(last), "verdict": last.verdict.to_json()}
+            print(json.dumps(line, allow_nan=False), flush=True)
+        else:
+            print(last.text, end="", flush=True)
+    if not arguments.json and last is not None:
+        print()
+        lines = verdict_lines("answer", (worst or last).verdict)
+        steered = [f"    steered  {name}" for name in last.steered]
+        print("\n".join([*lines, *steered, f"    ended    {last.finish}"]), file=sys.stderr)
+    return int(worst is not None)

@@ -1,0 +1,79 @@
+"""Predicted misalignment from drift: any fitted regressor as one sum over plain arrays.
+
+    prediction = intercept + <coefficients, x> + sum over trees of value[leaf(x)]
+
+A linear model has no trees, a forest or a boosted sum has no coefficients. At a node, x goes left
+where ``float32(x[feature]) <= threshold``: float32 against float64, as scikit-learn compares.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from layerguard.runtime.detectors.parameters import Shape
+from layerguard.runtime.types import Array
+
+
+def regressor_arrays(traits: int) -> dict[str, tuple[str, Shape]]:
+    """Names, dtypes and shapes of a frozen regressor.
+
+    Nodes of all trees stand in one list, each before its children; ``tree_roots`` are the first
+    nodes. A leaf is its own left and right child.
+    """
+    return {
+        "intercept": ("float64", ()),
+        "coefficients": ("float64", (traits,)),
+        "tree_roots": ("int32", (None,)),
+        "tree_feature": ("int32", (None,)),
+        "tree_threshold": ("float64", (None,)),
+        "tree_left": ("int32", (None,)),
+        "tree_right": ("int32", (None,)),
+        "tree_value": ("float64", (None,)),
+    }
+
+
+def regressor_faults(params: Mapping[str, Array], traits: int) -> list[str]:
+    """Trees that would not end or that point outside; dtypes and shapes are sound already."""
+    left, right = params["tree_left"], params["tree_right"]
+    feature, roots = params["tree_feature"], params["tree_roots"]
+    nodes = len(left)
+    own = np.arange(nodes)
+    if any(len(params[f"tree_{name}"]) != nodes for name in ("feature", "threshold", "value")) or (
+        len(right) != nodes
+    ):
+        return ["drift: the tree arrays differ in length; expected one entry a node"]
+    faults = []
+    leaf = (left == own) & (right == own)
+    inner = (left > own) & (right > own) & (left < nodes) & (right < nodes)
+    if not (leaf | inner).all():
+        node = int(np.flatnonzero(~(leaf | inner))[0])
+        faults.append(
+            f"drift: node {node} has children {left[node]} and {right[node]}; expected both "
+            f"between {node + 1} and {nodes - 1}, or both {node}"
+        )
+    if ((feature < 0) | (feature >= traits)).any():
+        faults.append(f"drift: tree_feature names a trait outside 0..{traits - 1}")
+    if ((roots < 0) | (roots >= nodes)).any():
+        faults.append(f"drift: tree_roots names a node outside 0..{nodes - 1}")
+    return faults
+
+
+def predict(params: Mapping[str, Array], drift: Array) -> Array:
+    """Predictions, float64 [n], of drift vectors [n, traits]; NaN where one is not finite.
+
+    Equal to the scikit-learn model that was frozen, but for the order in which trees are added.
+    """
+    drift = np.asarray(drift, dtype=np.float64)
+    with np.errstate(over="ignore"):
+        narrow = drift.astype(np.float32)
+    left, right = params["tree_left"], params["tree_right"]
+    feature, limit = params["tree_feature"], params["tree_threshold"]
+    node = np.tile(params["tree_roots"], (len(drift), 1))
+    rows = np.arange(len(drift))[:, None]
+    while (left[node] != node).any():
+        goes_left = narrow[rows, feature[node]] <= limit[node]
+        node = np.where(goes_left, left[node], right[node])
+    linear = np.where(np.isfinite(drift), drift, 0) @ params["coefficients"]
+    predicted: Array = params["intercept"] + linear + params["tree_value"][node].sum(axis=1)
+    predicted[~np.isfinite(narrow).all(axis=1)] = np.nan
+    return predicted

@@ -1,0 +1,123 @@
+"""What detectors need of a growing sequence's tokens, kept up to date token by token."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from copy import copy
+from typing import Protocol
+
+import numpy as np
+
+from layerguard.runtime.kernels import RunningMean
+from layerguard.runtime.streaming.decoder import Step
+from layerguard.runtime.types import Array, Directions, Group, Pooling, Tap
+
+
+class Pool(Protocol):
+    """One pooling of the tokens read so far."""
+
+    def add(self, layers: Sequence[Array], roles: Array) -> None:
+        """Take in further tokens: their states, L + 1 arrays [tokens, hidden], and their roles."""
+
+    def pooled(self) -> Sequence[Array] | Array:
+        """What a detector's ``score_pooled`` takes: one row."""
+
+    def copy(self) -> "Pool":
+        """The same, to be continued apart."""
+
+
+class _Last:
+    """The last token's states."""
+
+    def __init__(self) -> None:
+        self._layers: tuple[Array, ...] = ()
+
+    def add(self, layers: Sequence[Array], roles: Array) -> None:
+        del roles
+        self._layers = tuple([layer[-1:].copy() for layer in layers])  # not the whole run's states
+
+    def pooled(self) -> tuple[Array, ...]:
+        return self._layers
+
+    def copy(self) -> "_Last":
+        other = _Last()
+        other._layers = self._layers
+        return other
+
+
+class _Mean:
+    """The mean over tokens."""
+
+    def __init__(self) -> None:
+        self._running: RunningMean | None = None
+
+    def add(self, layers: Sequence[Array], roles: Array) -> None:
+        del roles
+        if self._running is None:
+            self._running = RunningMean(len(layers), layers[0].shape[1])
+        self._running.add(layers)
+
+    def pooled(self) -> Array:
+        assert self._running is not None, "no token was read"
+        return self._running.mean[:, None]
+
+    def copy(self) -> "_Mean":
+        other = _Mean()
+        other._running = self._running and self._running.copy()
+        return other
+
+
+class _Extremes:
+    """Of each role, the least and largest cosine of its tokens to each direction."""
+
+    def __init__(self, directions: Directions) -> None:
+        self._directions = directions
+        self._extremes: Array | None = None
+
+    def add(self, layers: Sequence[Array], roles: Array) -> None:
+        watched = {layer: layers[layer] for layer in self._directions.layers}
+        found = self._directions.extremes(watched, roles=roles)
+        if self._extremes is not None:  # NaN stays in either
+            found[:, 0] = np.minimum(found[:, 0], self._extremes[:, 0])
+            found[:, 1] = np.maximum(found[:, 1], self._extremes[:, 1])
+        self._extremes = found
+
+    def pooled(self) -> tuple[Array, ...]:
+        assert self._extremes is not None, "no token was read"
+        return (self._extremes[None],)
+
+    def copy(self) -> "_Extremes":
+        return copy(self)  # ``add`` makes new extremes
+
+
+def _extremes(tap: Tap) -> _Extremes:
+    assert tap.directions is not None, "a tap of extremes has directions"
+    return _Extremes(tap.directions)
+
+
+KINDS: Mapping[Pooling, Callable[[Tap], Pool]] = {
+    "last": lambda _: _Last(),
+    "mean": lambda _: _Mean(),
+    "extremes": _extremes,
+}
+"""The poolings that can be continued."""
+
+
+class Pools:
+    """The poolings that some taps need of one sequence."""
+
+    def __init__(self, taps: Collection[Tap]) -> None:
+        self._pools: dict[Group, Pool] = {tap.group: KINDS[tap.pooling](tap) for tap in taps}
+
+    def add(self, step: Step, tokens: slice, roles: Array) -> None:
+        """Take in some of the tokens that a run of the decode graph read, and their roles."""
+        for (_, semantics, _), pool in self._pools.items():
+            pool.add([layer[tokens] for layer in step.layers(semantics)], roles)
+
+    def of(self, tap: Tap) -> Sequence[Array] | Array:
+        """What the tap's detector scores: one row."""
+        return self._pools[tap.group].pooled()
+
+    def copy(self) -> "Pools":
+        """The same, to be continued apart."""
+        other = Pools(())
+        other._pools = {group: pool.copy() for group, pool in self._pools.items()}
+        return other

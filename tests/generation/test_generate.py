@@ -1,0 +1,223 @@
+"""Guarded answers: the model's own words, a verdict at every step, and what may leave when."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from layerguard.runtime import Guard
+from layerguard.runtime.errors import InputError
+from layerguard.runtime.generation.event import WITHHELD, Event
+from layerguard.runtime.types import Array
+from tests import tiny, tiny_decoder
+from tests.streaming.cases import same
+
+PROMPT = "the garden was quiet"
+NEW = 12
+Params = dict[str, dict[str, Array]]
+
+
+def load(folder: Path, params: Params | None = None, **options: int) -> Guard:
+    """A guard on the toy decoder."""
+    return Guard.load(tiny_decoder.make_bundle(folder, params, **options), threads=1)
+
+
+def with_threshold(detector: str, threshold: float) -> Params:
+    """All detectors, the thresholds of all but one out of reach."""
+    params = tiny_decoder.make_all_params()
+    for name, mine in params.items():
+        mine["threshold"] = np.array(threshold if name == detector else 1e6)
+    return params
+
+
+@pytest.fixture(scope="module")
+def guard(tmp_path_factory: pytest.TempPathFactory) -> Guard:
+    """A guard that flags nothing."""
+    return load(tmp_path_factory.mktemp("calm") / "bundle", with_threshold("", 0))
+
+
+def answer(events: list[Event]) -> str:
+    """All that left."""
+    return "".join(event.text for event in events)
+
+
+def made(events: list[Event]) -> list[int]:
+    """The tokens made."""
+    return [event.token_id for event in events if event.token_id is not None]
+
+
+def test_greedy_tokens_are_those_of_the_bare_loop(guard: Guard) -> None:
+    """Guarding changes nothing of what the model says."""
+    events = list(guard.generate(PROMPT, max_new_tokens=NEW, on_flag="log"))
+    decoder = guard.streams.means.decoder
+    prompt = guard.stream(prompt=PROMPT).conversation
+    assert prompt is not None
+    cache, ids, expected = decoder.new_cache(), list(prompt.track.ids), []
+    for _ in range(NEW):
+        logits = decoder.advance(ids, cache, want_logits=True).logits
+        assert logits is not None
+        ids = [int(logits.argmax())]
+        expected += ids
+    assert made(events) == expected
+    assert [event.kind for event in events] == ["prompt", *["token"] * NEW, "end"]
+    assert events[-1].finish == "length"
+
+
+def test_every_verdict_is_that_of_what_was_read(guard: Guard) -> None:
+    """After each token, the verdict of a stream that gets the same ids at once."""
+    events = list(guard.generate(PROMPT, max_new_tokens=NEW, on_flag="log"))
+    same(events[0].verdict, guard.check(prompt=PROMPT))
+    for count, event in enumerate(events[1:-1], 1):
+        with guard.stream(prompt=PROMPT) as stream:
+            same(event.verdict, stream.push(made(events)[:count]))
+
+
+def test_abstaining_shows_a_sound_answer_at_its_end(guard: Guard) -> None:
+    """The same text as when it is only logged, but not before all of it was judged."""
+    logged = list(guard.generate(PROMPT, max_new_tokens=NEW, on_flag="log"))
+    events = list(guard.generate(PROMPT, max_new_tokens=NEW))
+    assert answer(events) == answer(logged) == events[-1].text
+    assert len(answer(events)) > 0
+    assert any(event.text for event in logged[1:-1])
+
+
+def test_a_flagged_prompt_is_not_answered(tmp_path: Path) -> None:
+    """LCF above its threshold at the end of the prompt: no token is made."""
+    guard = load(tmp_path / "bundle", with_threshold("lcf", 0.0))
+    events = list(guard.generate(PROMPT, max_new_tokens=NEW))
+    assert [event.kind for event in events] == ["prompt", "end"]
+    assert (answer(events), events[-1].finish) == (WITHHELD, "withheld")
+    assert events[0].verdict.readings["lcf"].flagged
+
+
+def test_nothing_of_an_answer_that_is_flagged_later_leaves(guard: Guard, tmp_path: Path) -> None:
+    """SIREN flags some token: what came before it is withheld as well."""
+    scores = [
+        event.verdict.readings["siren"].score
+        for event in guard.generate(PROMPT, max_new_tokens=NEW, on_flag="log")
+    ]
+    assert max(scores) > scores[0]
+    strict = load(tmp_path / "bundle", with_threshold("siren", (scores[0] + max(scores)) / 2))
+    events = list(strict.generate(PROMPT, max_new_tokens=NEW))
+    assert len(made(events)) > 0
+    assert (answer(events), events[-1].finish) == (WITHHELD, "withheld")
+    logged = list(strict.generate(PROMPT, max_new_tokens=NEW, on_flag="log"))
+    assert len(made(logged)) == NEW
+    assert any(event.verdict.flagged for event in logged)
+
+
+def narrow(at: float) -> Params:
+    """WeightWatch whose users may not excite its first direction; the others may do anything."""
+    params = with_threshold("weightwatch", 0.0)
+    watch = params["weightwatch"]
+    watch["low"][:], watch["high"][:] = -2, 2
+    watch["low"][:, 0], watch["high"][:, 0] = -at, at
+    return params
+
+
+def test_steering_takes_out_what_is_found(tmp_path: Path) -> None:
+    """The direction is gone from the states of prompt and answer, which goes on."""
+    guard = load(tmp_path / "bundle", narrow(1e-3))
+    events = list(guard.generate(PROMPT, max_new_tokens=NEW, on_flag="steer"))
+    assert events[0].verdict.flagged
+    assert len(events[0].steered) == 1
+    assert events[-1].finish == "length"
+    assert len(made(events)) == NEW
+    assert all(event.verdict.readings["weightwatch"].score <= 1e-4 for event in events[1:])
+    plain = list(guard.generate(PROMPT, max_new_tokens=NEW, on_flag="log"))
+    assert made(plain) != made(events)
+    assert all(event.verdict.flagged for event in plain)
+
+
+def test_steering_cannot_mend_another_detector(tmp_path: Path) -> None:
+    """What LCF flags ends the answer."""
+    params = narrow(1e-3)
+    params["lcf"]["threshold"] = np.array(0.0)
+    guard = load(tmp_path / "bundle", params)
+    events = list(guard.generate(PROMPT, max_new_tokens=NEW, on_flag="steer"))
+    assert (made(events), events[-1].finish) == ([], "withheld")
+
+
+def test_steering_needs_weightwatch(tmp_path: Path) -> None:
+    """Else there is nothing to take out."""
+    params = with_threshold("", 0)
+    del params["weightwatch"]
+    guard = load(tmp_path / "bundle", params)
+    with pytest.raises(InputError, match="weightwatch"):
+        guard.generate(PROMPT, on_flag="steer")
+
+
+def test_stop_strings_end_the_answer(guard: Guard) -> None:
+    """Before the stop string, which is left out."""
+    whole = answer(list(guard.generate(PROMPT, max_new_tokens=NEW, on_flag="log")))
+    stop = whole[len(whole) // 2 :][:2]
+    events = list(guard.generate(PROMPT, max_new_tokens=NEW, on_flag="log", stop=[stop]))
+    assert events[-1].finish == "stop"
+    assert answer(events) == whole[: whole.index(stop)]
+
+
+def test_the_models_own_end_is_no_part_of_the_answer(guard: Guard, tmp_path: Path) -> None:
+    """A token that ends answers ends this one, and is neither shown nor judged."""
+    tokens = made(list(guard.generate(PROMPT, max_new_tokens=NEW, on_flag="log")))
+    last = next(i for i in range(1, NEW) if tokens[i] not in tokens[:i])
+    guard = load(tmp_path / "bundle", with_threshold("", 0))
+    rules = replace(guard.bundle.manifest.text, end_token_ids=(tokens[last],))
+    object.__setattr__(guard.bundle.manifest, "text", rules)
+    events = list(guard.generate(PROMPT, max_new_tokens=NEW, on_flag="log"))
+    assert made(events) == tokens[:last]
+    assert events[-1].finish == "end"
+
+
+def test_an_answer_ends_with_the_window(tmp_path: Path) -> None:
+    """No token is made that could not be judged."""
+    guard = load(tmp_path / "bundle", with_threshold("", 0), max_tokens=40)
+    events = list(guard.generate(PROMPT, max_new_tokens=500, on_flag="log"))
+    assert events[-1].finish == "length"
+    assert 0 < len(made(events)) < 40
+    with pytest.raises(InputError, match="window"):
+        list(guard.generate(PROMPT * 10))
+
+
+def test_seeded_answers_repeat(guard: Guard) -> None:
+    """The same seed, the same answer; chance makes others."""
+    runs = [
+        made(list(guard.generate(PROMPT, max_new_tokens=NEW, temperature=1.5, seed=seed)))
+        for seed in (1, 1, 2)
+    ]
+    assert runs[0] == runs[1] != runs[2]
+
+
+def test_an_answer_counts_once(guard: Guard) -> None:
+    """The monitor sees one text, however many tokens it had, even when nobody reads to the end."""
+    before = guard.monitor.n
+    list(guard.generate(PROMPT, max_new_tokens=NEW))
+    events = guard.generate(PROMPT, max_new_tokens=NEW)
+    next(events)
+    events.close()  # type: ignore[attr-defined]
+    assert guard.monitor.n == before + 2
+
+
+def test_an_encoder_generates_nothing(tmp_path: Path) -> None:
+    """It says why."""
+    encoder = Guard.load(tiny.make_bundle(tmp_path / "bundle"), threads=1)
+    with pytest.raises(InputError, match="encoder"):
+        list(encoder.generate(PROMPT))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"max_new_tokens": 0}, "max_new_tokens"),
+        ({"on_flag": "shrug"}, "on_flag"),
+        ({"top_p": 2.0}, "top_p"),
+        ({"stop": [""]}, "stop"),
+        ({"messages": [{"role": "user", "content": "x"}]}, "exactly one"),
+    ],
+)
+def test_wrong_arguments_are_refused_at_once(
+    guard: Guard, wrong: dict[str, object], named: str
+) -> None:
+    """Before the model runs."""
+    with pytest.raises(InputError, match=named):
+        guard.generate(PROMPT, **wrong)  # type: ignore[arg-type]

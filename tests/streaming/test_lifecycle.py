@@ -1,0 +1,229 @@
+"""Streams fork, go back, close, stay small, and leave each other alone."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+
+from layerguard.runtime import BundleError, Guard, InputError
+from layerguard.runtime.streaming.stream import Mark, Stream
+from tests.streaming.cases import same
+
+PROMPT = "the garden was quiet"
+
+
+def test_one_prompt_and_several_answers(guard: Guard) -> None:
+    """A fork goes on from where it was made; what is pushed to one is not in the other."""
+    stream = guard.stream(prompt=PROMPT)
+    stream.push(" before the")
+    forks = {answer: stream.fork() for answer in (" rain", " boats came", "re\n\n\n 雨")}
+    stream.push(" hills")
+    for answer, fork in forks.items():
+        verdict = fork.push(answer)
+        same(verdict, guard.check(prompt=PROMPT, response=f" before the{answer}"))
+        same(fork.fork().push("!"), guard.check(prompt=PROMPT, response=f" before the{answer}!"))
+    same(stream.push("."), guard.check(prompt=PROMPT, response=" before the hills."))
+    stream.close()
+    fork = forks[" rain"]
+    same(fork.push("s"), guard.check(prompt=PROMPT, response=" before the rains"))
+
+
+def test_going_back(guard: Guard) -> None:
+    """A mark brings back its verdict at once, and what is pushed then follows it."""
+    stream = guard.stream(prompt=PROMPT)
+    stream.push("small boats")
+    mark = stream.mark()
+    before = stream.verdict
+    for answer in (" lay still near the river", " came", ""):
+        stream.push(answer)
+        assert stream.rollback(mark) is before is stream.verdict
+        same(
+            stream.push(answer + "x"), guard.check(prompt=PROMPT, response=f"small boats{answer}x")
+        )
+        stream.rollback(mark)
+    ahead = stream.fork()
+    later = ahead.push(" and rain")
+    there = ahead.mark()
+    assert stream.rollback(there) is later
+    same(stream.push("s"), guard.check(prompt=PROMPT, response="small boats and rains"))
+
+
+def test_going_back_into_a_character(guard: Guard) -> None:
+    """Bytes that waited at a mark wait again."""
+    stream = guard.stream(prompt=PROMPT)
+    data = "雨".encode()
+    assert stream.push(data[:2]).unread_tokens == 1
+    mark = stream.mark()
+    stream.push(data[2:])
+    stream.rollback(mark)
+    assert stream.verdict.unread_tokens == 1
+    same(stream.push(data[2:]), guard.check(prompt=PROMPT, response="雨"))
+
+
+def test_a_mark_of_another_stream(guard: Guard) -> None:
+    """It is refused."""
+    mark = guard.stream(prompt=PROMPT).mark()
+    with pytest.raises(InputError, match="a mark of another stream"):
+        guard.stream(prompt=PROMPT).rollback(mark)
+
+
+def calls(stream: Stream, mark: Mark) -> list[Any]:
+    """Everything that can be asked of a stream."""
+    return [
+        lambda: stream.push("x"),
+        stream.finish,
+        stream.mark,
+        lambda: stream.rollback(mark),
+        stream.fork,
+        stream.__enter__,
+    ]
+
+
+def test_a_closed_stream(guard: Guard) -> None:
+    """Every call says that it is closed; its last verdict stays, its caches do not."""
+    with guard.stream(prompt=PROMPT) as stream:
+        verdict = stream.push(" boats")
+        mark = stream.mark()
+        assert stream.nbytes > 0
+    for call in calls(stream, mark):
+        with pytest.raises(InputError, match="the stream is closed; open another one"):
+            call()
+    stream.close()
+    assert stream.verdict is verdict
+    assert stream.nbytes == 0
+
+
+def test_the_monitor_counts_a_stream_once(guard: Guard) -> None:
+    """When it ends, whatever was pushed."""
+    before = guard.monitor.n
+    with guard.stream(prompt=PROMPT) as stream:
+        for chunk in " before the rain":
+            stream.push(chunk)
+        assert guard.monitor.n == before
+    stream.close()
+    assert guard.monitor.n == before + 1
+
+
+@pytest.mark.parametrize(
+    ("chunk", "words"),
+    [
+        (3, "chunk: found int; expected a str, bytes, or a list of token ids"),
+        (None, "chunk: found NoneType"),
+        ([1.5], "chunk: found list"),
+        ([[1]], "chunk: found list"),
+        ([10**6], "token ids: found 1000000 to 1000000; expected 0 to"),
+        ([-1, 3], "token ids: found -1 to 3"),
+        ("\ud800", "half of a surrogate pair"),
+    ],
+)
+def test_chunks_that_are_none(guard: Guard, chunk: Any, words: str) -> None:
+    """They are refused, and the stream is as it was."""
+    with guard.stream(prompt=PROMPT) as stream:
+        with pytest.raises(InputError, match=words):
+            stream.push(chunk)
+        same(stream.push(" ok"), guard.check(prompt=PROMPT, response=" ok"))
+
+
+def test_kinds_of_chunks_do_not_mix(guard: Guard) -> None:
+    """Text behind ids, ids behind text, and text within a character are refused."""
+    with guard.stream(prompt=PROMPT) as stream:
+        stream.push([40, 41])
+        with pytest.raises(InputError, match="found text behind token ids"):
+            stream.push("x")
+    with guard.stream(prompt=PROMPT, response="a") as stream, pytest.raises(InputError) as error:
+        stream.push([40])
+    assert "found token ids behind text" in str(error.value)
+    with guard.stream(prompt=PROMPT) as stream:
+        stream.push("雨".encode()[:1])
+        with pytest.raises(InputError, match="expected the rest of its bytes"):
+            stream.push("x")
+
+
+@pytest.mark.parametrize("stride", [0, -1, 2.5, None])
+def test_a_stride_that_is_none(guard: Guard, stride: Any) -> None:
+    """It is refused."""
+    with pytest.raises(InputError, match="expected a whole number of tokens, at least 1"):
+        guard.stream(prompt=PROMPT, stride=stride)
+
+
+def test_finishing_within_a_character(guard: Guard) -> None:
+    """Bytes that no character came of become U+FFFD."""
+    with guard.stream(prompt=PROMPT) as stream:
+        stream.push("雨".encode()[:2])
+        verdict = stream.finish()
+        assert verdict.unread_tokens == 0
+        same(verdict, guard.check(prompt=PROMPT, response="\ufffd"))
+
+
+def test_invalid_bytes_are_replaced(guard: Guard) -> None:
+    """Bytes that are no UTF-8 are read as Python decodes them with errors='replace'."""
+    with guard.stream(prompt=PROMPT) as stream:
+        verdict = stream.push(b"a\xff\xfe b")
+    same(verdict, guard.check(prompt=PROMPT, response=b"a\xff\xfe b".decode(errors="replace")))
+
+
+def test_memory_is_bounded_by_the_window(guard: Guard) -> None:
+    """Caches hold a window at most, however long the text and often it is cut and forked."""
+    window = guard.bundle.manifest.text.max_tokens
+    with guard.stream(prompt=PROMPT, stride=500) as stream:
+        largest = 0
+        for _ in range(120):
+            stream.push(" the garden was quiet before the rain")
+            largest = max(largest, stream.nbytes)
+        assert stream.rescoring is not None
+        one = guard.streams.means.decoder.new_cache()
+        place = sum(np.prod(b.shape[1::2]) * b.itemsize for b in one.feeds.values())
+        assert largest <= 2 * (window * 9 / 8 + 64) * place
+        assert stream.fork().nbytes == stream.nbytes
+
+
+def test_streams_in_many_threads(guard: Guard) -> None:
+    """Streams of one guard do not disturb each other."""
+    answers = [f" boats lay {n} still near the river {n} and low hills" for n in range(6)]
+
+    def written(answer: str) -> float:
+        with guard.stream(prompt=PROMPT) as stream:
+            for start in range(0, len(answer), 3):
+                stream.push(answer[start : start + 3])
+            return stream.verdict.readings["siren"].score
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(written, answers * 2))
+    assert found == [written(answer) for answer in answers] * 2
+
+
+def test_a_graph_that_fails_closes_the_stream(
+    guard: Guard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of the views may have moved on: nothing more comes of it."""
+    stream = guard.stream(prompt=PROMPT)
+
+    def fail(*_: object, **__: object) -> None:
+        raise BundleError("decode.onnx", ["it fails"])
+
+    monkeypatch.setattr(guard.streams.means.decoder, "advance", fail)
+    with pytest.raises(BundleError):
+        stream.push(" x")
+    with pytest.raises(InputError, match="the stream is closed"):
+        stream.push(" y")
+
+
+def test_states_that_are_not_finite_flag(guard: Guard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that breaks fails closed: flagged and invalid, at once and from there on."""
+    stream = guard.stream(prompt=PROMPT)
+    decoder = guard.streams.means.decoder
+    advance = decoder.advance
+
+    def broken(*arguments: Any, **options: Any) -> Any:
+        step = advance(*arguments, **options)
+        step.states[1][:] = np.nan
+        return step
+
+    with monkeypatch.context() as patch:
+        patch.setattr(decoder, "advance", broken)
+        verdict = stream.push(" x")
+        assert verdict.flagged
+        assert verdict.status == "invalid"
+    verdict = stream.push(" and boats")
+    assert verdict.readings["siren"].status == verdict.readings["weightwatch"].status == "invalid"

@@ -1,0 +1,36 @@
+"""Toy bundles and rows that a clean environment tries the commands on.
+
+    python -m tests.wheel.toys FOLDER
+
+Runs in the developers' environment: what it writes is all that the clean one gets.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from tests import drift_monitors, tiny, tiny_analysis, tiny_decoder
+from tests.calibration import checkpoints, synthetic
+from tests.peers import siren_heads
+
+
+def write(folder: Path) -> None:
+    """Everything, each under its name."""
+    tiny.make_bundle(folder / "encoder")
+    tiny_decoder.make_bundle(folder / "decoder")
+    tiny_analysis.make_traceable(folder / "traceable")
+    base = drift_monitors.make_base(folder / "drift-base")
+    drift_monitors.make_checkpoint(base, folder / "checkpoint", 0.6)
+    drift_monitors.make_monitor(folder / "monitor", base)
+    before = checkpoints.llama_weights(seed=0)
+    moved = {name: array + 0.1 * len(name) for name, array in before.items()}
+    checkpoints.save_model(folder / "base", before)
+    checkpoints.save_model(folder / "tuned", moved)
+    head = siren_heads.content_head("toy", blocks=tuple(range(tiny.LAYERS)), width=tiny.WIDTH)
+    siren_heads.write_head(folder / "head", *head)
+    rows = [{"text": text} for text in synthetic.sentences(120, seed=3)]
+    (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]))
