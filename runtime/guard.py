@@ -113,7 +113,7 @@ class Guard:
             raise InputError(f"texts: found one {type(texts).__name__}; expected a list of texts")
         requests, domains = [], []
         for index, item in enumerate(texts):
-            arguments = {"text": item} if isinstance(item, str) else dict(item)
+            arguments = dict(item) if isinstance(item, Mapping) else {"text": item}
             domains.append(arguments.pop("domain", None))
             try:
                 _check_domain(domains[-1])

@@ -258,10 +258,11 @@ def _graph_contradictions(where: str, graph: GraphCard, layers: int) -> list[str
     found = {(output.kind, output.layer) for output in graph.outputs}
     for kind in kinds:
         first = 1 if kind in ("key", "value") else 0  # of blocks, which count from 1
-        lacking = [layer for layer in range(first, layers + 1) if (kind, layer) not in found]
-        if lacking:
+        wanted = range(first, layers + 1)
+        lacking = next((layer for layer in wanted if (kind, layer) not in found), None)
+        if lacking is not None:
             faults.append(
-                f"{where} has no {kind} output of layer {lacking[0]}; expected one for each of "
+                f"{where} has no {kind} output of layer {lacking}; expected one for each of "
                 f"{first}..{layers}"
             )
     return faults

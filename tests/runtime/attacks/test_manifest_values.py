@@ -28,7 +28,15 @@ _STRANGERS: dict[str, Any] = {
     "list": [["x"]],
     "object": {"a": ["b"]},
 }
-_OPTIONAL = {("detectors",), ("canaries",), ("text", "special_tokens")}
+_OPTIONAL = {
+    ("detectors",),
+    ("detectors", "lcf", "limit"),
+    ("detectors", "siren", "limit"),
+    ("decision",),
+    ("canaries",),
+    ("text", "special_tokens"),
+    ("text", "end_token_ids"),
+}
 _MAPS = {"versions", "detectors", "graphs", "special_tokens", "scores", "largest", "files"}
 """Objects whose keys are names of the bundle's own choice."""
 
