@@ -56,7 +56,11 @@ def merge(model: nn.Module, prefix: str, folder: Path) -> None:
         if isinstance(module, Conv1D):  # GPT-2 keeps its weights transposed
             change = change.T
         weight = None if module is None else module.weight
-        if not isinstance(module, nn.Linear | Conv1D) or weight.shape != change.shape:
+        if (
+            not isinstance(module, nn.Linear | Conv1D)
+            or weight is None
+            or weight.shape != change.shape
+        ):
             shape = list(weight.shape) if isinstance(weight, Tensor) else "nothing of that name"
             raise ExportError(
                 f"adapter {folder.name} changes {name} by {list(change.shape)}; the model has "

@@ -157,9 +157,7 @@ def _missing(manifest: Manifest) -> list[str]:
     ]
 
 
-def _read_params(
-    folder: Path, manifest: Manifest
-) -> tuple[Params, Mapping[str, Array], list[str]]:
+def _read_params(folder: Path, manifest: Manifest) -> tuple[Params, Mapping[str, Array], list[str]]:
     """The detectors' arrays, the decision's, and every fault found."""
     arrays, faults = read_npz(folder / DETECTORS)
     if faults:
