@@ -75,7 +75,7 @@ class SharedWeights:
             self._offsets[key],
             len(data),
             tensor.dtype,
-            shape=onnx_ir.Shape(tensor.shape),
+            shape=onnx_ir.Shape(tensor.shape.numpy()),
             name=tensor.name or "",
             base_dir=self._folder,
         )
