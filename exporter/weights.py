@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 import onnx
 import onnx_ir
+from onnx_ir.external_data import convert_tensors_from_external
 
 from layerguard.exporter.graph import OPSET, first_line
 from layerguard.runtime.bundle.files import WEIGHTS
@@ -43,6 +44,8 @@ class SharedWeights:
                     tensor = value.const_value
                     if tensor is not None and tensor.nbytes > _INSIDE_GRAPH_BYTES:
                         value.const_value = self._place(tensor, file)
+                    elif isinstance(tensor, onnx_ir.ExternalTensor):  # in the quantiser's file
+                        (value.const_value,) = convert_tensors_from_external([tensor])
         onnx_ir.save(model, self._folder / name)
         try:
             onnx.checker.check_model(str(self._folder / name))
