@@ -5,7 +5,7 @@ every one of them comes from parameters that never saw its text.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,11 +15,10 @@ from layerguard.calibration.freeze import Calibrated
 from layerguard.calibration.labelled import labels_of
 from layerguard.calibration.leakage import normalised, prompt_group
 from layerguard.calibration.weights import Tuning
-from layerguard.calibration.weightwatch_directions import PUBLISHED_DROP, directions
+from layerguard.calibration.weightwatch_directions import PUBLISHED_DROP, directions, watching
 from layerguard.runtime.backbone import Backbone
 from layerguard.runtime.bundle.manifest import ModelCard
 from layerguard.runtime.detectors import REGISTRY
-from layerguard.runtime.kernels import DirectionsKernel
 from layerguard.runtime.rows import Row
 from layerguard.runtime.types import Array
 
@@ -122,9 +121,7 @@ def fit_weightwatch(
     """
     drop = PUBLISHED_DROP if mode == "reference" else 0
     watched = directions(tuning, model.total_layers, drop=drop, kept=model.layers)
-    kernel = DirectionsKernel(watched["directions"], watched["layers"])
-    tap = replace(REGISTRY["weightwatch"].tap, directions=kernel)
-    found = collect(backbone, clean, tap, "clean conversations")
+    found = collect(backbone, clean, watching(watched), "clean conversations")
     extremes = np.ascontiguousarray(found.states[:, 0])
     trained = weightwatch.train(extremes, watched, mode, target_fpr, seed, _groups(found))
     calibrated = Calibrated("weightwatch", mode, trained.params, found.rows, seed, trained.settings)

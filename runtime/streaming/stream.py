@@ -60,7 +60,7 @@ class Stream:
     """A request whose answer grows by what is pushed; made by ``Guard.stream``.
 
     After each push the verdict is the one that ``Guard.check`` gives of the request with the answer
-    so far: scores within 1e-5 (1 + |score|) in float32. A token costs the same wherever it stands.
+    so far: scores within 1e-5 (1 + |score|) in float32. Each token is read once.
     Where the text cannot be read token by token (``rescoring`` says why), it is checked as a whole
     every ``stride`` tokens, and ``verdict.unread_tokens`` says how many the verdict has not seen.
 
