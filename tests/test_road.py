@@ -127,9 +127,9 @@ def test_command_line_scores_a_text(bundle: Path, capsys: pytest.CaptureFixture[
 def test_a_target_that_the_rows_cannot_support_is_refused(
     bundle: Path, rows: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """0.1 % needs 999 clean rows; the refusal says so and leaves the bundle as it was."""
+    """0.1 % of two detectors needs 1,999 clean rows; the refusal leaves the bundle as it was."""
     before = Bundle.load(bundle).id
     wrong = ["calibrate", str(bundle), "--clean", str(rows["clean"]), "--target-fpr", "0.001"]
     assert main(wrong) == 2
-    assert "at least 999" in capsys.readouterr().err
+    assert "at least 1999" in capsys.readouterr().err
     assert Bundle.load(bundle).id == before
