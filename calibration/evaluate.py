@@ -16,11 +16,11 @@ from layerguard.calibration.labelled import labels_of, read_labelled
 from layerguard.calibration.leakage import TestTexts, prompt_group
 from layerguard.calibration.threads import one_thread
 from layerguard.runtime.backbone import Backbone, PooledStates
+from layerguard.runtime.binding import bind_detectors
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.decision import Decision
 from layerguard.runtime.detectors import REGISTRY, Detector
 from layerguard.runtime.errors import BundleError
-from layerguard.runtime.guard import bind_detectors
 from layerguard.runtime.rows import Row
 from layerguard.runtime.types import Array, Tap
 

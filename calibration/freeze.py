@@ -8,6 +8,7 @@ from typing import Any
 from layerguard.calibration.decision import FIXED, Settled
 from layerguard.calibration.fingerprint import fingerprint
 from layerguard.runtime.backbone import Backbone
+from layerguard.runtime.binding import bind_detectors
 from layerguard.runtime.bundle import Bundle, Manifest
 from layerguard.runtime.bundle.decision import DECISION
 from layerguard.runtime.bundle.files import DETECTORS
@@ -16,7 +17,7 @@ from layerguard.runtime.bundle.npz import write_npz
 from layerguard.runtime.bundle.write import carry_over, replacing, seal
 from layerguard.runtime.detectors import REGISTRY
 from layerguard.runtime.errors import CalibrationError, InputError
-from layerguard.runtime.guard import Guard, bind_detectors
+from layerguard.runtime.guard import Guard
 from layerguard.runtime.rows import Row
 from layerguard.runtime.session import load_onnxruntime
 from layerguard.runtime.types import Array, Tap

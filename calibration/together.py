@@ -10,9 +10,10 @@ from layerguard.calibration.fitting import Fitted
 from layerguard.calibration.leakage import prompt_group
 from layerguard.calibration.scoring import score_columns
 from layerguard.runtime.backbone import Backbone
+from layerguard.runtime.binding import bind_detectors
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.errors import InputError
-from layerguard.runtime.guard import Guard, bind_detectors
+from layerguard.runtime.guard import Guard
 from layerguard.runtime.rows import Row
 from layerguard.runtime.types import Array
 

@@ -1,6 +1,5 @@
 """The guard: a bundle, its graph and its detectors, answering with one verdict."""
 
-import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -9,25 +8,22 @@ from typing import Any
 
 import numpy as np
 
-from layerguard.runtime.backbone import Backbone, PooledStates
+from layerguard.runtime.backbone import Backbone
+from layerguard.runtime.binding import bind_detectors, worst_readings
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.bundle.load import steadily
-from layerguard.runtime.bundle.manifest import Canary
-from layerguard.runtime.decision import Decision
-from layerguard.runtime.detectors import REGISTRY, Detector
+from layerguard.runtime.canaries import replay_canaries
+from layerguard.runtime.detectors import Detector
 from layerguard.runtime.errors import BundleError, InputError
 from layerguard.runtime.generation.event import Event, OnFlag
 from layerguard.runtime.generation.guarded import guarded, settled
 from layerguard.runtime.generation.sampling import Sampler
-from layerguard.runtime.monitor import Monitor
 from layerguard.runtime.session import Device
 from layerguard.runtime.streaming.opening import Opener
 from layerguard.runtime.streaming.stream import DEFAULT_STRIDE, Judge, Stream
 from layerguard.runtime.text.request import Message, Request, check_text, request
-from layerguard.runtime.types import Array, Reading, Tap, Verdict
-
-_TRIAL = Canary("a quiet garden", {}, 0.0)
-"""Stands in for the canaries of a bundle that has none, so that its graph has run once."""
+from layerguard.runtime.types import Array, Verdict
+from layerguard.runtime.verdicts import Verdicts
 
 
 class Guard:
@@ -51,8 +47,8 @@ class Guard:
         self._detectors = dict(detectors)
         self._taps = {detector.tap for detector in self._detectors.values()}
         self.streams = Opener(bundle, backbone.reader, backbone.session, self._detectors)
-        self.decision = Decision(bundle)
-        self.monitor = Monitor(self.decision.promised)
+        self._verdicts = Verdicts(bundle)
+        self.decision, self.monitor = self._verdicts.decision, self._verdicts.monitor
 
     @classmethod
     def load(cls, path: str | Path, *, device: Device = "cpu", threads: int = 0) -> "Guard":
@@ -74,7 +70,7 @@ class Guard:
                 fault = "it has no detectors yet; run `layerguard calibrate BUNDLE --clean ROWS`"
                 raise BundleError(path, [fault])
             guard = cls(bundle, Backbone(bundle, device, threads), bind_detectors(bundle))
-            guard._replay_canaries()
+            replay_canaries(bundle, guard.check)
             guard.monitor.reset()
             return guard
 
@@ -201,9 +197,9 @@ class Guard:
         """What a growing text is judged with; only its last verdict is counted."""
         _check_domain(domain)
         return Judge(
-            assemble=partial(self._verdict, truncated=False, domain=domain, counted=False),
+            assemble=partial(self._verdicts.give, truncated=False, domain=domain, counted=False),
             check=lambda whole: self.check_requests([whole], [domain], counted=False)[0],
-            count=lambda last: self.monitor.update(flagged=last.flagged, domain=last.domain),
+            count=lambda last: self._verdicts.count(flagged=last.flagged, domain=last.domain),
         )
 
     def check_requests(
@@ -222,7 +218,7 @@ class Guard:
         start = time.perf_counter()
         pooled = self.backbone.read(requests, self._taps)
         scoring = time.perf_counter()
-        readings = {name: _worst(d, pooled) for name, d in self._detectors.items()}
+        readings = {name: worst_readings(d, pooled) for name, d in self._detectors.items()}
         done = time.perf_counter()
         timings = {
             **pooled.timings_ms,
@@ -230,7 +226,7 @@ class Guard:
             "total": (done - start) * 1e3,
         }
         return [
-            self._verdict(
+            self._verdicts.give(
                 {name: found[i] for name, found in readings.items()},
                 timings,
                 tokens=pooled.tokens[i],
@@ -254,8 +250,8 @@ class Guard:
             states: L + 1 arrays [tokens, hidden], or one array [L + 1, tokens, hidden]; float32,
                 float16 or bfloat16; before the final norm (see ``layerguard.runtime.types``).
             mask: [tokens], true where a token counts.
-            roles: [tokens], 0 system, 1 user, 2 assistant, 3 tool. None of today's detectors
-                tells roles apart; they are checked for their length only.
+            roles: [tokens], 0 system, 1 user, 2 assistant, 3 tool: WeightWatch has a range for
+                each. Without them every token is the user's.
             domain: the kind of traffic, as in ``check``.
 
         Raises:
@@ -284,85 +280,9 @@ class Guard:
         elapsed = (time.perf_counter() - start) * 1e3
         counted = tokens if mask is None else int(np.count_nonzero(mask))
         timings = {"score": elapsed, "total": elapsed}
-        return self._verdict(readings, timings, tokens=counted, truncated=False, domain=domain)
-
-    def _verdict(
-        self,
-        readings: Mapping[str, Reading],
-        timings: Mapping[str, float],
-        *,
-        tokens: int,
-        truncated: bool,
-        domain: str | None = None,
-        counted: bool = True,
-    ) -> Verdict:
-        """One verdict of all readings; ``counted`` by the monitor, or not, as part of a text."""
-        decided = self.decision.decide(readings, domain)
-        if counted:
-            self.monitor.update(flagged=decided.flagged, domain=decided.domain)
-        drifting = self.monitor.drifting
-        return Verdict(
-            flagged=decided.flagged,
-            status="invalid" if decided.invalid else "drifting" if drifting else "ok",
-            reason=f"{decided.reason}; {self._drift()}" if drifting else decided.reason,
-            readings=decided.readings,
-            timings_ms=timings,
-            bundle_id=self.bundle.id,
-            tokens=tokens,
-            truncated=truncated,
-            policy=self.decision.policy,
-            shadow=self.decision.shadow,
-            p_value=decided.p_value,
-            domain=decided.domain,
+        return self._verdicts.give(
+            readings, timings, tokens=counted, truncated=False, domain=domain
         )
-
-    def _drift(self) -> str:
-        """What the monitor found, for a person."""
-        low, high = (f"{bound:.2%}" for bound in self.decision.promised[None])
-        return (
-            f"drifting: {self.monitor.rate:.2%} of {self.monitor.n} texts were flagged, {low} to "
-            f"{high} were expected (run `layerguard recalibrate`)"
-        )
-
-    def _replay_canaries(self) -> None:
-        """Check the known texts.
-
-        Raises:
-            BundleError: a wrong provider, a broken kernel or another graph gives other scores.
-        """
-        faults = []
-        for canary in self.bundle.manifest.canaries or (_TRIAL,):
-            try:
-                readings = self.check(canary.text).readings
-            except InputError as error:
-                faults.append(f"canary {canary.text[:40]!r} cannot be checked ({error})")
-                continue
-            for name, expected in canary.scores.items():
-                found = readings[name].score if name in readings else math.nan
-                if not abs(found - expected) <= canary.tolerance * (1 + abs(expected)):
-                    faults.append(
-                        f"canary {canary.text[:40]!r}: {name} scores {found:.6g} here; expected "
-                        f"{expected:.6g} within {canary.tolerance:g}. Run `layerguard doctor`; "
-                        "recalibrate for this device if it is meant to serve"
-                    )
-        if faults:
-            raise BundleError(self.bundle.path, faults)
-
-
-def bind_detectors(bundle: Bundle) -> dict[str, Detector]:
-    """The bundle's detectors, bound to their parameters, by name.
-
-    Raises:
-        BundleError: a kernel refuses its parameters.
-    """
-    detectors = {}
-    for name, card in bundle.manifest.detectors.items():
-        tap = Tap(card.view, card.pooling, card.semantics, card.limit)
-        try:
-            detectors[name] = REGISTRY[name].bind(bundle.params[name], tap)
-        except InputError as error:
-            raise BundleError(bundle.path, [f"{name}: {error}; calibrate again"]) from error
-    return detectors
 
 
 def _check_domain(domain: Any) -> None:
@@ -378,19 +298,3 @@ def _token_count(states: Sequence[Array] | Array) -> int:
             f"states: found {type(states).__name__} ({error}); expected L + 1 arrays [tokens, "
             "hidden], or one array [L + 1, tokens, hidden]"
         ) from error
-
-
-def _worst(detector: Detector, pooled: PooledStates) -> list[Reading]:
-    """Each request's reading: that of its worst window; an invalid one is worse than any score."""
-    tap = detector.tap
-    readings = detector.score_pooled(pooled.layers[tap.group])
-    return [
-        readings[windows[0]]
-        if len(windows) == 1
-        else max(map(readings.__getitem__, windows), key=_badness)
-        for windows in pooled.rows[tap.source]
-    ]
-
-
-def _badness(reading: Reading) -> float:
-    return math.inf if reading.status == "invalid" else reading.score
