@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from layerguard.calibration.figures import above
-from layerguard.runtime.cli.table import render
 from layerguard.runtime.decision import Decision
 from layerguard.runtime.rows import Row
 from layerguard.runtime.types import Array
@@ -70,8 +69,8 @@ def matrix(
     return tuple(cells)
 
 
-def text_matrix(cells: Sequence[Cell]) -> str:
-    """The cells as a table for a terminal, in per cent."""
+def matrix_table(cells: Sequence[Cell]) -> tuple[list[str], list[list[str]]]:
+    """The cells as a header and rows, in per cent."""
     tested = list(dict.fromkeys(cell.tested_on for cell in cells))
     sizes = {cell.tested_on: cell.n for cell in cells}
     shares = {(cell.calibrated_on, cell.tested_on): f"{100 * cell.fpr:.1f}" for cell in cells}
@@ -80,7 +79,7 @@ def text_matrix(cells: Sequence[Cell]) -> str:
         [name, *(shares[name, domain] for domain in tested)]
         for name in dict.fromkeys(cell.calibrated_on for cell in cells)
     ]
-    return render(header, body)
+    return header, body
 
 
 def _of(decision: Decision, domain: str | None) -> Mapping[str, float]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import astuple, fields
 
+from layerguard.calibration.domains import Cell, matrix_table
 from layerguard.calibration.figures import Figures, FileResult
 from layerguard.calibration.page import page, paragraph, section, table
 from layerguard.runtime.cli.table import render
@@ -36,9 +37,16 @@ def text_table(results: Sequence[FileResult]) -> str:
     return render(header, body)
 
 
-def html_page(results: Sequence[FileResult], title: str) -> str:
-    """All results as one page of HTML."""
-    return page(title, *map(_section, results), paragraph(_NOTES))
+def html_page(results: Sequence[FileResult], cells: Sequence[Cell], title: str) -> str:
+    """All results, and the thresholds of each domain on the others, as one page of HTML."""
+    return page(title, *map(_section, results), paragraph(_NOTES), *_domains(cells))
+
+
+def _domains(cells: Sequence[Cell]) -> list[str]:
+    if not cells:
+        return []
+    heading = "False-positive rate by domain, per cent"
+    return [section(heading, table(*matrix_table(cells)))]
 
 
 def _section(result: FileResult) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from layerguard.calibration.domains import Cell, matrix, text_matrix
+from layerguard.calibration.domains import Cell, matrix, matrix_table
 from layerguard.calibration.evaluate import (
     Measured,
     detector_methods,
@@ -30,6 +30,7 @@ from layerguard.calibration.labelled import read_labelled
 from layerguard.calibration.page import write_page
 from layerguard.calibration.report import html_page, text_table
 from layerguard.runtime.cli import options
+from layerguard.runtime.cli.table import render
 from layerguard.runtime.guard import Guard
 
 
@@ -70,7 +71,7 @@ def run(arguments: Namespace) -> int:
     cells = _matrix(guard, files)
     _conclude(results, cells, as_json=arguments.json)
     if arguments.report:
-        write_page(arguments.report, html_page(results, f"Bundle {guard.bundle.id}"))
+        write_page(arguments.report, html_page(results, cells, f"Bundle {guard.bundle.id}"))
     for fault in faults:
         print(f"layerguard eval: {fault}", file=sys.stderr)
     return 2 if faults else 0
@@ -84,7 +85,7 @@ def _conclude(results: Sequence[FileResult], cells: Sequence[Cell], *, as_json: 
         return
     print(text_table(results))
     if cells:
-        print(f"\n{text_matrix(cells)}")
+        print(f"\n{render(*matrix_table(cells))}")
 
 
 def _matrix(guard: Guard, files: Sequence[Measured]) -> tuple[Cell, ...]:

@@ -23,6 +23,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     options.add_bundle(parser)
     parser.add_argument("text", nargs="?", metavar="TEXT", help="the text to score")
     parser.add_argument("--input", type=Path, metavar="ROWS", help="a JSONL file of rows to score")
+    parser.add_argument("--domain", help="of TEXT; rows carry their own (default: all traffic)")
     options.add_json(parser)
     options.add_session(parser)
 
@@ -48,13 +49,16 @@ def run(arguments: Namespace) -> int:
 def _rows(arguments: Namespace) -> tuple[tuple[Row, ...], tuple[str, ...]]:
     if arguments.text is not None and arguments.input is not None:
         raise InputError("found both TEXT and --input; expected one of them")
+    if arguments.input is not None and arguments.domain is not None:
+        raise InputError('found both --input and --domain; expected a "domain" in each row')
     if arguments.input is not None:
         rows = read_rows([arguments.input])
         return rows.good, rows.faults
     if arguments.text is None and sys.stdin.isatty():
         raise InputError("found no TEXT and no --input; expected one, or text on standard input")
     text = arguments.text if arguments.text is not None else _standard_input()
-    return (Row(id="text", request=request(text), place="text"),), ()
+    row = Row(id="text", request=request(text), place="text", domain=arguments.domain)
+    return (row,), ()
 
 
 def _standard_input() -> str:

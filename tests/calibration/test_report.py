@@ -1,5 +1,6 @@
 """Reports: escaped, self-contained, one line a method."""
 
+from layerguard.calibration.domains import Cell
 from layerguard.calibration.figures import Figures, FileResult
 from layerguard.calibration.report import html_page, text_table
 
@@ -16,7 +17,7 @@ RESULT = FileResult(
 
 def test_page_escapes_what_it_is_given() -> None:
     """Names of files and methods are text, never markup."""
-    page = html_page([RESULT], 'Bundle "x" <b>')
+    page = html_page([RESULT], [], 'Bundle "x" <b>')
     assert "<script" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     assert "<td>a &amp; b</td>" in page
@@ -25,12 +26,25 @@ def test_page_escapes_what_it_is_given() -> None:
 
 def test_page_stands_alone() -> None:
     """No script, no link, nothing loaded from elsewhere."""
-    page = html_page([RESULT], "Bundle")
+    page = html_page([RESULT], [], "Bundle")
     assert not any(word in page for word in ("http", "src=", "href=", "<link", "url("))
 
 
 def test_figures_are_per_cent_and_missing_ones_a_dash() -> None:
     """AUROC alone is a share."""
-    for text in (text_table([RESULT]), html_page([RESULT], "Bundle")):
+    for text in (text_table([RESULT]), html_page([RESULT], [], "Bundle")):
         for figure in ("81.6", "83.6", "0.951", "41.2", "0.3", "36.8", "0.500", "-"):
             assert figure in text
+
+
+def test_page_shows_what_each_domains_thresholds_flag() -> None:
+    """A row for each set of thresholds, a column for each domain; names are escaped."""
+    cells = [
+        Cell("all traffic", "chat", 80, 0.05),
+        Cell("all traffic", "<code>", 40, 0.2),
+        Cell("chat", "chat", 80, 0.01),
+        Cell("chat", "<code>", 40, 0.325),
+    ]
+    page = html_page([RESULT], cells, "Bundle")
+    assert "<th>chat (80)</th><th>&lt;code&gt; (40)</th>" in page
+    assert "<tr><td>chat</td><td>1.0</td><td>32.5</td></tr>" in page

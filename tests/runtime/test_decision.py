@@ -1,6 +1,7 @@
 """One decision over all readings: policies, shadow, domains, p-values, and failing closed."""
 
 import functools
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,6 +17,7 @@ from layerguard.runtime.backbone import Backbone
 from layerguard.runtime.binding import bind_detectors
 from layerguard.runtime.blocks import Blocks, allowed
 from layerguard.runtime.bundle.decision import DecisionCard, DomainCard
+from layerguard.runtime.cli import main
 from layerguard.runtime.decision import Decision
 from layerguard.runtime.detectors.decide import decide
 from layerguard.runtime.errors import InputError
@@ -160,6 +162,18 @@ def test_a_verdict_says_who_decided(sound: Path) -> None:
     assert (value["policy"], value["shadow"], value["domain"]) == ("lcf", ["siren"], "chat")
     assert 0 < value["p_value"] <= 1
     assert guard.check_batch([{"text": "the garden", "domain": "chat"}, "the garden"])[0].domain
+
+
+def test_a_text_on_the_command_line_has_a_domain(
+    sound: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``--domain`` is the text's; rows of a file say their own."""
+    guard = guard_of(calibrated(sound))
+    monkeypatch.setattr(Guard, "load", lambda *_args, **_options: guard)
+    assert main(["score", str(sound), "the garden", "--domain", "chat", "--json"]) in (0, 1)
+    assert json.loads(capsys.readouterr().out)["domain"] == "chat"
+    assert main(["score", str(sound), "--input", "rows.jsonl", "--domain", "chat"]) == 2
+    assert "--input and --domain" in capsys.readouterr().err
 
 
 def test_a_domain_that_is_no_text_is_refused(guard: Guard) -> None:

@@ -22,6 +22,7 @@ _NEVER = (
     "onnx",
     "safetensors",
     "ml_dtypes",
+    "yaml",
 )
 
 
