@@ -15,13 +15,13 @@ A bad row is reported with its line; the others are used, and the exit code is t
 
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
 from layerguard.calibration import lcf, weightwatch
 from layerguard.calibration.commands.summary import decision_lines, detector_line
-from layerguard.calibration.decision import Policy
+from layerguard.calibration.decision import Column, Policy
 from layerguard.calibration.fitting import Fitted, fit_lcf, fit_siren, fit_weightwatch
 from layerguard.calibration.freeze import freeze
 from layerguard.calibration.labelled import LabelledRows, read_clean, read_labelled
@@ -110,6 +110,9 @@ def run(arguments: Namespace) -> int:
 
     backbone = Backbone(bundle, arguments.device, arguments.threads)
     columns = kept_columns(bundle, backbone, kept, texts, faults)
+    usable = _usable(columns, texts, asked)
+    if arguments.mode != "reference":
+        policy.check_support(usable, now | kept)
     fitted = _fit(backbone, bundle.manifest.model, clean, labelled, tuning, arguments)
     faults += [fault for item in fitted for fault in item.faults]
     settled = settle_together(bundle, fitted, columns, texts, (*clean, *labelled), policy)
@@ -121,6 +124,18 @@ def run(arguments: Namespace) -> int:
     for fault in faults:
         print(f"layerguard calibrate: {fault}", file=sys.stderr)
     return 2 if faults else 0
+
+
+def _usable(kept: Mapping[str, Column], rows: Sequence[Row], asked: int) -> int:
+    """How many texts every detector that is kept has scored; says so where some are lacking."""
+    texts = set(map(prompt_group, rows)).intersection(*kept.values())
+    if len(texts) < asked:
+        print(
+            f"left out {asked - len(texts)} of {asked} clean prompts: detectors of the bundle were "
+            f"fitted on them, and {', '.join(sorted(kept))}, kept as calibrated before, has no "
+            "score of them; calibrate all detectors in one call to use them"
+        )
+    return len(texts)
 
 
 def _tuning(arguments: Namespace) -> Tuning | None:

@@ -20,6 +20,7 @@ from layerguard.calibration.leakage import prompt_group
 from layerguard.calibration.scoring import score_columns
 from layerguard.calibration.together import seen_texts
 from layerguard.runtime.bundle import Bundle
+from layerguard.runtime.bundle.decision import DecisionCard
 from layerguard.runtime.cli import options
 from layerguard.runtime.guard import Guard
 from layerguard.runtime.rows import Row, read_rows
@@ -64,10 +65,18 @@ def run(arguments: Namespace) -> int:
     for name, card in after.detectors.items():
         print(f"{name}: threshold {before.detectors[name].threshold:.4g} -> {card.threshold:.4g}")
     print("\n".join(decision_lines(settled.card, asked)))
+    lost = _own_domains(before.decision) - _own_domains(settled.card)
+    if lost:
+        print(f"    thresholds of {', '.join(sorted(lost))} fell away: too few rows of that domain")
     print(f"wrote {arguments.bundle} (id {Bundle.load(arguments.bundle).id})")
     for fault in faults:
         print(f"layerguard recalibrate: {fault}", file=sys.stderr)
     return 2 if faults else 0
+
+
+def _own_domains(card: DecisionCard | None) -> set[str]:
+    """The domains that have thresholds of their own."""
+    return {name for name, own in card.domains.items() if own.thresholds} if card else set()
 
 
 def _unseen(rows: tuple[Row, ...], seen: set[int]) -> list[Row]:

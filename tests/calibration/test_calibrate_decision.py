@@ -178,6 +178,12 @@ def test_recalibration_moves_thresholds_and_nothing_else(
     printed = capsys.readouterr().out
     assert "left out 3 of 98 rows: label 1" in printed
     assert "left out 5 of 98 rows: a detector was fitted on their text" in printed
+    assert "thresholds of chat, mail fell away" in printed
+    assert run("calibrate", bundle, "--clean", files["clean"]) == 2
+    refused = capsys.readouterr()
+    assert "left out 120 of 120 clean prompts" in refused.out
+    assert "siren, kept as calibrated before, has no score of them" in refused.out
+    assert "needs at least 19 clean prompts, found 0" in refused.err
     after = Bundle.load(bundle)
     moved = ("threshold", "clean_scores", "target_fpr", "fpr_interval")
     for name, own in before.params.items():
