@@ -9,6 +9,7 @@ import json
 import sys
 from pathlib import Path
 
+from layerguard.runtime import Bundle
 from tests import drift_monitors, tiny, tiny_analysis, tiny_decoder
 from tests.calibration import checkpoints, synthetic
 from tests.peers import siren_heads
@@ -16,7 +17,7 @@ from tests.peers import siren_heads
 
 def write(folder: Path) -> None:
     """Everything, each under its name."""
-    tiny.make_bundle(folder / "encoder")
+    encoder = tiny.make_bundle(folder / "encoder")
     tiny_decoder.make_bundle(folder / "decoder")
     tiny_analysis.make_traceable(folder / "traceable")
     base = drift_monitors.make_base(folder / "drift-base")
@@ -26,8 +27,10 @@ def write(folder: Path) -> None:
     moved = {name: array + 0.1 * len(name) for name, array in before.items()}
     checkpoints.save_model(folder / "base", before)
     checkpoints.save_model(folder / "tuned", moved)
-    head = siren_heads.content_head("toy", blocks=tuple(range(tiny.LAYERS)), width=tiny.WIDTH)
-    siren_heads.write_head(folder / "head", *head)
+    blocks = tuple(range(tiny.LAYERS))
+    config, tensors = siren_heads.content_head("toy", blocks=blocks, width=tiny.WIDTH)
+    config["inference"]["max_length"] = Bundle.load(encoder).manifest.text.max_tokens
+    siren_heads.write_head(folder / "head", config, tensors)
     rows = [{"text": text} for text in synthetic.sentences(120, seed=3)]
     (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
 
