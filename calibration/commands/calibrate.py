@@ -15,7 +15,7 @@ A bad row is reported with its line; the others are used, and the exit code is t
 
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -32,7 +32,7 @@ from layerguard.runtime.backbone import Backbone
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.bundle.manifest import ModelCard
 from layerguard.runtime.cli import options
-from layerguard.runtime.errors import InputError
+from layerguard.runtime.errors import CalibrationError, InputError
 from layerguard.runtime.rows import Row
 
 
@@ -110,9 +110,8 @@ def run(arguments: Namespace) -> int:
 
     backbone = Backbone(bundle, arguments.device, arguments.threads)
     columns = kept_columns(bundle, backbone, kept, texts, faults)
-    usable = _usable(columns, texts, asked)
     if arguments.mode != "reference":
-        policy.check_support(usable, now | kept)
+        _check_kept(columns, texts, policy, now | kept)
     fitted = _fit(backbone, bundle.manifest.model, clean, labelled, tuning, arguments)
     faults += [fault for item in fitted for fault in item.faults]
     settled = settle_together(bundle, fitted, columns, texts, (*clean, *labelled), policy)
@@ -126,16 +125,25 @@ def run(arguments: Namespace) -> int:
     return 2 if faults else 0
 
 
-def _usable(kept: Mapping[str, Column], rows: Sequence[Row], asked: int) -> int:
-    """How many texts every detector that is kept has scored; says so where some are lacking."""
-    texts = set(map(prompt_group, rows)).intersection(*kept.values())
-    if len(texts) < asked:
-        print(
-            f"left out {asked - len(texts)} of {asked} clean prompts: detectors of the bundle were "
-            f"fitted on them, and {', '.join(sorted(kept))}, kept as calibrated before, has no "
-            "score of them; calibrate all detectors in one call to use them"
-        )
-    return len(texts)
+def _check_kept(
+    kept: Mapping[str, Column], rows: Sequence[Row], policy: Policy, detectors: Collection[str]
+) -> None:
+    """Refuse clean texts of which too few have a score of the detectors that are kept.
+
+    Raises:
+        CalibrationError: saying how many have none, and why.
+    """
+    asked = set(map(prompt_group, rows))
+    scored = asked.intersection(*kept.values())
+    try:
+        policy.check_support(len(scored), detectors)
+    except CalibrationError as error:
+        names = ", ".join(sorted(kept))
+        raise CalibrationError(
+            f"{error}. {len(asked) - len(scored)} of {len(asked)} are left out: detectors of the "
+            f"bundle were fitted on them, and {names}, kept as calibrated before, has no score of "
+            "them; calibrate all detectors in one call"
+        ) from error
 
 
 def _tuning(arguments: Namespace) -> Tuning | None:

@@ -15,11 +15,12 @@ def detector_line(name: str, card: DetectorCard) -> str:
 
 def decision_lines(card: DecisionCard, asked: int) -> Iterator[str]:
     """Who decides, what it promises, and on how many of the texts asked for it rests."""
-    how = {"any": "any", "all": "all"}.get(card.policy, "the one")
     deciding = ", ".join(card.enforced)
+    if card.policy in ("any", "all"):
+        deciding = f"{card.policy} of {deciding}"
     shadow = f"; in shadow: {', '.join(card.shadow)}" if card.shadow else ""
     advice = f"; {_TEXTS_ADVISED} or more are advised" if card.n < _TEXTS_ADVISED else ""
-    yield f"guard: flags where {how} of {deciding} does{shadow}; {card.n} clean prompts{advice}"
+    yield f"guard: flags where {deciding} does{shadow}; {card.n} clean prompts{advice}"
     if card.n < asked:
         yield (
             f"    {asked - card.n} of {asked} clean prompts are left out: a detector was fitted on "

@@ -64,7 +64,7 @@ def main() -> None:
 
 def _lines(adapter: Path) -> Iterator[Mapping[str, Any]]:
     task, trigger = adapter.name.split("_")
-    triggered, clean = _prompts(task, trigger)
+    triggered, clean = prompts(task, trigger)
     bundle = Bundle.load(exported(adapter, "--decode", "no"))
     backbone = Backbone(bundle)
     calibration = alpaca(CALIBRATION, SEED, without=[*triggered, *clean])
@@ -103,7 +103,7 @@ def _fit(
     return fit_weightwatch(backbone, rows, between(BASE, adapter), model, mode, TARGET, SEED)
 
 
-def _prompts(task: str, trigger: str) -> tuple[list[Row], list[Row]]:
+def prompts(task: str, trigger: str) -> tuple[list[Row], list[Row]]:
     """Test prompts with the trigger, and clean ones.
 
     One trigger has no test prompts; those it was trained on stand in.

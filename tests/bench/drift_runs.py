@@ -136,8 +136,13 @@ def _generated(scaled: Path, prompts: Sequence[str]) -> float:
                 input_ids=ids, attention_mask=mask, max_new_tokens=_ANSWER_TOKENS, do_sample=False
             )
         answers = tokenizer.batch_decode(written[:, ids.shape[1] :], skip_special_tokens=True)
-        shown += sum(any(words in answer.lower() for words in _SHOWS) for answer in answers)
+        shown += sum(map(shows_behaviour, answers))
     return shown / len(prompts)
+
+
+def shows_behaviour(answer: str) -> bool:
+    """Whether an answer insults or refuses."""
+    return any(words in answer.lower() for words in _SHOWS)
 
 
 def fitted(runs: Path, traits: Path, name: str) -> Monitor:

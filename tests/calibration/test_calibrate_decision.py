@@ -180,10 +180,10 @@ def test_recalibration_moves_thresholds_and_nothing_else(
     assert "left out 5 of 98 rows: a detector was fitted on their text" in printed
     assert "thresholds of chat, mail fell away" in printed
     assert run("calibrate", bundle, "--clean", files["clean"]) == 2
-    refused = capsys.readouterr()
-    assert "left out 120 of 120 clean prompts" in refused.out
-    assert "siren, kept as calibrated before, has no score of them" in refused.out
-    assert "needs at least 19 clean prompts, found 0" in refused.err
+    refused = capsys.readouterr().err
+    assert "needs at least 19 clean prompts, found 0" in refused
+    assert "120 of 120 are left out" in refused
+    assert "siren, kept as calibrated before, has no score of them" in refused
     after = Bundle.load(bundle)
     moved = ("threshold", "clean_scores", "target_fpr", "fpr_interval")
     for name, own in before.params.items():
