@@ -25,37 +25,63 @@ enum { CHUNK = 48, ELEMENTS = 1024 };
 /* Squared lengths of tokens between these are exact enough to divide by. */
 static float const SHORTEST = 0x1p-100f, LONGEST = 0x1p127f;
 
-/* lanes of pair (t, d) += x_t * w_d, element i to lane i % LG_LANES; `step` lanes in a pass. */
-static inline void add_products(size_t const tokens, size_t const step, size_t const count,
-                                float const *const x[], float const *const w[],
-                                float lanes[][LG_LANES])
+/* lanes of pair (t, d) += x_t * w_d, element i to lane i % LG_LANES; STEP lanes in a pass. */
+LG_NOINLINE static void add_many(size_t const count, float const *const x[], float const *const w[],
+                                 float lanes[][LG_LANES])
 {
-    for (size_t first = 0; first < LG_LANES; first += step) {
-        float sums[TOKENS][DIRECTIONS][LG_LANES];
-        LG_UNROLL for (size_t t = 0; t < tokens; t++)
-            LG_UNROLL for (size_t d = 0; d < DIRECTIONS; d++) for (size_t k = 0; k < step; k++)
+    for (size_t first = 0; first < LG_LANES; first += STEP) {
+        float sums[TOKENS][DIRECTIONS][STEP];
+        LG_UNROLL for (size_t t = 0; t < TOKENS; t++)
+            LG_UNROLL for (size_t d = 0; d < DIRECTIONS; d++) for (size_t k = 0; k < STEP; k++)
                 sums[t][d][k] = lanes[t * DIRECTIONS + d][first + k];
         for (size_t i = first; i < count; i += LG_LANES)
-            LG_UNROLL for (size_t t = 0; t < tokens; t++)
-                LG_UNROLL for (size_t d = 0; d < DIRECTIONS; d++) for (size_t k = 0; k < step; k++)
+            LG_UNROLL for (size_t t = 0; t < TOKENS; t++)
+                LG_UNROLL for (size_t d = 0; d < DIRECTIONS; d++) for (size_t k = 0; k < STEP; k++)
                     sums[t][d][k] = lg_fused(x[t][i + k], w[d][i + k], sums[t][d][k]);
-        LG_UNROLL for (size_t t = 0; t < tokens; t++)
-            LG_UNROLL for (size_t d = 0; d < DIRECTIONS; d++) for (size_t k = 0; k < step; k++)
+        LG_UNROLL for (size_t t = 0; t < TOKENS; t++)
+            LG_UNROLL for (size_t d = 0; d < DIRECTIONS; d++) for (size_t k = 0; k < STEP; k++)
                 lanes[t * DIRECTIONS + d][first + k] = sums[t][d][k];
     }
 }
 
-/* The two shapes for which the sums stay in registers: known when compiled. */
-LG_NOINLINE static void add_many(size_t const count, float const *const x[], float const *const w[],
-                                 float lanes[][LG_LANES])
+/* One token: directions of half precision are widened as they are read, and never stored. */
+static inline void add_one(int const dtype, size_t const count, float const *const x,
+                           void const *const rows[], float lanes[][LG_LANES])
 {
-    add_products(TOKENS, STEP, count, x, w, lanes);
+    float sums[DIRECTIONS][LG_LANES];
+    LG_UNROLL for (size_t d = 0; d < DIRECTIONS; d++) for (size_t k = 0; k < LG_LANES; k++)
+        sums[d][k] = lanes[d][k];
+    for (size_t i = 0; i < count; i += LG_LANES)
+        LG_UNROLL for (size_t d = 0; d < DIRECTIONS; d++)
+        {
+            float wide[LG_LANES];
+            if (dtype == LG_F32)
+                memcpy(wide, (float const *)rows[d] + i, sizeof wide);
+            else
+                lg_widen(dtype, rows[d], i, LG_LANES, wide);
+            for (size_t k = 0; k < LG_LANES; k++)
+                sums[d][k] = lg_fused(x[i + k], wide[k], sums[d][k]);
+        }
+    LG_UNROLL for (size_t d = 0; d < DIRECTIONS; d++) for (size_t k = 0; k < LG_LANES; k++)
+        lanes[d][k] = sums[d][k];
 }
 
-LG_NOINLINE static void add_one(size_t const count, float const *const x[], float const *const w[],
-                                float lanes[][LG_LANES])
+LG_NOINLINE static void add_one_f32(size_t const count, float const *const x,
+                                    void const *const rows[], float lanes[][LG_LANES])
 {
-    add_products(1, LG_LANES, count, x, w, lanes);
+    add_one(LG_F32, count, x, rows, lanes);
+}
+
+LG_NOINLINE static void add_one_f16(size_t const count, float const *const x,
+                                    void const *const rows[], float lanes[][LG_LANES])
+{
+    add_one(LG_F16, count, x, rows, lanes);
+}
+
+LG_NOINLINE static void add_one_bf16(size_t const count, float const *const x,
+                                     void const *const rows[], float lanes[][LG_LANES])
+{
+    add_one(LG_BF16, count, x, rows, lanes);
 }
 
 /* The same for elements after the last full set of lanes. */
@@ -135,30 +161,54 @@ static float const *direction(lg_directions const *const model, size_t const k, 
 static void multiply(lg_directions const *const model, tile const *const tile, size_t const first,
                      size_t const count, float sums[TOKENS][CHUNK])
 {
-    size_t const width = model->width, tokens = tile->count == 1 ? 1 : (size_t)TOKENS;
+    size_t const width = model->width;
     float kept[CHUNK / DIRECTIONS][PAIRS][LG_LANES], wide[DIRECTIONS][ELEMENTS];
     float const *x[TOKENS], *w[DIRECTIONS];
     for (size_t i = 0; i < width; i += ELEMENTS) {
         size_t const elements = width - i < ELEMENTS ? width - i : (size_t)ELEMENTS;
         size_t const full = elements - elements % LG_LANES;
-        for (size_t t = 0; t < tokens; t++)
+        for (size_t t = 0; t < TOKENS; t++)
             x[t] = tile->x[t] + i;
         for (size_t k = 0; k < count; k += DIRECTIONS) {
             /* where one pass is enough, the same lanes again: they stay in L1 */
             float (*const lanes)[LG_LANES] = kept[width > ELEMENTS ? k / DIRECTIONS : 0];
             if (i == 0)
-                memset(lanes, 0, tokens * DIRECTIONS * sizeof *lanes);
+                memset(lanes, 0, PAIRS * sizeof *lanes);
             for (size_t d = 0; d < DIRECTIONS; d++)
                 w[d] = k + d < count ? direction(model, first + k + d, i, elements, wide[d]) : w[0];
-            if (tokens == 1)
-                add_one(full, x, w, lanes);
-            else
-                add_many(full, x, w, lanes);
-            add_rest(tokens, full, elements, x, w, lanes);
+            add_many(full, x, w, lanes);
+            add_rest(TOKENS, full, elements, x, w, lanes);
             for (size_t t = 0; i + elements == width && t < tile->count; t++)
                 for (size_t d = 0; d < DIRECTIONS; d++)
                     sums[t][k + d] = lg_sum_lanes(lanes[t * DIRECTIONS + d]);
         }
+    }
+}
+
+/* The same of one token: each direction from end to end, as memory likes to be read. */
+static void multiply_one(lg_directions const *const model, float const *const x, size_t const first,
+                         size_t const count, float sums[CHUNK])
+{
+    size_t const width = model->width, full = width - width % LG_LANES;
+    size_t const bytes = width * lg_element_size(model->dtype);
+    for (size_t k = 0; k < count; k += DIRECTIONS) {
+        float lanes[DIRECTIONS][LG_LANES] = {{0.0f}}, wide[DIRECTIONS][ELEMENTS];
+        void const *rows[DIRECTIONS];
+        float const *const rest = x + full, *w[DIRECTIONS];
+        for (size_t d = 0; d < DIRECTIONS; d++) {
+            size_t const row = first + (k + d < count ? k + d : k);
+            rows[d] = (char const *)model->directions + row * bytes;
+            w[d] = direction(model, row, full, width - full, wide[d]);
+        }
+        if (model->dtype == LG_F32)
+            add_one_f32(full, x, rows, lanes);
+        else if (model->dtype == LG_F16)
+            add_one_f16(full, x, rows, lanes);
+        else
+            add_one_bf16(full, x, rows, lanes);
+        add_rest(1, 0, width - full, &rest, w, lanes);
+        for (size_t d = 0; d < DIRECTIONS; d++)
+            sums[k + d] = lg_sum_lanes(lanes[d]);
     }
 }
 
@@ -187,7 +237,10 @@ void LG_AT_LEVEL(lg_extremes)(lg_extremes_call const *const call)
             for (size_t first = (size_t)model->offsets[c]; first < end; first += CHUNK) {
                 size_t const count = end - first < CHUNK ? end - first : (size_t)CHUNK;
                 float sums[TOKENS][CHUNK];
-                multiply(model, &tile, first, count, sums);
+                if (tile.count == 1)
+                    multiply_one(model, tile.x[0], first, count, sums[0]);
+                else
+                    multiply(model, &tile, first, count, sums);
                 for (size_t t = 0; t < tile.count; t++) {
                     float *const least = call->extremes + 2 * tile.roles[t] * total + first;
                     widen(count, sums[t], tile.inverse[t], least, least + total);

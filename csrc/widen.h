@@ -56,6 +56,11 @@ static inline void lg_widen(int const dtype, void const *const row, size_t const
         return;
     }
 #ifdef __F16C__ /* LCF on float16 states takes a third to a half of the time (tests/bench/bench_levels.py) */
+#ifdef __AVX512F__
+    for (; i + 16 <= count; i += 16)
+        _mm512_storeu_ps(out + i,
+                         _mm512_cvtph_ps(_mm256_loadu_si256((__m256i const *)(halves + i))));
+#endif
     for (; i + 8 <= count; i += 8)
         _mm256_storeu_ps(out + i, _mm256_cvtph_ps(_mm_loadu_si128((__m128i const *)(halves + i))));
 #endif
