@@ -64,11 +64,17 @@ lg_status lg_guard_lay_out(lg_guard *guard, lg_fault const *fault);
 /* Bytes that a stream needs. */
 size_t lg_stream_bytes(lg_guard const *guard);
 
-/* A multiple of what every type can start at, at or behind `place`. */
+/* What workspaces and streams are aligned to: no type in them needs more. */
+enum { LG_ALIGNMENT = 8 };
+
+_Static_assert(_Alignof(double) <= LG_ALIGNMENT && _Alignof(void *) <= LG_ALIGNMENT
+                   && _Alignof(size_t) <= LG_ALIGNMENT,
+               "parts of a workspace start at multiples of LG_ALIGNMENT");
+
+/* The next place at or behind `place` at which a part may start. */
 static inline size_t lg_aligned(size_t const place)
 {
-    size_t const step = _Alignof(max_align_t);
-    return (place + step - 1) / step * step;
+    return (place + LG_ALIGNMENT - 1) / LG_ALIGNMENT * LG_ALIGNMENT;
 }
 
 #endif

@@ -335,7 +335,7 @@ typedef struct lg_score_call {
     unsigned char const *roles;  /* (rows), lg_role; null: all LG_USER */
     unsigned char const *chosen; /* (detectors), zero: is not read, for it reads another view of the
                                     text; null: all are read */
-    void *workspace;             /* (workspace_size) bytes, aligned as malloc does, written */
+    void *workspace;             /* (workspace_size) bytes, aligned to 8, written */
     size_t workspace_size;       /* at least `workspace` of the guard's info */
     lg_reading *readings;        /* (detectors), written where chosen */
     size_t reading_size;         /* sizeof(lg_reading): from one reading to the next */
@@ -380,7 +380,7 @@ lg_status lg_decide(lg_guard const *guard, lg_decide_call const *call, lg_verdic
 
 typedef struct lg_stream lg_stream;
 
-/* Opens a stream in `memory`, (size) bytes aligned as malloc does, at least `stream_bytes` of the
+/* Opens a stream in `memory`, (size) bytes aligned to 8, at least `stream_bytes` of the
  * guard's info; or, where `memory` is null, in memory of its own. The guard must outlive it. On
  * failure *stream is null. */
 lg_status lg_stream_open(lg_guard const *guard, void *memory, size_t size, lg_stream **stream);

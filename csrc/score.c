@@ -48,7 +48,7 @@ static lg_status check(lg_guard const *const guard, lg_score_call const *const c
         return LG_ERR_STRUCT_SIZE;
     if (call->workspace_size < guard->layout.size)
         return LG_ERR_WORKSPACE;
-    if (lg_misaligned(call->workspace, _Alignof(max_align_t))
+    if (lg_misaligned(call->workspace, LG_ALIGNMENT)
         || lg_misaligned(call->readings, _Alignof(lg_reading)))
         return LG_ERR_ALIGNMENT;
     lg_status const status = lg_check_text(guard, &call->states, call->roles);

@@ -58,7 +58,7 @@ lg_status lg_stream_open(lg_guard const *const guard, void *const memory, size_t
     parts const of = parts_of(guard);
     if (memory && size < of.size)
         return LG_ERR_WORKSPACE;
-    if (memory && lg_misaligned(memory, _Alignof(max_align_t)))
+    if (memory && lg_misaligned(memory, LG_ALIGNMENT))
         return LG_ERR_ALIGNMENT;
     lg_stream *const made = memory ? memory : malloc(of.size);
     if (!made)
