@@ -161,7 +161,8 @@ def forget_decision(path: Path) -> None:
     """Make the bundle one of a release that had none."""
     manifest = Bundle.load(path).manifest
     arrays, _ = read_npz(path / DETECTORS)
-    own = {name: array for name, array in arrays.items() if not name.startswith("decision/")}
+    later = ("decision/", "serving/")
+    own = {name: array for name, array in arrays.items() if not name.startswith(later)}
     with replacing(path) as folder:
         carry_over(path, folder, [name for name in manifest.files if name != DETECTORS])
         write_npz(folder / DETECTORS, own)
