@@ -33,7 +33,7 @@ class CVerdict(NamedTuple):
     domain: str | None
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """A status that is not LG_OK, and the message that came with it."""
 
     def __init__(self, status: int, message: str = "") -> None:
@@ -44,7 +44,7 @@ class Refused(Exception):
 def checked(status: int) -> None:
     """Raise what is not LG_OK."""
     if status != lib.LG_OK:
-        raise Refused(status)
+        raise RefusedError(status)
 
 
 def sized(name: str, **fields: Any) -> Any:
@@ -63,7 +63,7 @@ def open_guard(archive: Path | bytes, max_bytes: int = 0) -> Any:
         status = lib.lg_open_memory(archive, len(archive), options, guard)
     if status != lib.LG_OK:
         assert guard[0] == ffi.NULL
-        raise Refused(status, ffi.string(message).decode())
+        raise RefusedError(status, ffi.string(message).decode())
     return ffi.gc(guard[0], lib.lg_close)
 
 
@@ -79,7 +79,9 @@ class CGuard:
         self.handle = open_guard(archive)
         self.info = sized("lg_guard_info")
         checked(lib.lg_guard_describe(self.handle, self.info))
-        self.names = [ffi.string(self.detector(i).name).decode() for i in range(self.info.detectors)]
+        self.names = [
+            ffi.string(self.detector(i).name).decode() for i in range(self.info.detectors)
+        ]
 
     def detector(self, index: int) -> Any:
         """What ``lg_detector_describe`` says."""

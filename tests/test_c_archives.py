@@ -13,7 +13,7 @@ from layerguard.runtime import Bundle
 from layerguard.runtime._kernels import lib
 from layerguard.runtime.bundle.serving import serving_arrays
 from layerguard.runtime.types import Array
-from tests.c_guard import CGuard, Refused, open_guard
+from tests.c_guard import CGuard, RefusedError, open_guard
 from tests.runtime.attacks import test_archives as zips
 from tests.runtime.attacks import test_arrays as arrays
 from tests.tiny import LAYERS, WIDTH, make_bundle, params_of
@@ -40,7 +40,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Array]:
 
 def refused(archive: bytes | Path, *statuses: int) -> str:
     """The message of an archive that is refused with one of these statuses."""
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RefusedError) as caught:
         open_guard(archive)
     message = caught.value.message
     assert caught.value.status in statuses, (caught.value.status, message)
@@ -121,7 +121,7 @@ def test_no_beginning_of_an_archive_opens(sound: dict[str, Array], method: int) 
 def test_bombs_are_refused_by_the_limit(sound: dict[str, Array]) -> None:
     """A megabyte of zeros in a kilobyte, and two gigabytes that are only claimed."""
     data = packed({"lcf/mu": np.zeros(1 << 18, np.float32)}, zipfile.ZIP_DEFLATED)
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RefusedError) as caught:
         open_guard(data, max_bytes=1 << 19)
     assert caught.value.status == lib.LG_ERR_LIMIT
     assert open_guard(packed(sound), max_bytes=1 << 20)

@@ -18,7 +18,7 @@ from layerguard.runtime.detectors import REGISTRY, Detector
 from layerguard.runtime.detectors.decide import decide
 from layerguard.runtime.kernels import RunningMean
 from layerguard.runtime.types import Array
-from tests.c_guard import CGuard, CReading, Refused
+from tests.c_guard import CGuard, CReading, RefusedError
 from tests.random_detectors import make_params
 from tests.runtime.test_decision import DOMAIN, N, SCORES, calibrated
 from tests.tiny import LAYERS, WIDTH, make_bundle, params_of
@@ -169,7 +169,7 @@ def test_forks_go_apart_and_marks_come_back(guard: CGuard) -> None:
     """A copy does not see what its origin takes in, and brings it back."""
     states = states_like("float16", "rows", 5)
     stream = guard.stream()
-    with pytest.raises(Refused) as none:
+    with pytest.raises(RefusedError) as none:
         stream.read()
     assert none.value.status == lib.LG_ERR_EMPTY
     stream.push([layer[:4] for layer in states])
@@ -240,7 +240,7 @@ def test_what_was_not_read_cannot_be_decided(guard: CGuard) -> None:
     states = states_like("float32", "rows", 0)
     found = guard.score(states, chosen=[True, False, True, True])
     assert "lcf" not in found
-    with pytest.raises(Refused) as missing:
+    with pytest.raises(RefusedError) as missing:
         guard.decide()
     assert missing.value.status == lib.LG_ERR_DECISION
 
@@ -253,7 +253,7 @@ def test_what_the_states_do_not_hold_is_refused(sound: Path, tmp_path: Path) -> 
     other = replace(bundle, manifest=replace(bundle.manifest, detectors=cards))
     guard = serve(other, tmp_path / "normed.npz")
     states = states_like("float32", "rows", 0)
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RefusedError) as refused:
         guard.score(states)
     assert refused.value.status == lib.LG_ERR_POOLING
     assert list(guard.score(states, chosen=[True, False])) == ["lcf"]
@@ -261,7 +261,7 @@ def test_what_the_states_do_not_hold_is_refused(sound: Path, tmp_path: Path) -> 
     cards["siren"] = replace(cards["siren"], semantics="block", pooling="mlp_mean")
     other = replace(bundle, manifest=replace(bundle.manifest, detectors=cards))
     guard = serve(other, tmp_path / "fed.npz")
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RefusedError) as refused:
         guard.score(states)
     assert refused.value.status == lib.LG_ERR_POOLING
     cards["siren"] = replace(cards["siren"], pooling="last")
@@ -280,6 +280,6 @@ def test_an_archive_without_a_policy_scores_and_does_not_decide(
     guard = CGuard(archive_of(groups, tmp_path / "detectors.npz"))  # type: ignore[arg-type]
     guard.score(states_like("float32", "rows", 0))
     assert guard.info.policy == -1
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RefusedError) as refused:
         guard.decide()
     assert refused.value.status == lib.LG_ERR_DECISION

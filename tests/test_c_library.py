@@ -3,11 +3,14 @@
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from layerguard.runtime import linking
+from layerguard.runtime.__main__ import main
 from layerguard.runtime.bundle.npz import write_npz
 from layerguard.runtime.detectors import REGISTRY
 from tests.test_c_suite import ROOT, run, tool
@@ -113,3 +116,27 @@ def test_what_cannot_be_opened_is_said_in_words(prefix: Path, tmp_path: Path) ->
         command = [program, tmp_path / name]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert (done.returncode, word in done.stdout) == (2, True), done.stdout
+
+
+@pytest.mark.parametrize("static", [False, True])
+def test_the_installed_package_says_how_to_link(
+    archive: Path, tmp_path: Path, *, static: bool
+) -> None:
+    """Header and libraries travel in the wheel; its printed flags build a program that runs."""
+    asked = ["--cflags", "--libs", *(["--static"] if static else [])]
+    flags = shlex.split(run(sys.executable, "-m", "layerguard.runtime", *asked))
+    program = tmp_path / "program"
+    run("cc", "-std=c11", str(CONSUMER / "consumer.c"), "-o", str(program), *flags)
+    assert numbers(runs(program, archive)) == expected()
+
+
+def test_what_is_not_installed_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit 3 where no library lies there, 2 where nothing was asked for."""
+    assert main([]) == 2
+    assert main(["--prefix"]) == 0
+    assert Path(capsys.readouterr().out.strip(), "include", "layerguard.h").is_file()
+    monkeypatch.setattr(linking, "HEADER", Path("include", "nowhere.h"))
+    assert main(["--libs"]) == 3
+    assert "install the wheel" in capsys.readouterr().err

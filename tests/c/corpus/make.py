@@ -10,6 +10,7 @@ import io
 import struct
 import zipfile
 import zlib
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +67,7 @@ def _siren(name: str = "siren", hidden: int = 2) -> Arrays:
         f"{name}/alpha": np.array([0.5, 1], np.float32),
         **_limit(name),
     }
-    for i, (inputs, outputs) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+    for i, (inputs, outputs) in enumerate(pairwise(widths)):
         weight = np.linspace(-1, 1, inputs * outputs, dtype=np.float32)
         arrays[f"{name}/weight_{i}"] = weight.reshape(outputs, inputs)
         arrays[f"{name}/bias_{i}"] = np.zeros(outputs, np.float32)
