@@ -1,4 +1,4 @@
-"""The C library as ``cmake --install`` leaves it: what it shows, and programs that find and link it."""
+"""The C library as ``cmake --install`` leaves it: what it shows, and programs that link it."""
 
 import re
 import shlex
@@ -67,7 +67,7 @@ def test_the_library_shows_its_header_and_nothing_else(prefix: Path) -> None:
     found = sorted(line.split()[2] for line in shown.splitlines())
     assert found == SYMBOLS.read_text().split()
     header = (ROOT / "csrc" / "layerguard_api.h").read_text()
-    declared = re.findall(r"^(?:lg_status|size_t|void|char const) \*?(lg_\w+)\(", header, re.M)
+    declared = re.findall(r"(?m)^(?:lg_status|size_t|void|char const) \*?(lg_\w+)\(", header)
     assert sorted(declared) == found
 
 
