@@ -5,6 +5,10 @@
 #include "archive.h"
 #include "unpack.h"
 
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "arrays are read as they lie in the archive: little-endian processors alone"
+#endif
+
 enum { MAGIC = 8, LONGEST_HEADER = 4096 };
 
 static lg_status no_array(lg_array const *const array, char const *const what,

@@ -254,7 +254,7 @@ lg_status lg_open(char const *path, lg_open_options const *options, lg_guard **g
 lg_status lg_open_memory(void const *archive, size_t size, lg_open_options const *options,
                          lg_guard **guard);
 
-/* Frees a guard; null is allowed. Its streams are closed before. */
+/* Frees a guard that no thread uses any more and whose streams are closed; null is allowed. */
 void lg_close(lg_guard *guard);
 
 typedef enum lg_policy {
@@ -276,6 +276,7 @@ typedef struct lg_guard_info {
     size_t stream_bytes; /* that a stream needs */
 } lg_guard_info;
 
+/* What the guard reads, and the memory that its calls need. */
 lg_status lg_guard_describe(lg_guard const *guard, lg_guard_info *info);
 
 typedef enum lg_pooling {
@@ -343,7 +344,11 @@ typedef struct lg_score_call {
                        were calibrated so ask for; 0: the one before it */
 } lg_score_call;
 
-/* The readings of one text: the bits that LayerGuard's Python gives on the same states. */
+/* The readings of one text: the bits that LayerGuard's Python gives on the same states. Any number of
+ * threads may score with one guard, each in a workspace of its own. On failure no reading is written.
+ * LG_ERR_SHAPE: states of another model. LG_ERR_EMPTY: no token, or none that counts. LG_ERR_INDEX: a
+ * role that is none. LG_ERR_POOLING: a chosen detector reads what these states do not hold.
+ * LG_ERR_WORKSPACE: the workspace is too small. And what is wrong with the states themselves. */
 lg_status lg_score(lg_guard const *guard, lg_score_call const *call);
 
 /* ---- the verdict ------------------------------------------------------------------------------ */

@@ -37,16 +37,14 @@ static float values[STATES * TOKENS * WIDTH];
 static double workspace[1024];
 static lg_reading readings[DETECTORS];
 
-static lg_states const states = {.base = values,
-                                 .layer_stride = TOKENS * WIDTH * sizeof(float),
-                                 .row_stride = WIDTH * sizeof(float),
-                                 .layer_count = STATES,
-                                 .rows = TOKENS,
-                                 .width = WIDTH,
-                                 .dtype = LG_F32};
-
 static lg_score_call const good = {.struct_size = sizeof good,
-                                   .states = states,
+                                   .states = {.base = values,
+                                              .layer_stride = TOKENS * WIDTH * sizeof(float),
+                                              .row_stride = WIDTH * sizeof(float),
+                                              .layer_count = STATES,
+                                              .rows = TOKENS,
+                                              .width = WIDTH,
+                                              .dtype = LG_F32},
                                    .workspace = workspace,
                                    .workspace_size = sizeof workspace,
                                    .readings = readings,
@@ -214,7 +212,7 @@ static void check_choice(lg_guard const *const guard)
 
 static lg_status push(lg_stream *const stream, size_t const first, size_t const count)
 {
-    lg_push_call call = {.struct_size = sizeof call, .states = states};
+    lg_push_call call = {.struct_size = sizeof call, .states = good.states};
     call.states.base = values + first * WIDTH;
     call.states.rows = count;
     return lg_stream_push(stream, &call);
@@ -249,7 +247,7 @@ static void check_streams(lg_guard const *const guard, lg_guard const *const oth
     CHECK(memcmp(whole, found, sizeof whole) == 0);
     CHECK(score(guard, good) == LG_OK && readings[1].score == whole[1].score);
     CHECK(allocations == before);
-    lg_push_call call = {.struct_size = sizeof call, .states = states, .final_norm = 1};
+    lg_push_call call = {.struct_size = sizeof call, .states = good.states, .final_norm = 1};
     CHECK(lg_stream_push(stream, &call) == LG_ERR_POOLING);
     CHECK(lg_stream_push(NULL, &call) == LG_ERR_NULL
           && lg_stream_push(stream, NULL) == LG_ERR_NULL);
