@@ -59,22 +59,21 @@ static lg_status bind(lg_binding const *const binding, lg_detector *const detect
 }
 
 /* The evidence is the layer whose z lies farthest from zero; the first, where several do. */
-static lg_status score(lg_detector const *const detector, lg_seen const *const seen,
-                       lg_reading *const reading)
+static void score(lg_detector const *const detector, lg_seen const *const seen,
+                  lg_reading *const reading)
 {
     lg_lcf const *const model = &detector->model.lcf;
     lg_lcf_call const call
         = {.model = model, .states = seen->row, .scores = &reading->score, .z = seen->z};
-    lg_status const status = lg_lcf_score(&call);
-    if (status != LG_OK || !isfinite(reading->score))
-        return status;
+    seen->kernels->lcf(&call);
+    if (!isfinite(reading->score))
+        return;
     size_t farthest = 0;
     for (size_t l = 1; l < model->layer_count; l++)
         if (fabs(seen->z[l]) > fabs(seen->z[farthest]))
             farthest = l;
     reading->layer = (int)farthest + 1;
     reading->evidence = seen->z[farthest];
-    return LG_OK;
 }
 
 lg_kind const lg_kind_lcf = {"lcf", LG_PROMPT, LG_LAST, bind, score};

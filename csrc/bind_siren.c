@@ -131,15 +131,15 @@ static lg_status bind(lg_binding const *const binding, lg_detector *const detect
     return LG_OK;
 }
 
-static lg_status score(lg_detector const *const detector, lg_seen const *const seen,
-                       lg_reading *const reading)
+static void score(lg_detector const *const detector, lg_seen const *const seen,
+                  lg_reading *const reading)
 {
     lg_siren_call const call = {.model = &detector->model.siren,
                                 .states = seen->row,
                                 .scores = &reading->score,
                                 .workspace = seen->network,
                                 .workspace_count = seen->network_count};
-    return lg_siren_score(&call);
+    seen->kernels->siren(&call);
 }
 
 lg_kind const lg_kind_siren = {"siren", LG_CONTENT, LG_MEAN, bind, score};

@@ -40,20 +40,23 @@ static lg_status check_places(lg_binding const *const binding, places const *con
     return LG_OK;
 }
 
-/* Whether every direction has length 1. */
+static double value_at(lg_directions const *const model, size_t const place)
+{
+    return model->dtype == LG_F32
+               ? (double)((float const *)model->directions)[place]
+               : (double)lg_widen_f16(((uint16_t const *)model->directions)[place]);
+}
+
+/* Whether every direction has length 1. Sums in four lanes: one alone waits for its own additions. */
 static int unit_rows(lg_directions const *const model, size_t const count)
 {
     for (size_t k = 0; k < count; k++) {
-        double squared = 0.0;
+        double lanes[4] = {0.0};
         for (size_t i = 0; i < model->width; i++) {
-            size_t const place = k * model->width + i;
-            double const value
-                = model->dtype == LG_F32
-                      ? (double)((float const *)model->directions)[place]
-                      : (double)lg_widen_f16(((uint16_t const *)model->directions)[place]);
-            squared += value * value;
+            double const value = value_at(model, k * model->width + i);
+            lanes[i % 4] += value * value;
         }
-        if (!(fabs(sqrt(squared) - 1.0) <= UNIT))
+        if (!(fabs(sqrt(lanes[0] + lanes[1] + lanes[2] + lanes[3]) - 1.0) <= UNIT))
             return 0;
     }
     return 1;
@@ -164,8 +167,8 @@ static lg_status bind(lg_binding const *const binding, lg_detector *const detect
     return LG_OK;
 }
 
-static lg_status score(lg_detector const *const detector, lg_seen const *const seen,
-                       lg_reading *const reading)
+static void score(lg_detector const *const detector, lg_seen const *const seen,
+                  lg_reading *const reading)
 {
     lg_watched const *const model = &detector->model.watched;
     int worst;
@@ -174,12 +177,11 @@ static lg_status score(lg_detector const *const detector, lg_seen const *const s
                                  .rows = 1,
                                  .scores = &reading->score,
                                  .worst = &worst};
-    lg_status const status = lg_excess(&call);
-    if (status != LG_OK || !isfinite(reading->score))
-        return status;
+    seen->kernels->excess(&call);
+    if (!isfinite(reading->score))
+        return;
     reading->layer = model->layers[(size_t)worst % model->ranges.count];
     reading->evidence = reading->score;
-    return LG_OK;
 }
 
 lg_kind const lg_kind_weightwatch = {"weightwatch", LG_CONVERSATION, LG_EXTREMES, bind, score};

@@ -10,9 +10,10 @@
 /* Whether the states can be read: pointers, dtype, sizes, alignment, room in the address space. */
 lg_status lg_check_states(lg_states const *states);
 
+/* Of sizes that are powers of two, as those of all elements are: without a division. */
 static inline int lg_misaligned(void const *const address, size_t const size)
 {
-    return (uintptr_t)address % size != 0;
+    return ((uintptr_t)address & (size - 1)) != 0;
 }
 
 /* Whether rows * columns elements of `size` bytes cannot lie in memory. */

@@ -2,6 +2,7 @@
 #ifndef LG_DETECTOR_H
 #define LG_DETECTOR_H
 
+#include "internal.h"
 #include "limit.h"
 
 /* WeightWatch: directions by state, their ranges, and the state of each direction. */
@@ -31,8 +32,9 @@ typedef struct lg_detector {
     } model;
 } lg_detector;
 
-/* What a detector scores, and memory to do it in; `row` or `extremes`, by its pooling. */
+/* What a detector scores, checked, and memory to do it in; `row` or `extremes`, by its pooling. */
 typedef struct lg_seen {
+    lg_kernels const *kernels;
     lg_states row;         /* one row a layer: the last token, or the mean */
     float const *extremes; /* (LG_ROLES, 2, K) */
     double *z;             /* (L) */
@@ -47,7 +49,7 @@ struct lg_kind {
     int pooling;
     lg_status (*bind)(lg_binding const *binding, lg_detector *detector);
     /* sets score, layer and evidence */
-    lg_status (*score)(lg_detector const *detector, lg_seen const *seen, lg_reading *reading);
+    void (*score)(lg_detector const *detector, lg_seen const *seen, lg_reading *reading);
 };
 
 enum { LG_KINDS = 4 };

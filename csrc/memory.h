@@ -8,7 +8,7 @@ typedef struct lg_memory {
     struct lg_kept *first;
 } lg_memory;
 
-/* Room for `count` elements of `size` bytes, zeroed and aligned for any type; null where there is
+/* Room for `count` elements of `size` bytes, zeroed and at the start of a cache line; null where there is
  * none. Also where no element is asked for it is an address. */
 void *lg_keep(lg_memory *memory, size_t count, size_t size);
 

@@ -19,8 +19,8 @@ static lg_states last_token(lg_guard const *const guard, lg_score_call const *co
 }
 
 /* The mean over the tokens that count; no more of a row is read than a detector does. */
-static lg_status pool_mean(lg_guard const *const guard, lg_score_call const *const call,
-                           lg_states *const mean)
+static lg_states pool_mean(lg_guard const *const guard, lg_kernels const *const kernels,
+                           lg_score_call const *const call)
 {
     char *const workspace = call->workspace;
     lg_pool_call pool = {
@@ -31,13 +31,25 @@ static lg_status pool_mean(lg_guard const *const guard, lg_score_call const *con
     };
     pool.states.layer_count = guard->mean.states;
     pool.states.width = guard->mean.width;
-    *mean = (lg_states){.base = pool.pooled,
-                        .layer_stride = (ptrdiff_t)(guard->mean.width * sizeof(float)),
-                        .layer_count = guard->mean.states,
-                        .rows = 1,
-                        .width = guard->mean.width,
-                        .dtype = LG_F32};
-    return lg_pool_mean(&pool);
+    kernels->pool_mean(&pool);
+    return (lg_states){.base = pool.pooled,
+                       .layer_stride = (ptrdiff_t)(guard->mean.width * sizeof(float)),
+                       .layer_count = guard->mean.states,
+                       .rows = 1,
+                       .width = guard->mean.width,
+                       .dtype = LG_F32};
+}
+
+static float const *find_extremes(lg_guard const *const guard, lg_kernels const *const kernels,
+                                  lg_score_call const *const call)
+{
+    char *const workspace = call->workspace;
+    float *const extremes = (float *)(void *)(workspace + guard->layout.extremes);
+    lg_clear_extremes(extremes, guard->extremes_count);
+    lg_extremes_call const found
+        = {.states = call->states, .mask = call->mask, .roles = call->roles, .extremes = extremes};
+    lg_add_extremes(guard, kernels, found, workspace);
+    return extremes;
 }
 
 static lg_status check(lg_guard const *const guard, lg_score_call const *const call)
@@ -55,29 +67,26 @@ static lg_status check(lg_guard const *const guard, lg_score_call const *const c
     return status == LG_OK ? lg_check_chosen(guard, call->chosen, call->final_norm) : status;
 }
 
-static lg_status score(lg_guard const *const guard, lg_score_call const *const call)
+/* One more than the last token that counts; 0 where none does. */
+static size_t counted(lg_score_call const *const call)
 {
     size_t last = call->states.rows;
     while (last && call->mask && !call->mask[last - 1])
         last--;
-    if (!last)
-        return LG_ERR_EMPTY;
-    lg_pooled pooled = {.workspace = call->workspace};
-    lg_status status = LG_OK;
+    return last;
+}
+
+static void score(lg_guard const *const guard, lg_kernels const *const kernels,
+                  lg_score_call const *const call, size_t const last)
+{
+    lg_pooled pooled = {.kernels = kernels, .workspace = call->workspace};
     if (lg_pools(guard, call->chosen, LG_LAST))
         pooled.last = last_token(guard, call, last - 1);
     if (lg_pools(guard, call->chosen, LG_MEAN))
-        status = pool_mean(guard, call, &pooled.mean);
-    if (status == LG_OK && lg_pools(guard, call->chosen, LG_EXTREMES)) {
-        float *const extremes = (float *)(void *)(pooled.workspace + guard->layout.extremes);
-        lg_clear_extremes(extremes, guard->extremes_count);
-        status = lg_add_extremes(guard, &call->states, call->mask, call->roles, pooled.workspace,
-                                 extremes);
-        pooled.extremes = extremes;
-    }
-    return status == LG_OK
-               ? lg_read_all(guard, &pooled, call->chosen, call->readings, call->reading_size)
-               : status;
+        pooled.mean = pool_mean(guard, kernels, call);
+    if (lg_pools(guard, call->chosen, LG_EXTREMES))
+        pooled.extremes = find_extremes(guard, kernels, call);
+    lg_read_all(guard, &pooled, call->chosen, call->readings, call->reading_size);
 }
 
 lg_status lg_score(lg_guard const *const guard, lg_score_call const *const given)
@@ -88,12 +97,15 @@ lg_status lg_score(lg_guard const *const guard, lg_score_call const *const given
     lg_status status = lg_take(&call, sizeof call, given);
     if (status == LG_OK)
         status = check(guard, &call);
-    lg_run run;
-    if (status == LG_OK)
-        status = lg_enter(&run);
     if (status != LG_OK)
         return status;
-    status = score(guard, &call);
+    size_t const last = counted(&call);
+    if (!last)
+        return LG_ERR_EMPTY;
+    lg_run run;
+    if ((status = lg_enter(&run)) != LG_OK)
+        return status;
+    score(guard, run.kernels, &call, last);
     lg_leave(&run);
-    return status;
+    return LG_OK;
 }

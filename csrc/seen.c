@@ -49,26 +49,20 @@ void lg_clear_extremes(float *const extremes, size_t const count)
         extremes[i] = i / directions % 2 ? -INFINITY : INFINITY;
 }
 
-lg_status lg_add_extremes(lg_guard const *const guard, lg_states const *const states,
-                          unsigned char const *const mask, unsigned char const *const roles,
-                          char *const workspace, float *const extremes)
+void lg_add_extremes(lg_guard const *const guard, lg_kernels const *const kernels,
+                     lg_extremes_call call, char *const workspace)
 {
-    lg_extremes_call const call = {
-        .model = &guard->watched->directions,
-        .states = *states,
-        .mask = mask,
-        .roles = roles,
-        .extremes = extremes,
-        .workspace = (float *)(void *)(workspace + guard->layout.wide),
-    };
-    return lg_extremes(&call);
+    call.model = &guard->watched->directions;
+    call.workspace = (float *)(void *)(workspace + guard->layout.wide);
+    kernels->extremes(&call);
 }
 
-lg_status lg_read_all(lg_guard const *const guard, lg_pooled const *const pooled,
-                      unsigned char const *const chosen, lg_reading *const readings,
-                      size_t const reading_size)
+void lg_read_all(lg_guard const *const guard, lg_pooled const *const pooled,
+                 unsigned char const *const chosen, lg_reading *const readings,
+                 size_t const reading_size)
 {
     lg_seen seen = {
+        .kernels = pooled->kernels,
         .extremes = pooled->extremes,
         .z = (double *)(void *)(pooled->workspace + guard->layout.z),
         .network = (float *)(void *)(pooled->workspace + guard->layout.network),
@@ -80,11 +74,8 @@ lg_status lg_read_all(lg_guard const *const guard, lg_pooled const *const pooled
         if (!lg_is_chosen(chosen, d))
             continue;
         seen.row = detector->pooling == LG_LAST ? pooled->last : pooled->mean;
-        lg_status const status = detector->kind->score(detector, &seen, &reading);
-        if (status != LG_OK)
-            return status;
+        detector->kind->score(detector, &seen, &reading);
         lg_limit_apply(&detector->limit, &reading);
         memcpy(lg_reading_at(readings, reading_size, d), &reading, sizeof reading);
     }
-    return LG_OK;
 }

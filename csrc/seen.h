@@ -6,6 +6,7 @@
 
 /* What a text was pooled to, and memory to score it in. */
 typedef struct lg_pooled {
+    lg_kernels const *kernels;
     lg_states last;
     lg_states mean;
     float const *extremes;
@@ -30,11 +31,11 @@ lg_status lg_check_chosen(lg_guard const *guard, unsigned char const *chosen, in
 void lg_clear_extremes(float *extremes, size_t count);
 
 /* Widens the extremes by tokens that count. */
-lg_status lg_add_extremes(lg_guard const *guard, lg_states const *states, unsigned char const *mask,
-                          unsigned char const *roles, char *workspace, float *extremes);
+void lg_add_extremes(lg_guard const *guard, lg_kernels const *kernels, lg_extremes_call call,
+                     char *workspace);
 
 /* Writes the readings of the chosen detectors. */
-lg_status lg_read_all(lg_guard const *guard, lg_pooled const *pooled, unsigned char const *chosen,
-                      lg_reading *readings, size_t reading_size);
+void lg_read_all(lg_guard const *guard, lg_pooled const *pooled, unsigned char const *chosen,
+                 lg_reading *readings, size_t reading_size);
 
 #endif

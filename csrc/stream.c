@@ -70,26 +70,28 @@ lg_status lg_stream_open(lg_guard const *const guard, void *const memory, size_t
     return LG_OK;
 }
 
-static lg_status add(lg_stream *const stream, parts const *const of, lg_push_call const *const call)
+static void add(lg_stream *const stream, lg_kernels const *const kernels,
+                lg_push_call const *const call)
 {
     lg_guard const *const guard = stream->guard;
-    lg_status status = LG_OK;
+    parts const of = parts_of(guard);
     if (guard->last.states) {
-        lg_pool_call pool = {.states = call->states, .pooled = part(stream, of->last)};
+        lg_pool_call pool = {.states = call->states, .pooled = part(stream, of.last)};
         pool.states.layer_count = guard->last.states;
         pool.states.width = guard->last.width;
-        status = lg_pool_last(&pool);
+        kernels->pool_last(&pool);
     }
-    if (status == LG_OK && guard->mean.states) {
-        lg_sums_call sums = {.states = call->states, .sums = part(stream, of->sums)};
+    if (guard->mean.states) {
+        lg_sums_call sums = {.states = call->states, .sums = part(stream, of.sums)};
         sums.states.layer_count = guard->mean.states;
         sums.states.width = guard->mean.width;
-        status = lg_sums_add(&sums);
+        kernels->sums(&sums);
     }
-    return status == LG_OK && guard->watched
-               ? lg_add_extremes(guard, &call->states, NULL, call->roles, part(stream, of->scratch),
-                                 part(stream, of->extremes))
-               : status;
+    if (guard->watched) {
+        lg_extremes_call const found
+            = {.states = call->states, .roles = call->roles, .extremes = part(stream, of.extremes)};
+        lg_add_extremes(guard, kernels, found, part(stream, of.scratch));
+    }
 }
 
 lg_status lg_stream_push(lg_stream *const stream, lg_push_call const *const given)
@@ -108,11 +110,8 @@ lg_status lg_stream_push(lg_stream *const stream, lg_push_call const *const give
     status = lg_enter(&run);
     if (status != LG_OK)
         return status;
-    parts const of = parts_of(stream->guard);
-    status = add(stream, &of, &call);
+    add(stream, run.kernels, &call);
     lg_leave(&run);
-    if (status != LG_OK)
-        return status;
     stream->final_norm = call.final_norm != 0;
     stream->tokens += call.states.rows;
     return LG_OK;
@@ -129,36 +128,27 @@ static lg_states rows_of(lg_extent const extent, float const *const values)
                        .dtype = LG_F32};
 }
 
-/* The mean of the tokens so far: their sums with none added. */
-static lg_status divide(lg_stream *const stream, parts const *const of, float *const mean)
-{
-    lg_extent const extent = stream->guard->mean;
-    if (!extent.states)
-        return LG_OK;
-    lg_sums_call sums = {.states = rows_of(extent, mean),
-                         .sums = part(stream, of->sums),
-                         .counted = stream->tokens,
-                         .mean = mean};
-    sums.states.rows = 0;
-    return lg_sums_add(&sums);
-}
-
-static lg_status read_all(lg_stream *const stream, lg_read_call const *const call)
+static void read_all(lg_stream *const stream, lg_kernels const *const kernels,
+                     lg_read_call const *const call)
 {
     lg_guard const *const guard = stream->guard;
     parts const of = parts_of(guard);
     char *const workspace = part(stream, of.scratch);
     float *const mean = (float *)(void *)(workspace + guard->layout.mean);
-    lg_status const status = divide(stream, &of, mean);
-    if (status != LG_OK)
-        return status;
+    lg_sums_call sums = {.states = rows_of(guard->mean, mean),
+                         .sums = part(stream, of.sums),
+                         .counted = stream->tokens,
+                         .mean = mean};
+    sums.states.rows = 0; /* none is added: it divides */
+    kernels->sums(&sums);
     lg_pooled const pooled = {
+        .kernels = kernels,
         .last = rows_of(guard->last, part(stream, of.last)),
         .mean = rows_of(guard->mean, mean),
         .extremes = part(stream, of.extremes),
         .workspace = workspace,
     };
-    return lg_read_all(guard, &pooled, call->chosen, call->readings, call->reading_size);
+    lg_read_all(guard, &pooled, call->chosen, call->readings, call->reading_size);
 }
 
 lg_status lg_stream_read(lg_stream *const stream, lg_read_call const *const given)
@@ -183,9 +173,9 @@ lg_status lg_stream_read(lg_stream *const stream, lg_read_call const *const give
         status = lg_enter(&run);
     if (status != LG_OK)
         return status;
-    status = read_all(stream, &call);
+    read_all(stream, run.kernels, &call);
     lg_leave(&run);
-    return status;
+    return LG_OK;
 }
 
 lg_status lg_stream_copy(lg_stream *const to, lg_stream const *const from)

@@ -10,13 +10,8 @@ enum { CHECKSUMS_COUNT = 0 };
 enum { CHECKSUMS_COUNT = 1 };
 #endif
 
-/* What zlib counts bytes with. */
-enum { AT_ONCE = 1 << 30 };
-
-static uInt part(size_t const count)
-{
-    return (uInt)(count < AT_ONCE ? count : AT_ONCE);
-}
+/* Bytes read at a time, so that they are still in the cache when their checksum is taken. */
+enum { AT_ONCE = 1 << 17 };
 
 lg_status lg_unpack_open(lg_unpack *const unpack, lg_source const *const source,
                          lg_member const *const member, lg_fault const *const fault)
@@ -57,28 +52,24 @@ static int refill(lg_unpack *const unpack)
 static lg_status inflate_into(lg_unpack *const unpack, unsigned char *const out, size_t const count)
 {
     z_stream *const stream = &unpack->stream;
-    for (size_t done = 0; done < count;) {
+    stream->next_out = out;
+    stream->avail_out = (uInt)count;
+    while (stream->avail_out) {
         if (!refill(unpack))
             return damaged(unpack, "cannot be read to its end");
-        stream->next_out = out + done;
-        stream->avail_out = part(count - done);
-        uInt const room = stream->avail_out;
         int const found = inflate(stream, Z_NO_FLUSH);
         if (found == Z_MEM_ERROR)
             return lg_refuse(unpack->fault, LG_ERR_MEMORY, "no memory to unpack member '%s'",
                              unpack->member->name);
-        size_t const got = room - stream->avail_out;
-        done += got;
-        if ((found != Z_OK && found != Z_STREAM_END) || (found == Z_STREAM_END && done < count))
+        if (found != Z_OK && !(found == Z_STREAM_END && !stream->avail_out))
             return damaged(unpack, "cannot be unpacked to the size that it claims");
     }
     return LG_OK;
 }
 
-lg_status lg_unpack_read(lg_unpack *const unpack, void *const out, size_t const count)
+/* At most AT_ONCE of the next bytes. */
+static lg_status read_part(lg_unpack *const unpack, unsigned char *const out, size_t const count)
 {
-    if (count > unpack->member->unpacked - unpack->given)
-        return damaged(unpack, "is shorter than its array");
     if (unpack->member->deflated) {
         lg_status const status = inflate_into(unpack, out, count);
         if (status != LG_OK)
@@ -86,11 +77,20 @@ lg_status lg_unpack_read(lg_unpack *const unpack, void *const out, size_t const 
     } else if (!lg_source_read(unpack->source, unpack->member->start + unpack->given, out, count)) {
         return damaged(unpack, "cannot be read to its end");
     }
-    for (size_t done = 0; done < count; done += part(count - done))
-        unpack->checksum = (uint32_t)crc32(unpack->checksum, (unsigned char const *)out + done,
-                                           part(count - done));
+    unpack->checksum = (uint32_t)crc32(unpack->checksum, out, (uInt)count);
     unpack->given += count;
     return LG_OK;
+}
+
+lg_status lg_unpack_read(lg_unpack *const unpack, void *const out, size_t const count)
+{
+    if (count > unpack->member->unpacked - unpack->given)
+        return damaged(unpack, "is shorter than its array");
+    lg_status status = LG_OK;
+    for (size_t done = 0; status == LG_OK && done < count; done += AT_ONCE)
+        status = read_part(unpack, (unsigned char *)out + done,
+                           count - done < AT_ONCE ? count - done : (size_t)AT_ONCE);
+    return status;
 }
 
 /* Whether the deflated bytes end here, all of them used. */

@@ -98,24 +98,34 @@ class CGuard:
         **fields: Any,
     ) -> dict[str, CReading]:
         """What ``lg_score`` says of one text."""
+        call = self.call(states, mask, roles, chosen, **fields)
+        checked(lib.lg_score(self.handle, call))
+        return self.found()
+
+    def call(
+        self,
+        states: Sequence[Array],
+        mask: Array | None = None,
+        roles: Array | None = None,
+        chosen: Sequence[bool] | None = None,
+        **fields: Any,
+    ) -> Any:
+        """What ``lg_score`` is called with; it lives as long as this guard's next call."""
         self.readings = ffi.new("lg_reading[]", len(self.names))
         workspace = ffi.new("double[]", self.info.workspace // 8 + 1)
         described, kept = states_of(states)
-        call = sized(
+        given = {"mask": flags(mask), "roles": flags(roles), "chosen": flags(chosen)}
+        self._kept = workspace, kept, given
+        return sized(
             "lg_score_call",
             states=described,
-            mask=flags(mask),
-            roles=flags(roles),
-            chosen=flags(chosen),
             workspace=workspace,
             workspace_size=self.info.workspace,
             readings=self.readings,
             reading_size=ffi.sizeof("lg_reading"),
+            **given,
             **fields,
         )
-        checked(lib.lg_score(self.handle, call))
-        del kept
-        return self.found()
 
     def decide(self, domain: str | None = None) -> CVerdict:
         """What ``lg_decide`` says of the readings of the last score or read."""
