@@ -14,7 +14,7 @@ help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # torch first and pinned: it is the largest, and nothing later may choose another version
-$(SETUP): pyproject.toml .ci/constraints.txt CMakeLists.txt $(wildcard csrc/*) $(wildcard runtime/kernels_*)
+$(SETUP): pyproject.toml .ci/constraints.txt CMakeLists.txt $(wildcard cmake/* csrc/*) $(wildcard runtime/kernels_*)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --constraint .ci/constraints.txt torch

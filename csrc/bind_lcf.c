@@ -36,8 +36,7 @@ static lg_status bind(lg_binding const *const binding, lg_detector *const detect
     };
     enum { COUNT = sizeof others / sizeof *others };
     lg_array const *found[COUNT];
-    for (size_t i = 0; status == LG_OK && i < COUNT; i++)
-        status = lg_need(binding, &others[i], &found[i]);
+    status = lg_need_all(binding, COUNT, others, found);
     if (status == LG_OK)
         status = invert(binding, found[0]->data, found[0]->count);
     if (status != LG_OK)

@@ -19,13 +19,11 @@ static lg_status find_chosen(lg_binding const *const binding, chosen *const foun
         {.name = "neurons", .type = LG_TYPE_I32, .rank = 1, .sides = {LG_ANY_SIDE}},
         {.name = "alpha", .type = LG_TYPE_F32, .rank = 1, .sides = {LG_ANY_SIDE}},
     };
-    lg_array const **const places[]
-        = {&found->layers, &found->offsets, &found->neurons, &found->alpha};
-    lg_status status = LG_OK;
-    for (size_t i = 0; status == LG_OK && i < sizeof expected / sizeof *expected; i++)
-        status = lg_need(binding, &expected[i], places[i]);
+    lg_array const *arrays[4];
+    lg_status const status = lg_need_all(binding, 4, expected, arrays);
     if (status != LG_OK)
         return status;
+    *found = (chosen){arrays[0], arrays[1], arrays[2], arrays[3]};
     size_t const count = found->layers->count;
     if (!count || found->offsets->count != count + 1 || found->alpha->count != count)
         return lg_unfit(binding, "layers",

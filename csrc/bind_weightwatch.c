@@ -108,8 +108,7 @@ static lg_status bind_directions(lg_binding const *const binding, places *const 
     };
     enum { COUNT = sizeof others / sizeof *others };
     lg_array const *found[COUNT];
-    for (size_t i = 0; status == LG_OK && i < COUNT; i++)
-        status = lg_need(binding, &others[i], &found[i]);
+    status = lg_need_all(binding, COUNT, others, found);
     if (status != LG_OK)
         return status;
     of->layers = found[0]->data;
@@ -137,9 +136,7 @@ static lg_status bind_ranges(lg_binding const *const binding, size_t const count
          .positive = 1},
     };
     lg_array const *found[3];
-    lg_status status = LG_OK;
-    for (size_t i = 0; status == LG_OK && i < 3; i++)
-        status = lg_need(binding, &expected[i], &found[i]);
+    lg_status const status = lg_need_all(binding, 3, expected, found);
     if (status != LG_OK)
         return status;
     *ranges = (lg_ranges){count, found[0]->data, found[1]->data, found[2]->data};

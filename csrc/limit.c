@@ -18,11 +18,9 @@ lg_status lg_limit_bind(lg_binding const *const binding, lg_limit *const limit)
     };
     enum { COUNT = sizeof expected / sizeof *expected };
     lg_array const *found[COUNT];
-    for (size_t i = 0; i < COUNT; i++) {
-        lg_status const status = lg_need(binding, &expected[i], &found[i]);
-        if (status != LG_OK)
-            return status;
-    }
+    lg_status const status = lg_need_all(binding, COUNT, expected, found);
+    if (status != LG_OK)
+        return status;
     *limit = (lg_limit){*(double const *)found[0]->data, found[1]->data, found[1]->count};
     for (size_t i = 1; i < limit->clean_count; i++)
         if (limit->clean_scores[i] < limit->clean_scores[i - 1])

@@ -108,3 +108,12 @@ lg_status lg_need(lg_binding const *const binding, lg_expected const *const expe
                         "has values of zero or less; expected positive scales");
     return LG_OK;
 }
+
+lg_status lg_need_all(lg_binding const *const binding, size_t const count,
+                      lg_expected const *const expected, lg_array const **const arrays)
+{
+    lg_status status = LG_OK;
+    for (size_t i = 0; status == LG_OK && i < count; i++)
+        status = lg_need(binding, &expected[i], &arrays[i]);
+    return status;
+}

@@ -32,6 +32,10 @@ int lg_has_group(lg_archive const *archive, char const *group);
 /* The array as expected: of that dtype and shape, finite, positive where it has to be. */
 lg_status lg_need(lg_binding const *binding, lg_expected const *expected, lg_array const **array);
 
+/* The same of `count` arrays, to the first that is not as expected. */
+lg_status lg_need_all(lg_binding const *binding, size_t count, lg_expected const *expected,
+                      lg_array const **arrays);
+
 /* Refuses the group's parameters for what <name> is. */
 lg_status lg_unfit(lg_binding const *binding, char const *name, char const *what);
 

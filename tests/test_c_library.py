@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -93,6 +94,7 @@ def test_cmake_finds_and_links_it(prefix: Path, archive: Path, tmp_path: Path) -
     assert numbers(runs(tmp_path / "static", archive)) == expected()
 
 
+@pytest.mark.skipif(not shutil.which("pkg-config"), reason="pkg-config is not installed here")
 @pytest.mark.parametrize("static", [False, True])
 def test_pkg_config_links_it(prefix: Path, archive: Path, tmp_path: Path, *, static: bool) -> None:
     """By the installed file, from wherever the prefix lies."""
