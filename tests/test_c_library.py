@@ -6,9 +6,11 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from cffi import FFI
 
 from layerguard.runtime import linking
 from layerguard.runtime.__main__ import main
@@ -76,6 +78,19 @@ def test_the_header_has_no_preprocessor_lines() -> None:
     """So that cffi and other readers of declarations can take it as it is."""
     lines = (ROOT / "csrc" / "layerguard_api.h").read_text().splitlines()
     assert not [line for line in lines if line.lstrip().startswith("#")]
+
+
+def test_another_language_reads_the_declarations(prefix: Path, archive: Path) -> None:
+    """Those of the installed header, taken as they stand, call the installed library."""
+    ffi = FFI()
+    ffi.cdef((prefix / "include" / "layerguard_api.h").read_text())
+    library: Any = ffi.dlopen(str(prefix / "lib" / "liblayerguard.so"))
+    guard = ffi.new("lg_guard **")
+    assert library.lg_open(str(archive).encode(), ffi.NULL, guard) == library.LG_OK
+    info = ffi.new("lg_guard_info *", {"struct_size": ffi.sizeof("lg_guard_info")})
+    assert library.lg_guard_describe(guard[0], info) == library.LG_OK
+    assert (info.detectors, info.states, info.width) == (len(NAMES), LAYERS + 1, WIDTH)
+    library.lg_close(guard[0])
 
 
 def test_the_shared_library_names_its_version(prefix: Path) -> None:
