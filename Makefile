@@ -3,17 +3,18 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.ready
-C_SOURCES := $(wildcard csrc/*.[ch] tests/c/*.[ch]* runtime/*.h)
+C_SOURCES := $(wildcard csrc/*.[ch] tests/c/*.[ch]* tests/c/consumer/*.c tests/bench/*.c runtime/*.h)
+FUZZ_SECONDS ?= 3600
 NAMES := build/names/layerguard
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format peers bench accuracy wheel clean
+.PHONY: help demo test threads fuzz lint format peers bench accuracy wheel clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # torch first and pinned: it is the largest, and nothing later may choose another version
-$(SETUP): pyproject.toml .ci/constraints.txt CMakeLists.txt $(wildcard csrc/*) $(wildcard runtime/kernels_*)
+$(SETUP): pyproject.toml .ci/constraints.txt CMakeLists.txt $(wildcard cmake/* csrc/*) $(wildcard runtime/kernels_*)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --constraint .ci/constraints.txt torch
@@ -29,6 +30,18 @@ demo: $(SETUP)  ## export all-MiniLM-L6-v2, calibrate it, score a page of fresh 
 
 test: $(SETUP)  ## run the test suites, the C one under sanitizers
 	$(BIN)/pytest -q -n 2 --dist loadscope
+
+threads: $(SETUP)  ## score 100,000 times from eight threads under the thread sanitizer
+	$(BIN)/cmake -S . -B build/threads -DLAYERGUARD_TESTS=ON -DLAYERGUARD_SANITIZE=thread
+	$(BIN)/cmake --build build/threads --parallel 2 --target test_threads
+	build/threads/tests/c/test_threads tests/c/corpus/ok-everything.npz 100000
+
+fuzz: $(SETUP)  ## feed the npz reader with libFuzzer (needs clang) for FUZZ_SECONDS, an hour by default
+	CC=clang CXX=clang++ $(BIN)/cmake -S . -B build/fuzz -DLAYERGUARD_FUZZ=ON -DLAYERGUARD_SANITIZE=ON
+	$(BIN)/cmake --build build/fuzz --parallel 2 --target fuzz_npz
+	mkdir -p build/fuzz/found
+	build/fuzz/tests/c/fuzz_npz -max_total_time=$(FUZZ_SECONDS) -max_len=16384 \
+		-artifact_prefix=build/fuzz/ build/fuzz/found tests/c/corpus
 
 lint: $(SETUP) $(NAMES)  ## ruff, mypy, import-linter, clang-format
 	$(BIN)/ruff check .

@@ -14,6 +14,7 @@ from layerguard.runtime.bundle.decision import DECISION
 from layerguard.runtime.bundle.files import DETECTORS
 from layerguard.runtime.bundle.manifest import Canary, DetectorCard
 from layerguard.runtime.bundle.npz import write_npz
+from layerguard.runtime.bundle.serving import SERVING, serving_arrays
 from layerguard.runtime.bundle.write import carry_over, replacing, seal
 from layerguard.runtime.detectors import REGISTRY
 from layerguard.runtime.errors import CalibrationError, InputError
@@ -111,7 +112,7 @@ def freeze(
     )
     ready = replace(bundle, manifest=manifest, params=params, decision=decision)
     manifest = replace(manifest, canaries=_canaries(ready, backbone))
-    groups = {**params, DECISION: decision}
+    groups = {**params, DECISION: decision, SERVING: serving_arrays(manifest)}
     arrays = {f"{name}/{key}": value for name, own in groups.items() for key, value in own.items()}
     with replacing(bundle.path) as folder:
         if Bundle.load(bundle.path).id != bundle.id:

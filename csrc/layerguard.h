@@ -1,4 +1,4 @@
-/* LayerGuard's C core: what C and C++ programs include. */
+/* LayerGuard's C library: what C and C++ programs include. */
 #ifndef LAYERGUARD_H
 #define LAYERGUARD_H
 
@@ -7,9 +7,11 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#pragma GCC visibility push(default) /* what the shared library shows is what stands there */
 
 #include "layerguard_api.h"
 
+#pragma GCC visibility pop
 #ifdef __cplusplus
 }
 #endif

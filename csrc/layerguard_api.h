@@ -1,29 +1,45 @@
-/* The declarations of LayerGuard's C core, once. C and C++ read them through layerguard.h, Python
+/* The declarations of LayerGuard's C library, once. C and C++ read them through layerguard.h, Python
  * through cffi, which takes no preprocessor lines: so there are none here.
  *
- * Every call takes one struct, checks it, then computes. The caller owns all memory. Nothing is
- * allocated, printed or kept between calls, so any number of threads may score at once with one
- * model; two calls must not share an output or a workspace. The struct is only read.
+ * Two storeys. A guard (lg_open, lg_score, lg_decide, lg_stream_*; at the end) reads detectors.npz
+ * and gives the readings and the verdict of a text from a model's hidden states. Under it lie the
+ * kernels, one family a detector, for whoever has parameters of their own.
  *
- * The same bits: every score depends only on its own row and the parameters, not on the level (the
+ * Every call checks what it is given, then computes. Opening a guard or a stream allocates; nothing
+ * else does. Nothing is printed or kept between calls, so any number of threads may score at once
+ * with one model or guard; two calls must not share an output, a workspace or a stream. What a
+ * call takes as const is only read.
+ *
+ * The same bits: every score depends only on its own text and the parameters, not on the level (the
  * instruction set chosen), the other rows, the strides or the thread. Flush-to-zero and the
  * rounding mode of the calling thread are put aside during a call and restored.
  *
- * Not finite: NaN or infinity in a value that a kernel reads makes its result NaN or infinite.
+ * Not finite: NaN or infinity in a value that a kernel reads makes its result NaN or infinite, and
+ * a guard flags what is not finite.
  */
 
 typedef enum lg_status {
     LG_OK = 0,
-    LG_ERR_NULL = -1,              /* a pointer that is needed is null */
-    LG_ERR_SHAPE = -2,             /* a size is zero, or states and parameters differ in size */
-    LG_ERR_DTYPE = -3,             /* the dtype is not one of lg_dtype */
-    LG_ERR_ALIGNMENT = -4,         /* a row does not start at a multiple of its element's size */
-    LG_ERR_OVERFLOW = -5,          /* sizes times strides exceed the address space */
-    LG_ERR_INDEX = -6,             /* layers, offsets, neurons or roles are out of range */
-    LG_ERR_EMPTY = -7,             /* the mask keeps no token */
-    LG_ERR_WORKSPACE = -8,         /* the workspace is smaller than the call needs */
-    LG_ERR_LEVEL_UNKNOWN = -9,     /* no level has this name */
-    LG_ERR_LEVEL_UNSUPPORTED = -10 /* this processor cannot run the level */
+    LG_ERR_NULL = -1,               /* a pointer that is needed is null */
+    LG_ERR_SHAPE = -2,              /* a size is zero, or states and parameters differ in size */
+    LG_ERR_DTYPE = -3,              /* the dtype is not one of lg_dtype */
+    LG_ERR_ALIGNMENT = -4,          /* a row does not start at a multiple of its element's size */
+    LG_ERR_OVERFLOW = -5,           /* sizes times strides exceed the address space */
+    LG_ERR_INDEX = -6,              /* layers, offsets, neurons or roles are out of range */
+    LG_ERR_EMPTY = -7,              /* the mask keeps no token */
+    LG_ERR_WORKSPACE = -8,          /* the workspace is smaller than the call needs */
+    LG_ERR_LEVEL_UNKNOWN = -9,      /* no level has this name */
+    LG_ERR_LEVEL_UNSUPPORTED = -10, /* this processor cannot run the level */
+    LG_ERR_FILE = -11,              /* the file cannot be opened or read */
+    LG_ERR_ARCHIVE = -12, /* not a zip archive of members <detector>/<name>.npy, or a damaged one */
+    LG_ERR_LIMIT = -13,   /* too many members, or more bytes than the limit */
+    LG_ERR_ARRAY = -14,   /* a member is no plain little-endian array in C order */
+    LG_ERR_PARAMETERS = -15, /* arrays are missing, unknown, not finite, or contradict each other */
+    LG_ERR_MEMORY = -16,     /* memory ran out; only calls that open something allocate */
+    LG_ERR_STRUCT_SIZE = -17, /* a struct_size is not one that this library knows */
+    LG_ERR_POOLING = -18,     /* a detector reads what states of blocks do not hold */
+    LG_ERR_DECISION = -19,    /* who decides is not frozen in the archive, or was not read */
+    LG_ERR_BOUND = -20        /* two streams of different guards */
 } lg_status;
 
 /* What a status means and what to do about it; never null. */
@@ -210,3 +226,193 @@ typedef struct lg_excess_call {
 } lg_excess_call;
 
 lg_status lg_excess(lg_excess_call const *call);
+
+/* ---- structs that grow -----------------------------------------------------------------------
+ * Every struct below starts with `struct_size`. Set it to sizeof of the struct before the call, and
+ * what else you do not set to zero. A program that was built with an older header goes on working:
+ * a field that its struct does not have counts as zero, or is not written. With a newer header than
+ * the library's, a field that the library does not know must be zero. */
+
+/* ---- a guard: every detector of one detectors.npz --------------------------------------------- */
+
+typedef struct lg_guard lg_guard;
+
+typedef struct lg_open_options {
+    size_t struct_size;
+    size_t max_bytes; /* of all arrays unpacked; 0: 2 GiB, which is also the most */
+    char *message;    /* written where opening fails: a sentence of what was found and expected */
+    size_t message_size; /* bytes of `message`, its end included; 256 hold most sentences */
+} lg_open_options;
+
+/* Opens the detectors.npz at `path`: a zip of arrays, stored or deflated. Nothing in it is believed:
+ * members that overlap, stand twice, swell beyond the limit, or do not match their checksum, pickled
+ * objects, arrays of a wrong dtype, shape or value are refused, each with a status and a message.
+ * `options` may be null. On failure *guard is null. */
+lg_status lg_open(char const *path, lg_open_options const *options, lg_guard **guard);
+
+/* The same of an archive in memory, (size) bytes, which are not needed afterwards. */
+lg_status lg_open_memory(void const *archive, size_t size, lg_open_options const *options,
+                         lg_guard **guard);
+
+/* Frees a guard that no thread uses any more and whose streams are closed; null is allowed. */
+void lg_close(lg_guard *guard);
+
+typedef enum lg_policy {
+    LG_ANY = 0, /* one deciding detector that flags is enough; one alone is any of one */
+    LG_ALL = 1  /* all deciding detectors have to flag */
+} lg_policy;
+
+typedef struct lg_guard_info {
+    size_t struct_size;
+    size_t detectors;    /* readings of a text, in the order of their names */
+    size_t states;       /* that it reads: L + 1, or the fewest where the archive does not say */
+    size_t width;        /* D, or the least where the archive does not say */
+    int states_known;    /* 1: states of just that number are taken; 0: of more too */
+    int width_known;     /* the same of the width */
+    int policy;          /* lg_policy, or -1: not frozen, see lg_decide */
+    int reserved;        /* 0 */
+    size_t domains;      /* kinds of traffic with thresholds of their own */
+    size_t workspace;    /* bytes that one call of lg_score needs */
+    size_t stream_bytes; /* that a stream needs */
+} lg_guard_info;
+
+/* What the guard reads, and the memory that its calls need. */
+lg_status lg_guard_describe(lg_guard const *guard, lg_guard_info *info);
+
+typedef enum lg_pooling {
+    LG_LAST = 0,     /* the last token that counts */
+    LG_MEAN = 1,     /* the mean over the tokens that count */
+    LG_MLP_MEAN = 2, /* the mean of each block's feed-forward output: states do not hold it */
+    LG_EXTREMES = 3  /* the least and largest cosine of each role's tokens */
+} lg_pooling;
+
+typedef enum lg_view {
+    LG_PROMPT = 0,       /* the prompt as the model sees it, up to where the answer begins */
+    LG_CONTENT = 1,      /* prompt and answer as plain text, chat markers cleaned */
+    LG_CONVERSATION = 2, /* the prompt's tokens, then the answer's; every token has a role */
+    LG_TRAJECTORY = 3    /* the turns and tools of an agent */
+} lg_view;
+
+typedef struct lg_detector_info {
+    size_t struct_size;
+    char const *name; /* "lcf", "siren", "agent_siren" or "weightwatch"; lives as the guard does */
+    int view;         /* lg_view: which text it was calibrated on */
+    int pooling;      /* lg_pooling */
+    int final_norm;   /* 1: its last state is the one after the final norm, 0: the one before */
+    int shadow;       /* 1: it is read and never decides */
+    double threshold; /* unitless; flagged unless score <= threshold */
+    size_t clean_count; /* clean texts that its p-values count */
+} lg_detector_info;
+
+/* The detector at `index`, below `detectors` of the guard's info. */
+lg_status lg_detector_describe(lg_guard const *guard, size_t index, lg_detector_info *info);
+
+/* The name of a domain, in UTF-8, in the order of names; null where there is none. */
+char const *lg_domain_name(lg_guard const *guard, size_t index);
+
+/* ---- readings of one text --------------------------------------------------------------------- */
+
+typedef enum lg_reading_status {
+    LG_UNREAD = 0, /* nothing was written: as good as invalid for who decides */
+    LG_READ = 1,
+    LG_INVALID = 2 /* the score is not finite: always flagged */
+} lg_reading_status;
+
+typedef struct lg_reading {
+    int status;   /* lg_reading_status */
+    int flagged;  /* 1 unless score <= threshold */
+    double score; /* unitless; larger is worse */
+    double threshold;
+    double p_value;  /* conformal: (1 + clean scores at least this large) / (n + 1) */
+    double evidence; /* LCF: the z of `layer`; WeightWatch: the excess at `layer`; else 0 */
+    int layer;       /* index of the state that moved the score most; -1: not told */
+    int reserved;    /* 0 */
+} lg_reading;
+
+typedef struct lg_score_call {
+    size_t struct_size;
+    lg_states states;            /* the rows are the tokens of one text, in place */
+    unsigned char const *mask;   /* (rows), zero: the token does not count; null: all count */
+    unsigned char const *roles;  /* (rows), lg_role; null: all LG_USER */
+    unsigned char const *chosen; /* (detectors), zero: is not read, for it reads another view of the
+                                    text; null: all are read */
+    void *workspace;             /* (workspace_size) bytes, aligned to 8, written */
+    size_t workspace_size;       /* at least `workspace` of the guard's info */
+    lg_reading *readings;        /* (detectors), written where chosen */
+    size_t reading_size;         /* sizeof(lg_reading): from one reading to the next */
+    int final_norm; /* 1: the last state is the one after the final norm, which detectors that
+                       were calibrated so ask for; 0: the one before it */
+} lg_score_call;
+
+/* The readings of one text: the bits that LayerGuard's Python gives on the same states. Any number of
+ * threads may score with one guard, each in a workspace of its own. On failure no reading is written.
+ * LG_ERR_SHAPE: states of another model. LG_ERR_EMPTY: no token, or none that counts. LG_ERR_INDEX: a
+ * role that is none. LG_ERR_POOLING: a chosen detector reads what these states do not hold.
+ * LG_ERR_WORKSPACE: the workspace is too small. And what is wrong with the states themselves. */
+lg_status lg_score(lg_guard const *guard, lg_score_call const *call);
+
+/* ---- the verdict ------------------------------------------------------------------------------ */
+
+typedef struct lg_decide_call {
+    size_t struct_size;
+    lg_reading *readings; /* (detectors), read; put at the thresholds of the domain, written */
+    size_t reading_size;  /* sizeof(lg_reading) */
+    char const *domain;   /* the kind of traffic, UTF-8; null, unknown or without thresholds of its
+                             own: those of all traffic */
+} lg_decide_call;
+
+typedef struct lg_verdict {
+    size_t struct_size;
+    int flagged; /* 1: the text is to be stopped */
+    int invalid; /* 1: a deciding score is not finite; such a text is flagged */
+    double
+        p_value;  /* the least target at which the guard would flag the text; -1: not calibrated */
+    int domain;   /* whose thresholds were used: an index for lg_domain_name; -1: all traffic's */
+    int reserved; /* 0 */
+} lg_verdict;
+
+/* One decision over the readings of all detectors, by the policy that is frozen in the archive; an
+ * archive without a decision flags where any detector does. LG_ERR_DECISION: a deciding detector was
+ * not read, or the archive was frozen before it held the policy. A verdict that could not be reached
+ * is flagged and invalid. */
+lg_status lg_decide(lg_guard const *guard, lg_decide_call const *call, lg_verdict *verdict);
+
+/* ---- a text that is still being written -------------------------------------------------------
+ * A stream keeps what the detectors need of the tokens so far: memory and time per token stay the
+ * same however long the text becomes, and readings have the same bits however it is cut. Its mean
+ * is summed in another order than lg_score's, so that it may differ from that in the last bits.
+ * Detectors that read different views of a text each need a stream of their view's tokens. */
+
+typedef struct lg_stream lg_stream;
+
+/* Opens a stream in `memory`, (size) bytes aligned to 8, at least `stream_bytes` of the
+ * guard's info; or, where `memory` is null, in memory of its own. The guard must outlive it. On
+ * failure *stream is null. */
+lg_status lg_stream_open(lg_guard const *guard, void *memory, size_t size, lg_stream **stream);
+
+typedef struct lg_push_call {
+    size_t struct_size;
+    lg_states states;           /* of the tokens that follow, in place; none is no work */
+    unsigned char const *roles; /* (rows), lg_role; null: all LG_USER */
+    int final_norm;             /* as in lg_score_call; the same for all tokens of a stream */
+} lg_push_call;
+
+/* Takes further tokens in. */
+lg_status lg_stream_push(lg_stream *stream, lg_push_call const *call);
+
+typedef struct lg_read_call {
+    size_t struct_size;
+    unsigned char const *chosen; /* (detectors), as in lg_score_call */
+    lg_reading *readings;        /* (detectors), written where chosen */
+    size_t reading_size;         /* sizeof(lg_reading) */
+} lg_read_call;
+
+/* The readings of the tokens so far; LG_ERR_EMPTY before the first. Works in the stream's memory:
+ * one call at a time. */
+lg_status lg_stream_read(lg_stream *stream, lg_read_call const *call);
+
+/* Makes `to` what `from` is, of one guard: a fork to go on with apart, a mark to come back to. */
+lg_status lg_stream_copy(lg_stream *to, lg_stream const *from);
+
+/* Frees a stream that opened memory of its own; null is allowed. */
+void lg_stream_close(lg_stream *stream);

@@ -24,11 +24,39 @@ char const *lg_strerror(int const status)
     case LG_ERR_EMPTY:
         return "the mask keeps no token: give at least one token that counts";
     case LG_ERR_WORKSPACE:
-        return "the workspace is too small: size it with lg_siren_workspace";
+        return "the memory given is too small: a kernel's workspace is sized with "
+               "lg_siren_workspace, a guard's and a stream's with lg_guard_describe";
     case LG_ERR_LEVEL_UNKNOWN:
         return "no level has this name: unset LAYERGUARD_LEVEL, or use one that the header names";
     case LG_ERR_LEVEL_UNSUPPORTED:
         return "this processor cannot run the level: unset LAYERGUARD_LEVEL, or name a lower one";
+    case LG_ERR_FILE:
+        return "the file cannot be opened or read: give the detectors.npz of a bundle";
+    case LG_ERR_ARCHIVE:
+        return "the file is no sound zip archive of members <detector>/<name>.npy: copy the bundle "
+               "again";
+    case LG_ERR_LIMIT:
+        return "the archive has too many members, or unpacks to more than the limit: raise "
+               "max_bytes if you trust it";
+    case LG_ERR_ARRAY:
+        return "a member of the archive is no plain little-endian array in C order: calibrate "
+               "again";
+    case LG_ERR_PARAMETERS:
+        return "frozen arrays are missing, unknown, not finite or contradict each other: calibrate "
+               "again";
+    case LG_ERR_MEMORY:
+        return "memory ran out: free some, or lower max_bytes";
+    case LG_ERR_STRUCT_SIZE:
+        return "a struct_size or reading_size is not one that this library knows: set it to sizeof "
+               "of the struct, and every field that you do not use to zero";
+    case LG_ERR_POOLING:
+        return "a detector reads what states before the final norm do not hold: leave it out with "
+               "`chosen`";
+    case LG_ERR_DECISION:
+        return "a deciding detector was not read, or the archive does not say who decides: read "
+               "all that decide; calibrate again with this release";
+    case LG_ERR_BOUND:
+        return "the streams are of different guards: copy between streams of one";
     default:
         return "unknown status: header and library are of different versions";
     }

@@ -1,6 +1,7 @@
 """The README says what is so."""
 
 import re
+import subprocess
 from pathlib import Path
 
 from layerguard.runtime import cli
@@ -33,3 +34,15 @@ def test_every_benchmark_has_left_its_figures() -> None:
     scripts = {path.stem.removeprefix("bench_") for path in bench.glob("bench_*.py")}
     assert "TABLE" not in README
     assert scripts <= {path.stem for path in (bench / "results").glob("*.json")}
+
+
+def test_the_c_example_compiles(tmp_path: Path) -> None:
+    """As C11, without a warning, against the header of this tree."""
+    (example,) = re.findall(r"```c\n(.*?)```", README, re.DOTALL)
+    source = tmp_path / "example.c"
+    source.write_text(example)
+    include = f"-I{Path(__file__).resolve().parents[1] / 'csrc'}"
+    flags = ["-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror"]
+    command = ["cc", *flags, include, "-c", source, "-o", tmp_path / "example.o"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -17,6 +17,7 @@ from layerguard.runtime.bundle.files import (
 )
 from layerguard.runtime.bundle.manifest import MAX_MANIFEST_BYTES, Manifest, read_manifest
 from layerguard.runtime.bundle.npz import read_npz
+from layerguard.runtime.bundle.serving import SERVING, serving_faults
 from layerguard.runtime.detectors import REGISTRY
 from layerguard.runtime.errors import BundleError
 from layerguard.runtime.types import Array
@@ -168,6 +169,7 @@ def _read_params(folder: Path, manifest: Manifest) -> tuple[Params, Mapping[str,
         params.setdefault(detector, {})[name] = array
     decision = params.pop(DECISION, {})
     faults = decision_faults(manifest.decision, decision)
+    faults += serving_faults(manifest, params.pop(SERVING, {}))
     faults += [
         f"{DETECTORS} has parameters of {name!r}, which the manifest does not list"
         for name in params.keys() - manifest.detectors.keys()

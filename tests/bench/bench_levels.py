@@ -98,9 +98,10 @@ def _compiled(compiler: str, library: Path, flags: tuple[str, ...]) -> Callable[
         objects.append(str(target))
 
     for level in ("x86-64", "x86-64-v3", "x86-64-v4"):
-        for family in ("lcf.c", "pooling.c", "siren.c"):
+        for family in ("lcf.c", "pooling.c", "siren.c", "weightwatch.c"):
             build(family, *flags, f"-march={level}", f"-DLG_LEVEL={level.replace('-', '_')}")
-    for shared in ("entry.c", "level.c", "softmax.c", "status.c"):
+    entries = sorted(path.name for path in sources.glob("entry_*.c"))
+    for shared in ("checks.c", *entries, "level.c", "softmax.c", "status.c"):
         build(shared, *_DETERMINISTIC)
     subprocess.run([compiler, "-shared", *objects, "-lm", "-o", str(library)], check=True)
     function = ctypes.CDLL(str(library)).lg_lcf_score

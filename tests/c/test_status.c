@@ -228,8 +228,8 @@ static void check_siren(void)
 
 static void check_words(void)
 {
-    for (int a = LG_ERR_LEVEL_UNSUPPORTED; a <= LG_OK; a++)
-        for (int b = LG_ERR_LEVEL_UNSUPPORTED - 1; b < a; b++)
+    for (int a = LG_ERR_BOUND; a <= LG_OK; a++)
+        for (int b = LG_ERR_BOUND - 1; b < a; b++)
             CHECK(strcmp(lg_strerror(a), lg_strerror(b)) != 0);
     CHECK(strlen(lg_strerror(1)) > 0 && strlen(lg_strerror(-1000)) > 0);
 }

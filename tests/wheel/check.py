@@ -75,6 +75,8 @@ def main(wheel: Path, bundle: Path | None) -> None:
         read = _run(python, "-c", STREAMED, "decoder", cwd=home).strip()
         _expect(f"guard.stream: {read} tokens read", len(read.split()) == 2)
 
+        _embed(python, home, bundle)
+
         missing = subprocess.run(
             [environment / "bin" / "layerguard", "export", "model", "-o", "out"],
             capture_output=True, text=True, cwd=home, env=_bare(), check=False,
@@ -87,6 +89,18 @@ def main(wheel: Path, bundle: Path | None) -> None:
         for words in PREPARING:
             lines = _command(environment, words, home, bundle).splitlines()
             _expect(f"layerguard {words}: {lines[0][:60]}...", True)
+
+
+def _embed(python: Path, home: Path, bundle: Path | None) -> None:
+    """A C program links with what the wheel ships; the compiler is this machine's."""
+    source = REPOSITORY / "tests" / "c" / "consumer" / "consumer.c"
+    archive = (bundle.resolve() if bundle else home / "encoder") / "detectors.npz"
+    for more in ((), ("--static",)):
+        asked = ("-m", "layerguard.runtime", "--cflags", "--libs", *more)
+        flags = shlex.split(_run(python, *asked, cwd=home))
+        subprocess.run(["cc", "-std=c11", source, "-o", home / "embedded", *flags], check=True)
+        lines = _run(home / "embedded", archive, cwd=home, allowed=(0, 1)).splitlines()
+        _expect(f"embedded in C{' '.join(more)}: {lines}", len(lines) > 1)
 
 
 def _command(environment: Path, words: str, home: Path, bundle: Path | None, *more: str) -> str:

@@ -1,0 +1,74 @@
+/* One decision over all readings of a text: the same arithmetic as runtime/decision.py. */
+#include <string.h> /* strcmp */
+
+#include "checks.h"
+#include "guard.h"
+#include "sized.h"
+
+static lg_domain const *find_domain(lg_guard const *const guard, char const *const name,
+                                    int *const index)
+{
+    *index = -1;
+    for (size_t m = 0; name && m < guard->decision.domain_count; m++)
+        if (strcmp(guard->decision.domains[m].name, name) == 0) {
+            *index = (int)m;
+            return &guard->decision.domains[m];
+        }
+    return NULL;
+}
+
+/* Puts the readings at the limits of the traffic, and takes them together. */
+static lg_status decide(lg_guard const *const guard, lg_decide_call const *const call,
+                        lg_verdict *const verdict)
+{
+    lg_domain const *const domain = find_domain(guard, call->domain, &verdict->domain);
+    lg_blocks const *const blocks = domain ? &domain->blocks : &guard->decision.blocks;
+    double scores[LG_KINDS];
+    size_t deciding = 0, flagged = 0, invalid = 0, unread = 0;
+    for (size_t d = 0; d < guard->detector_count; d++) {
+        lg_reading *const reading = lg_reading_at(call->readings, call->reading_size, d);
+        if (reading->status != LG_UNREAD)
+            lg_limit_apply(domain ? &domain->limits[d] : &guard->detectors[d].limit, reading);
+        if (guard->detectors[d].shadow)
+            continue;
+        scores[deciding++] = reading->score;
+        flagged += reading->flagged != 0;
+        invalid += reading->status == LG_INVALID;
+        unread += reading->status == LG_UNREAD;
+    }
+    if (unread)
+        return LG_ERR_DECISION;
+    verdict->invalid = invalid > 0;
+    verdict->flagged
+        = invalid || (guard->decision.policy == LG_ALL ? flagged == deciding : flagged > 0);
+    if (blocks->lengths)
+        verdict->p_value
+            = invalid ? 1.0 / (double)(blocks->n + 1) : lg_blocks_p_value(blocks, scores);
+    return LG_OK;
+}
+
+lg_status lg_decide(lg_guard const *const guard, lg_decide_call const *const given,
+                    lg_verdict *const verdict)
+{
+    lg_verdict found = {.flagged = 1, .invalid = 1, .p_value = -1.0, .domain = -1};
+    lg_decide_call call;
+    if (!guard || !verdict)
+        return LG_ERR_NULL;
+    lg_status status = lg_give(verdict, &found, sizeof found);
+    if (status == LG_OK)
+        status = lg_take(&call, sizeof call, given);
+    if (status != LG_OK)
+        return status;
+    if (!call.readings)
+        return LG_ERR_NULL;
+    if (!lg_reading_fits(call.reading_size))
+        return LG_ERR_STRUCT_SIZE;
+    if (lg_misaligned(call.readings, _Alignof(lg_reading)))
+        return LG_ERR_ALIGNMENT;
+    if (guard->decision.policy < 0)
+        return LG_ERR_DECISION;
+    lg_fpenv const saved = lg_fpenv_enter();
+    status = decide(guard, &call, &found);
+    lg_fpenv_leave(saved);
+    return status == LG_OK ? lg_give(verdict, &found, sizeof found) : status;
+}

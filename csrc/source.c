@@ -1,0 +1,58 @@
+/* The bytes of an archive: in memory, or in a file of which only what is asked for is read. */
+#define _POSIX_C_SOURCE 200809L /* open, fstat, pread */
+#define _FILE_OFFSET_BITS 64
+
+#include <errno.h>    /* errno, EINTR */
+#include <fcntl.h>    /* open */
+#include <string.h>   /* memcpy, strerror_r */
+#include <sys/stat.h> /* fstat */
+#include <unistd.h>   /* close, pread */
+
+#include "source.h"
+
+lg_status lg_source_open(lg_source *const source, char const *const path,
+                         lg_fault const *const fault)
+{
+    *source = (lg_source){.file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
+    struct stat found;
+    if (source->file < 0 || fstat(source->file, &found) != 0) {
+        char words[64];
+        if (strerror_r(errno, words, sizeof words) != 0)
+            words[0] = '\0';
+        lg_refuse(fault, LG_ERR_FILE, "the file cannot be opened: %s", words);
+        lg_source_close(source);
+        return LG_ERR_FILE;
+    }
+    if (!S_ISREG(found.st_mode)) {
+        lg_source_close(source);
+        return lg_refuse(fault, LG_ERR_FILE, "the path is no plain file; expected detectors.npz");
+    }
+    source->size = (size_t)found.st_size;
+    return LG_OK;
+}
+
+void lg_source_close(lg_source const *const source)
+{
+    if (!source->bytes && source->file >= 0)
+        close(source->file);
+}
+
+int lg_source_read(lg_source const *const source, size_t const offset, void *const out,
+                   size_t const count)
+{
+    if (offset > source->size || count > source->size - offset)
+        return 0;
+    if (source->bytes) {
+        if (count)
+            memcpy(out, source->bytes + offset, count);
+        return 1;
+    }
+    for (size_t done = 0; done < count;) {
+        ssize_t const got
+            = pread(source->file, (char *)out + done, count - done, (off_t)(offset + done));
+        if (got == 0 || (got < 0 && errno != EINTR))
+            return 0; /* it became shorter, or the disk fails */
+        done += got > 0 ? (size_t)got : 0;
+    }
+    return 1;
+}

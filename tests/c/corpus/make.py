@@ -1,0 +1,244 @@
+"""Writes the archives beside it: small ones, sound and hostile, from which the fuzzer starts.
+
+    python -m tests.c.corpus.make
+
+The first word of a name is what ``lg_open`` says of it: ``ok``, or the status that refuses it. The
+same release of numpy writes the same bytes.
+"""
+
+import io
+import struct
+import zipfile
+import zlib
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from layerguard.runtime.types import Array
+
+HERE = Path(__file__).parent
+LAYERS, WIDTH = 2, 3
+Arrays = dict[str, Array]
+
+
+def archives() -> dict[str, bytes]:
+    """All of them, by name."""
+    return {**_sound(), **_unfit(), **_hostile()}
+
+
+def main() -> None:
+    """Write them all."""
+    for old in HERE.glob("*.npz"):
+        old.unlink()
+    for name, data in archives().items():
+        (HERE / f"{name}.npz").write_bytes(data)
+
+
+def _limit(name: str) -> Arrays:
+    return {
+        f"{name}/threshold": np.array(2.5),
+        f"{name}/clean_scores": np.array([0.5, 1.0, 2.0]),
+        f"{name}/target_fpr": np.array(0.25),
+        f"{name}/fpr_interval": np.array([0.0, 0.5]),
+    }
+
+
+def _lcf() -> Arrays:
+    return {
+        "lcf/mu": np.linspace(-1, 1, LAYERS * WIDTH, dtype=np.float32).reshape(LAYERS, WIDTH),
+        "lcf/sigma": np.linspace(0.5, 2, LAYERS * WIDTH, dtype=np.float32).reshape(LAYERS, WIDTH),
+        "lcf/score_mean": np.full(LAYERS, 1.5),
+        "lcf/score_scale": np.full(LAYERS, 0.5),
+        "lcf/centre": np.zeros(LAYERS),
+        "lcf/precision": np.eye(LAYERS),
+        **_limit("lcf"),
+    }
+
+
+def _siren(name: str = "siren", hidden: int = 2) -> Arrays:
+    """A network of two maps, or of one where nothing is hidden."""
+    neurons = np.array([0, 2, 1], np.int32)
+    widths = [len(neurons), hidden, 2] if hidden else [len(neurons), 2]
+    arrays = {
+        f"{name}/layers": np.array([1, 2], np.int32),
+        f"{name}/neuron_offsets": np.array([0, 2, 3], np.int32),
+        f"{name}/neurons": neurons,
+        f"{name}/alpha": np.array([0.5, 1], np.float32),
+        **_limit(name),
+    }
+    for i, (inputs, outputs) in enumerate(pairwise(widths)):
+        weight = np.linspace(-1, 1, inputs * outputs, dtype=np.float32)
+        arrays[f"{name}/weight_{i}"] = weight.reshape(outputs, inputs)
+        arrays[f"{name}/bias_{i}"] = np.zeros(outputs, np.float32)
+    return arrays
+
+
+def _weightwatch(dtype: type[np.floating] = np.float32) -> Arrays:
+    high = np.full((4, 2), 0.25, np.float32)
+    return {
+        "weightwatch/directions": np.eye(2, WIDTH).astype(dtype),
+        "weightwatch/layers": np.array([1, 2], np.int32),
+        "weightwatch/parts": np.array([0, 1], np.uint8),
+        "weightwatch/ranks": np.array([0, 3], np.int32),
+        "weightwatch/singular_values": np.ones(2, np.float32),
+        "weightwatch/low": -high,
+        "weightwatch/high": high,
+        "weightwatch/scale": high,
+        "weightwatch/roles_seen": np.ones(4, bool),
+        **_limit("weightwatch"),
+    }
+
+
+def _serving(count: int) -> Arrays:
+    return {
+        "serving/views": np.zeros(count, np.uint8),
+        "serving/poolings": np.array([0, 1][:count], np.uint8),
+        "serving/final_norm": np.zeros(count, bool),
+        "serving/model": np.array([LAYERS, WIDTH], np.int32),
+    }
+
+
+def _decided() -> Arrays:
+    """LCF and SIREN with a decision over seven texts of two domains."""
+    scores = np.linspace(0, 3, 14).reshape(7, 2)[[3, 1, 4, 0, 5, 2, 6]]
+    return {
+        **_lcf(),
+        **_siren(),
+        **_serving(2),
+        "decision/scores": scores,
+        "decision/domains": np.array([0, 0, 1, -1, 0, 1, 0], np.int32),
+        "decision/texts": np.arange(7),
+        "decision/seen": np.arange(3),
+        "serving/policy": np.array(1, np.uint8),
+        "serving/promised": np.array(True),
+        "serving/shadow": np.zeros(2, bool),
+        "serving/domain_names": np.frombuffer(b"chatmail", np.uint8),
+        "serving/domain_ends": np.array([4, 8], np.int32),
+        "serving/domain_own": np.array([True, False]),
+        "serving/domain_thresholds": np.array([[1.0, 0.5], [0.0, 0.0]]),
+    }
+
+
+def _npz(arrays: Arrays, *, packed: bool = False) -> bytes:
+    """As numpy writes it."""
+    buffer = io.BytesIO()
+    (np.savez_compressed if packed else np.savez)(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def _sound() -> dict[str, bytes]:
+    everything = {**_lcf(), **_siren(), **_siren("agent_siren", 0), **_weightwatch()}
+    return {
+        "ok-lcf": _npz(_lcf()),
+        "ok-siren": _npz(_siren()),
+        "ok-weightwatch-half": _npz(_weightwatch(np.float16), packed=True),
+        "ok-everything": _npz(everything, packed=True),
+        "ok-decided": _npz(_decided(), packed=True),
+        "ok-npy-2": _zip({**_members(_siren()), "siren/alpha.npy": _npy_2()}),
+    }
+
+
+def _unfit() -> dict[str, bytes]:
+    lcf, decided = _lcf(), _decided()
+    changed: dict[str, Arrays] = {
+        "nan": {"lcf/mu": np.full((LAYERS, WIDTH), np.nan, np.float32)},
+        "sigma": {"lcf/sigma": np.zeros((LAYERS, WIDTH), np.float32)},
+        "shape": {"lcf/precision": np.eye(LAYERS + 1)},
+        "dtype": {"lcf/centre": np.zeros(LAYERS, np.float32)},
+        "unknown": {"lcf/more": np.zeros(2)},
+    }
+    found = {f"parameters-{name}": _npz({**lcf, **own}) for name, own in changed.items()}
+    later: dict[str, Arrays] = {
+        "ends": {"serving/domain_ends": np.array([9, 8], np.int32)},
+        "domains": {"decision/domains": np.full(7, 2, np.int32)},
+        "nobody": {"serving/shadow": np.ones(2, bool)},
+        "model": {"serving/model": np.array([9, 9], np.int32)},
+        "neurons": {"siren/neurons": np.array([0, -1, 1], np.int32)},
+        "offsets": {"siren/neuron_offsets": np.array([0, 9, 3], np.int32)},
+    }
+    return found | {
+        f"parameters-{name}": _npz({**decided, **own}, packed=True) for name, own in later.items()
+    }
+
+
+def _npy(array: Array) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _npy_2() -> bytes:
+    """Version 2 of the format, keys in another order, quotes of the other kind."""
+    header = b'{"shape": (2,), "fortran_order": False, "descr": "<f4"}\n'
+    data = np.array([0.5, 1], np.float32).tobytes()
+    return b"\x93NUMPY\x02\0" + struct.pack("<I", len(header)) + header + data
+
+
+def _raw(header: str, data: bytes = b"") -> bytes:
+    return b"\x93NUMPY\x01\0" + struct.pack("<H", len(header)) + header.encode() + data
+
+
+def _members(arrays: Arrays) -> dict[str, bytes]:
+    return {f"{name}.npy": _npy(array) for name, array in arrays.items()}
+
+
+def _zip(members: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
+    """Without the zip64 fields of numpy."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as archive:
+        for name, data in members.items():
+            archive.writestr(zipfile.ZipInfo(name), data, method)
+    return buffer.getvalue()
+
+
+def _patched(data: bytes, mark: bytes, offset: int, value: bytes) -> bytes:
+    """With bytes replaced behind the last place of a mark."""
+    start = data.rindex(mark) + offset
+    return data[:start] + value + data[start + len(value) :]
+
+
+def _swelling() -> bytes:
+    """A member that unpacks to more than it claims; what it claims is sound."""
+    claimed = _npy(np.zeros(2))
+    data = _zip({"lcf/mu.npy": claimed + bytes(4000)}, zipfile.ZIP_DEFLATED)
+    for mark, first in ((b"PK\3\4", 14), (b"PK\1\2", 16)):
+        data = _patched(data, mark, first, struct.pack("<I", zlib.crc32(claimed)))
+        data = _patched(data, mark, first + 8, struct.pack("<I", len(claimed)))
+    return data
+
+
+def _hostile() -> dict[str, bytes]:
+    one = _zip({"lcf/mu.npy": _npy(np.zeros(2))})
+    two = _zip({"lcf/mu.npy": _npy(np.zeros(2)), "lcf/mv.npy": _npy(np.zeros(2))})
+    small = _zip({"lcf/mu.npy": _npy(np.zeros(500))}, zipfile.ZIP_DEFLATED)
+    descr = "{'descr': %s, 'fortran_order': %s, 'shape': %s, }\n"
+    entry, end = b"PK\1\2", b"PK\5\6"
+    field = struct.pack("<I", 1 << 20)
+    return {
+        "archive-empty": b"",
+        "archive-half": one[: len(one) // 2],
+        "archive-path": _zip({"../lcf/mu.npy": _npy(np.zeros(2))}),
+        "archive-overlap": _patched(two, entry, 42, struct.pack("<I", 0)),
+        "archive-twice": two.replace(b"lcf/mv", b"lcf/mu"),
+        "archive-checksum": _patched(one, entry, 16, b"\0\0\0\0"),
+        "archive-method": _patched(one, entry, 10, b"\x0c\0"),
+        "archive-encrypted": _patched(one, entry, 8, b"\1\0"),
+        "archive-offset": _patched(one, end, 16, field),
+        "archive-zip64": _patched(one, entry, 24, b"\xff\xff\xff\xff"),
+        "archive-bomb": _patched(small, entry, 24, b"\0\0\0\x7f"),
+        "archive-swells": _swelling(),
+        "archive-comment": _patched(one, end, 20, b"\1\0") + b"!",
+        "limit-members": _patched(one, end, 8, struct.pack("<HH", 1025, 1025)),
+        "limit-bytes": _zip({"lcf/mu.npy": _npy(np.zeros(1 << 18))}, zipfile.ZIP_DEFLATED),
+        "array-pickled": _zip({"lcf/mu.npy": _raw(descr % ("'|O'", False, "(1,)"), b"\x80\4N.")}),
+        "array-fortran": _zip({"lcf/mu.npy": _raw(descr % ("'<f4'", True, "(1,)"), bytes(4))}),
+        "array-big-endian": _zip({"lcf/mu.npy": _raw(descr % ("'>f4'", False, "(1,)"), bytes(4))}),
+        "array-huge": _zip({"lcf/mu.npy": _raw(descr % ("'<f4'", False, f"({10**19}, 4)"))}),
+        "array-sides": _zip({"lcf/mu.npy": _raw(descr % ("'<f4'", False, f"({2**32}, {2**32})"))}),
+        "array-call": _zip({"lcf/mu.npy": _raw("__import__('os')\n")}),
+    }
+
+
+if __name__ == "__main__":
+    main()
