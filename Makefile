@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.ready
-C_SOURCES := $(wildcard csrc/*.[ch] tests/c/*.[ch]* tests/c/consumer/*.c tests/bench/*.c runtime/*.h)
+C_SOURCES := $(wildcard csrc/*.[ch] csrc/examples/whole_guard.c tests/c/*.[ch]* tests/c/consumer/*.c tests/bench/*.c runtime/*.h)
 FUZZ_SECONDS ?= 3600
 NAMES := build/names/layerguard
 
