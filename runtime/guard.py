@@ -240,7 +240,7 @@ class Guard:
 
     def score_states(
         self,
-        states: Sequence[Any] | Any,
+        states: Any,
         mask: Array | None = None,
         roles: Array | None = None,
         domain: str | None = None,

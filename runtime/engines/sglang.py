@@ -15,8 +15,8 @@ returns its output and the residual apart: their sum is the state).
 
 The server gives Python lists, which are read once into memory of their own; tensors from a hook or
 a worker, in host memory, are read in place. A batch's tokens lie one after another: cut each array
-with ``engines.flat.requests``. Some builds put the final norm on the last captured layer
-(sgl-project/sglang pull request 39776): take L from a hook where that is so.
+with ``engines.flat.requests``. A model may put its final norm on the last captured layer, as
+sgl-project/sglang pull request 39776 proposed for one: take L from a hook there.
 
 Source: sgl-project/sglang, ``layers/logits_processor.py`` and ``examples/runtime/hidden_states``;
 issue 2668 on the last state, 32204 on the last layer, 4997 on cached prompts.

@@ -11,9 +11,10 @@ for all: ``"eagle_aux_hidden_state_layer_ids": list(range(L + 1))``.
 
 Inside the engine's process, a worker's step has the same layers for the tokens of all its requests,
 one after another; ``batch`` gives each request its own. They are in the accelerator's memory: copy
-them to pinned host memory first. A step holds the tokens that it computed: of a prompt that came in
-chunks, or whose beginning was cached, those alone. LCF reads the last token and does not mind; for
-SIREN and WeightWatch switch chunks and prefix cache off, or use the file, which has them all.
+them to pinned host memory first, and wait for the copy. A step holds the tokens that it computed:
+of a prompt that came in chunks, or whose beginning was cached, those alone. LCF reads the last
+token and does not mind; for SIREN and WeightWatch switch chunks and prefix cache off, or use the
+file, which has them all.
 
 Older releases, and architectures that were not brought up to date (vllm-project/vllm issue 48124),
 count the inputs of blocks alone and leave the last state out without a word: there are then L

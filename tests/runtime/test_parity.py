@@ -118,6 +118,19 @@ def test_bad_rows_exit_2_and_the_others_are_compared(
     assert "0 of 5 verdicts flip" in captured.out
 
 
+def test_rows_that_one_bundle_refuses_are_left_out(
+    sound: Path, tmp_path: Path, rows: Path, capsys: Captured
+) -> None:
+    """A chat template of one bundle that raises: the row is named, the others are compared."""
+    template = "{% if messages[0].content == 'a' %}{{ raise_exception('no') }}{% endif %}the"
+    chatty = make_bundle(tmp_path / "chatty", template="chat", chat_template=template)
+    for pair in ((sound, chatty), (chatty, sound)):
+        assert main(["parity", *map(str, pair), str(rows), "--max-flips", "5"]) == 2
+        captured = capsys.readouterr()
+        assert "rows.jsonl:3:" in captured.err
+        assert "of 4 verdicts flip" in captured.out
+
+
 def test_detectors_of_one_bundle_alone_are_left_out(
     sound: Path, make: Make, rows: Path, capsys: Captured
 ) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from layerguard.runtime import Guard, InputError
 from layerguard.runtime.kernels import dlpack, gathered, host
-from tests.runtime.engines.conftest import addresses, refused, singles, tensors
+from tests.runtime.engines.buffers import addresses, refused, singles, tensors
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 dtypes = pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)

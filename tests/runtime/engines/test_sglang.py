@@ -9,7 +9,7 @@ import torch
 from layerguard.runtime import Guard
 from layerguard.runtime.engines.flat import requests
 from layerguard.runtime.engines.sglang import captured, returned
-from tests.runtime.engines.conftest import STATES, addresses, refused, singles, tensors
+from tests.runtime.engines.buffers import STATES, addresses, refused, singles, tensors
 from tests.tiny import WIDTH
 
 ALL = range(STATES)

@@ -10,7 +10,7 @@ import torch
 
 from layerguard.runtime import Guard
 from layerguard.runtime.engines.shared_memory import view
-from tests.runtime.engines.conftest import addresses, refused, singles, tensors
+from tests.runtime.engines.buffers import addresses, refused, singles, tensors
 
 SHAPE = (4, 5, 16)
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from layerguard.runtime import Guard
 from layerguard.runtime.engines.transformers import LastBlock, states
 from tests.exporter.models import build
-from tests.runtime.engines.conftest import STATES, addresses, refused
+from tests.runtime.engines.buffers import STATES, addresses, refused
 from tests.tiny import LAYERS, WIDTH
 
 IDS = torch.arange(3, 17).reshape(2, 7)

@@ -8,7 +8,7 @@ import torch
 
 from layerguard.runtime import Guard
 from layerguard.runtime.engines.vllm import batch, saved
-from tests.runtime.engines.conftest import STATES, addresses, refused, singles, tensors
+from tests.runtime.engines.buffers import STATES, addresses, refused, singles, tensors
 
 IDS = range(STATES)
 dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
@@ -53,7 +53,7 @@ def test_layers_that_are_not_all_are_refused(ids: Any) -> None:
 
 
 def test_a_last_layer_that_was_left_out_is_refused() -> None:
-    """All ids were asked for, and releases before 0.18 give one layer less."""
+    """All ids were asked for, and the architecture counts the inputs of blocks alone."""
     with refused(f"found {STATES - 1} layers for ids [0, 1, 2, 3]", "keeps the last"):
         saved(tensors()[:-1].transpose(0, 1), IDS)
 
