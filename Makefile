@@ -63,7 +63,7 @@ bench: $(SETUP)  ## measure ratios against peers; prints them and writes tests/b
 		$(BIN)/python -m tests.bench.$$(basename $$script .py) || exit 1; done
 
 accuracy: $(SETUP)  ## measure false alarms and detection on ../shared (most of an hour)
-	for script in realised_fpr realised_guard_fpr safety_sets backdoors steering drift_runs; do \
+	for script in realised_fpr realised_guard_fpr safety_sets int8_parity backdoors steering drift_runs; do \
 		$(BIN)/python -m tests.bench.$$script || exit 1; done
 
 wheel: $(SETUP)  ## build sdist and abi3 wheel into dist/, prove it in a clean environment

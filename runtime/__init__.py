@@ -7,8 +7,9 @@
     if verdict.flagged:
         print(verdict.reason)
 
-A bundle is made with ``layerguard export`` and ``layerguard calibrate``. States of another engine
-are scored with ``guard.score_states(states)``; many texts with ``guard.check_batch(texts)``.
+A bundle is made with ``layerguard export`` and ``layerguard calibrate``. Many texts are checked
+with ``guard.check_batch(texts)``; states of another engine are scored with
+``guard.score_states(states)``, and ``layerguard.runtime.engines`` brings them into its form.
 """
 
 from layerguard.runtime.bundle import Bundle

@@ -18,6 +18,7 @@ from layerguard.runtime.errors import BundleError, InputError
 from layerguard.runtime.generation.event import Event, OnFlag
 from layerguard.runtime.generation.guarded import guarded, settled
 from layerguard.runtime.generation.sampling import Sampler
+from layerguard.runtime.kernels import gathered
 from layerguard.runtime.session import Device
 from layerguard.runtime.streaming.opening import Opener
 from layerguard.runtime.streaming.stream import DEFAULT_STRIDE, Judge, Stream
@@ -239,7 +240,7 @@ class Guard:
 
     def score_states(
         self,
-        states: Sequence[Array] | Array,
+        states: Any,
         mask: Array | None = None,
         roles: Array | None = None,
         domain: str | None = None,
@@ -248,23 +249,29 @@ class Guard:
 
         Args:
             states: L + 1 arrays [tokens, hidden], or one array [L + 1, tokens, hidden]; float32,
-                float16 or bfloat16; before the final norm (see ``layerguard.runtime.types``).
+                float16 or bfloat16; before the final norm (see ``layerguard.runtime.types``). An
+                array is numpy's, or anything in host memory with ``__dlpack__`` (bfloat16 too) or
+                ``__array_interface__``. ``layerguard.runtime.engines`` brings what engines give
+                into this form. Rows may have any stride, also a negative one; the elements of a
+                row follow each other.
             mask: [tokens], true where a token counts.
             roles: [tokens], 0 system, 1 user, 2 assistant, 3 tool: WeightWatch has a range for
                 each. Without them every token is the user's.
             domain: the kind of traffic, as in ``check``.
 
         Raises:
-            InputError: a shape, dtype or layout is wrong, or a detector of the bundle reads the
-                state after the final norm, which these states do not have.
+            InputError: a shape, dtype or layout is wrong, states are in an accelerator's memory, or
+                a detector of the bundle reads the state after the final norm, which these states do
+                not have.
         """
         start = time.perf_counter()
-        tokens = _token_count(states)
+        arrays = gathered(states)
+        tokens, width = arrays[0].shape[0], arrays[0].shape[-1]
         model = self.bundle.manifest.model
-        if (len(states), np.shape(states[0])[-1]) != (model.layers + 1, model.width):
+        if (len(arrays), width) != (model.layers + 1, model.width):
             raise InputError(
-                f"states: found {len(states)} of width {np.shape(states[0])[-1]}; expected "
-                f"{model.layers + 1} of width {model.width}: give the states of {model.id}"
+                f"states: found {len(arrays)} of width {width}; expected {model.layers + 1} of "
+                f"width {model.width}: give the states of {model.id}"
             )
         if roles is not None and np.shape(roles) != (tokens,):
             raise InputError(
@@ -276,7 +283,7 @@ class Guard:
                 f"{', '.join(normed)} read the state after the final norm, which states from "
                 "another engine do not carry; check the text instead"
             )
-        readings = {name: d.score(states, mask, roles) for name, d in self._detectors.items()}
+        readings = {name: d.score(arrays, mask, roles) for name, d in self._detectors.items()}
         elapsed = (time.perf_counter() - start) * 1e3
         counted = tokens if mask is None else int(np.count_nonzero(mask))
         timings = {"score": elapsed, "total": elapsed}
@@ -288,13 +295,3 @@ class Guard:
 def _check_domain(domain: Any) -> None:
     if domain is not None:
         check_text("domain", domain)
-
-
-def _token_count(states: Sequence[Array] | Array) -> int:
-    try:
-        return int(np.shape(states[0])[0])
-    except (TypeError, ValueError, IndexError, KeyError) as error:
-        raise InputError(
-            f"states: found {type(states).__name__} ({error}); expected L + 1 arrays [tokens, "
-            "hidden], or one array [L + 1, tokens, hidden]"
-        ) from error

@@ -12,6 +12,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from layerguard.runtime import Bundle, Guard
 from layerguard.runtime.cli import main
+from layerguard.runtime.engines.transformers import LastBlock, states
 from layerguard.runtime.types import Array
 
 PROMPTS = Path(__file__).resolve().parents[1] / "calibration" / "prompts"
@@ -59,13 +60,13 @@ def bundle(tmp_path_factory: pytest.TempPathFactory, rows: dict[str, Path]) -> P
     return build(tmp_path_factory.mktemp("road") / "guard", rows)
 
 
-def states_in_pytorch(text: str) -> list[Array]:
+def states_in_pytorch(text: str) -> tuple[Array, ...]:
     """Every state of the text from the original model, L + 1 arrays [tokens, hidden]."""
     tokenizer = AutoTokenizer.from_pretrained(model_folder())
     model = AutoModel.from_pretrained(model_folder()).eval()
-    with torch.inference_mode():
+    with LastBlock(model.encoder.layer[-1]) as last, torch.inference_mode():
         found = model(**tokenizer(text, return_tensors="pt"), output_hidden_states=True)
-    return [state[0].numpy() for state in found.hidden_states]
+    return states(found.hidden_states, last)
 
 
 def texts(name: str, count: int) -> Sequence[str]:

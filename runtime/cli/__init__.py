@@ -56,6 +56,9 @@ COMMANDS = {
     "eval": Command(
         "layerguard.calibration.commands.evaluate", "calibrate", "measure a bundle on labelled rows"
     ),
+    "parity": Command(
+        "layerguard.runtime.cli.parity", "cpu", "compare two bundles' scores and verdicts on rows"
+    ),
     "drift fit": Command(
         "layerguard.calibration.commands.drift_fit",
         "calibrate",

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from layerguard.runtime.errors import InputError
+from layerguard.runtime.kernels.host import host
 from layerguard.runtime.types import Array
 
 _STATE_DTYPES = ("float32", "float16", "uint16")
@@ -41,12 +42,9 @@ def plain(arrays: tuple[Any, ...]) -> tuple[Array, ...]:
 
 def _plain_layer(faults: list[str], index: int, value: Any) -> Array:
     try:
-        array = value if isinstance(value, np.ndarray) else np.from_dlpack(value)
-    except (AttributeError, BufferError, RuntimeError, TypeError) as error:
-        faults.append(
-            f"layer {index}: found {type(value).__name__} that numpy cannot read in place "
-            f"({error}), expected an array in host memory; convert it, bfloat16 as its uint16 bits"
-        )
+        array = host(value)
+    except InputError as error:
+        faults.append(f"layer {index}: {error}")
         return np.empty((0, 0), np.float32)
     if array.dtype.name == "bfloat16":
         array = array.view(np.uint16)

@@ -36,7 +36,7 @@ def main() -> int:
     """Print the table, and each set's macro-F1 beside its aim; 1 where one is missed."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     train, test = write_splits()
-    clean = _write("clean", map(_contract, _read("benign_alpaca")))
+    clean = write(FOLDER / "clean.jsonl", map(contract, read("benign_alpaca")))
     bundle = FOLDER / "bundle"
     layerguard("export", str(model_folder()), "-o", str(bundle), "--id", "all-MiniLM-L6-v2")
     layerguard(
@@ -53,17 +53,17 @@ def main() -> int:
 
 def write_splits() -> tuple[list[Path], list[Path]]:
     """Contract rows of the four sets in train and test files."""
-    openai, beaver = _read("siren_openai_moderation"), _read("siren_beavertails_30k_test")
+    openai, beaver = read("siren_openai_moderation"), read("siren_beavertails_30k_test")
     parts = {
-        "toxicchat": (_read("siren_toxicchat_train"), _read("siren_toxicchat_test")),
+        "toxicchat": (read("siren_toxicchat_train"), read("siren_toxicchat_test")),
         "openai_moderation": _by_prompt(openai, test_share=0.2),
-        "wildguard": (_read("siren_wildguard_train"), _read("siren_wildguard_test")),
+        "wildguard": (read("siren_wildguard_train"), read("siren_wildguard_test")),
         "beavertails": _by_prompt(beaver, test_share=0.5),
     }
     files: tuple[list[Path], list[Path]] = ([], [])
     for name, halves in parts.items():
         for part, rows, written in zip(("train", "test"), halves, files, strict=True):
-            written.append(_write(f"{name}-{part}", map(_contract, rows)))
+            written.append(write(FOLDER / f"{name}-{part}.jsonl", map(contract, rows)))
     return files
 
 
@@ -87,7 +87,7 @@ def _by_prompt(rows: Sequence[Row], test_share: float) -> tuple[list[Row], list[
     return [row for row, test in pairs if not test], [row for row, test in pairs if test]
 
 
-def _contract(row: Row) -> Row:
+def contract(row: Row) -> Row:
     """A row as the command line takes it: the text, or prompt and response where it judges both."""
     known = {"id": row["id"], "label": row["label"], "domain": row["source"]}
     if row["kind"] == "response":
@@ -95,13 +95,14 @@ def _contract(row: Row) -> Row:
     return {**known, "text": row["text"]}
 
 
-def _read(name: str) -> list[Row]:
+def read(name: str) -> list[Row]:
+    """The rows of a data set."""
     with (DATA / f"{name}.jsonl").open(encoding="utf-8") as file:
         return [json.loads(line) for line in file]
 
 
-def _write(name: str, rows: Iterable[Row]) -> Path:
-    path = FOLDER / f"{name}.jsonl"
+def write(path: Path, rows: Iterable[Row]) -> Path:
+    """The file, a row a line."""
     path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
     return path
 

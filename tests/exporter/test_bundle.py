@@ -10,11 +10,14 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 from tokenizers import Tokenizer
+from transformers import AutoModel
 
 from layerguard.exporter import Options, export
 from layerguard.exporter.comparison import GATES
 from layerguard.runtime.bundle import Bundle
+from layerguard.runtime.engines.transformers import LastBlock, states
 from layerguard.runtime.types import Array
 from tests.exporter.models import LAYERS, VOCABULARY, WIDTH, save_model
 
@@ -64,6 +67,23 @@ def test_the_manifest_says_what_was_exported(bundle: Bundle) -> None:
     assert graph.parity.largest.keys() == {output.name for output in graph.outputs}
     assert max(graph.parity.largest.values()) <= graph.parity.tolerance == 1e-4
     assert {"torch", "transformers", "onnxruntime", "layerguard"} <= manifest.versions.keys()
+
+
+def test_states_of_transformers_are_the_graph_s(model: Path, bundle: Bundle) -> None:
+    """What the adapter gives is what the exported graph gives, the last state before its norm."""
+    llama = AutoModel.from_pretrained(model).eval()
+    ids = torch.arange(5, 14)[None]
+    with LastBlock(llama.layers[-1]) as last, torch.inference_mode():
+        hidden = llama(input_ids=ids, output_hidden_states=True).hidden_states
+    found = states(hidden, last)
+    session = onnxruntime.InferenceSession(str(bundle.path / "score.onnx"))
+    named = {card.layer: card.name for card in bundle.manifest.graphs["score"].outputs
+             if card.kind == "state"}  # fmt: skip
+    feeds = {"input_ids": ids.numpy(), "attention_mask": np.ones_like(ids)}
+    for layer, state in zip(range(LAYERS + 1), found, strict=True):
+        (exported,) = session.run([named[layer]], feeds)
+        np.testing.assert_allclose(state, exported[0], atol=1e-4)
+    assert np.abs(found[-1] - hidden[-1][0].numpy()).max() > 0.1
 
 
 def test_the_bundle_holds_files_that_serve_without_torch(bundle: Bundle) -> None:

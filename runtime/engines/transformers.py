@@ -1,0 +1,108 @@
+"""States of a model that Hugging Face transformers runs.
+
+``output_hidden_states=True`` gives L + 1 tensors [batch, tokens, hidden], of which the last is not
+the last block's output: decoders put it through their final norm. So the last block is watched:
+
+    with LastBlock(model.model.layers[-1]) as last, torch.inference_mode():
+        output = model(**tokens, output_hidden_states=True)
+    verdict = guard.score_states(
+        states(output.hidden_states, last), mask=tokens["attention_mask"][0].numpy()
+    )
+
+Encoders without a final norm are watched likewise (``model.encoder.layer[-1]``). Tensors that need
+a gradient offer no memory: run the model in ``torch.inference_mode()``. Those of an accelerator are
+copied first: ``[state.cpu() for state in output.hidden_states]``; ``LastBlock`` does its own.
+
+Source: transformers' ``output_hidden_states``; huggingface/transformers pull request 26142 on its
+last entry.
+"""
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from layerguard.runtime.errors import InputError
+from layerguard.runtime.kernels import host
+from layerguard.runtime.types import Array
+
+
+class LastBlock:
+    """Watches a model's last block while it is entered; one forward pass at a time.
+
+    Args:
+        block: the module, one with PyTorch's ``register_forward_hook``.
+    """
+
+    def __init__(self, block: Any) -> None:
+        self._block = block
+        self._written: list[Any] = []
+        self._handle: Any = None
+
+    def __enter__(self) -> Self:
+        self._handle = self._block.register_forward_hook(self._keep)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._handle.remove()
+
+    def _keep(self, _: Any, __: Any, output: Any) -> None:
+        self._written.append(output[0] if isinstance(output, tuple) else output)
+
+    def take(self) -> Any:
+        """What the block wrote, [batch, tokens, hidden]; a pass is taken once.
+
+        Raises:
+            InputError: it has run no time, or several times, since it was last asked.
+        """
+        written, self._written = self._written, []
+        if len(written) != 1:
+            raise InputError(
+                f"the last block ran {len(written)} times since its states were last taken; "
+                "expected one forward pass, whose hidden states are given with it"
+            )
+        return written[0].cpu() if hasattr(written[0], "cpu") else written[0]
+
+
+def states(hidden_states: Sequence[Any], last: LastBlock, row: int = 0) -> tuple[Array, ...]:
+    """The states of one text of the batch, L + 1 views [tokens, hidden].
+
+    Args:
+        hidden_states: of one forward pass, L + 1 tensors [batch, tokens, hidden]; the last one is
+            not read.
+        last: what watched the last block in the same pass.
+        row: of the batch.
+
+    Raises:
+        InputError: the last state before the final norm is missing, or of another pass; the hidden
+            states are those of ``generate``; the batch has no such row; or a tensor cannot be read
+            in place.
+    """
+    if not isinstance(last, LastBlock):
+        raise InputError(
+            f"last: found {type(last).__name__}; expected a LastBlock that watched the forward "
+            "pass: transformers' last hidden state is after the final norm, where no detector "
+            "was calibrated"
+        )
+    kinds = [type(state).__name__ for state in hidden_states or () if not hasattr(state, "shape")]
+    if kinds or not hidden_states:
+        raise InputError(
+            f"hidden_states: found {kinds[0] if kinds else 'nothing'}; expected the tensors of "
+            "one forward pass with output_hidden_states=True, all layers of them (generate gives "
+            "a tuple of them for each step)"
+        )
+    tensors = [*hidden_states[:-1], last.take()]
+    shapes = {tuple(tensor.shape) for tensor in tensors}
+    if len(shapes) != 1 or len(next(iter(shapes))) != 3:
+        raise InputError(
+            f"hidden_states: found shapes {sorted(shapes)}, the last block's among them; expected "
+            "one, [batch, tokens, hidden], from one forward pass"
+        )
+    batch = next(iter(shapes))[0]
+    if not 0 <= row < batch:
+        raise InputError(f"row: found {row}; expected 0 to {batch - 1}")
+    return tuple([host(tensor)[row] for tensor in tensors])
