@@ -11,6 +11,7 @@ import numpy as np
 from layerguard.runtime.backbone import Backbone
 from layerguard.runtime.binding import bind_detectors, worst_readings
 from layerguard.runtime.bundle import Bundle
+from layerguard.runtime.bundle.installed import find_bundle
 from layerguard.runtime.bundle.load import steadily
 from layerguard.runtime.canaries import replay_canaries
 from layerguard.runtime.detectors import Detector
@@ -55,7 +56,7 @@ class Guard:
         """Load, verify and try out a bundle.
 
         Args:
-            path: the bundle's folder.
+            path: the bundle's folder; or, where there is none, the name of an installed bundle.
             device: ``cpu`` or ``cuda``; never a silent CPU.
             threads: ONNX Runtime's threads within one operator; 0 lets it choose.
 
@@ -63,18 +64,19 @@ class Guard:
             BundleError: the bundle has faults, is not calibrated, or a canary gives another score.
             MachineError: onnxruntime is missing or the device does not engage.
         """
+        folder = find_bundle(path)
 
         def load_once() -> Guard:
-            bundle = Bundle.load(path)
+            bundle = Bundle.load(folder)
             if not bundle.manifest.detectors:
                 fault = "it has no detectors yet; run `layerguard calibrate BUNDLE --clean ROWS`"
-                raise BundleError(path, [fault])
+                raise BundleError(folder, [fault])
             guard = cls(bundle, Backbone(bundle, device, threads), bind_detectors(bundle))
             replay_canaries(bundle, guard.check)
             guard.monitor.reset()
             return guard
 
-        return steadily(Path(path), load_once)
+        return steadily(folder, load_once)
 
     def check(
         self,

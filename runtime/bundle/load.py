@@ -15,6 +15,7 @@ from layerguard.runtime.bundle.files import (
     TOKENIZER,
     file_faults,
 )
+from layerguard.runtime.bundle.installed import find_bundle
 from layerguard.runtime.bundle.manifest import MAX_MANIFEST_BYTES, Manifest, read_manifest
 from layerguard.runtime.bundle.npz import read_npz
 from layerguard.runtime.detectors import REGISTRY
@@ -49,12 +50,12 @@ class Bundle:
 
     @classmethod
     def load(cls, path: str | Path) -> "Bundle":
-        """Read and verify the bundle in folder ``path``.
+        """Read and verify the bundle in folder ``path``, or the installed one of that name.
 
         Raises:
             BundleError: with every fault found; nothing is served.
         """
-        folder = Path(path)
+        folder = find_bundle(path)
         return steadily(folder, lambda: _load(folder))
 
     @property

@@ -22,7 +22,13 @@ _WRONG = MachineError.exit_code
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("bundle", nargs="?", type=Path, metavar="BUNDLE", help="a bundle to load")
+    parser.add_argument(
+        "bundle",
+        nargs="?",
+        type=Path,
+        metavar="BUNDLE",
+        help="a bundle to load, by folder or by name",
+    )
     options.add_json(parser)
     options.add_session(parser)
 

@@ -3,10 +3,19 @@
 from argparse import ArgumentParser, ArgumentTypeError
 from pathlib import Path
 
+from layerguard.runtime.bundle.installed import find_bundle
+from layerguard.runtime.errors import InputError
+
 
 def add_bundle(parser: ArgumentParser) -> None:
-    """The bundle's folder, as the first argument."""
-    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder of the bundle")
+    """The bundle's folder or name, as the first argument."""
+    what = "folder of the bundle, or name of an installed one"
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help=what)
+
+
+def add_written_bundle(parser: ArgumentParser) -> None:
+    """The folder of a bundle that the command changes, as the first argument."""
+    parser.add_argument("bundle", type=_own, metavar="BUNDLE", help="folder of the bundle")
 
 
 def add_session(parser: ArgumentParser) -> None:
@@ -38,6 +47,23 @@ def add_seed(parser: ArgumentParser, what: str) -> None:
     parser.add_argument(
         "--seed", type=_seed, default=0, metavar="N", help=f"of {what} (default: 0)"
     )
+
+
+def _own(text: str) -> Path:
+    """A folder of the caller's.
+
+    Raises:
+        BundleError: there is no such folder.
+        InputError: it is an installed bundle, which belongs to pip.
+    """
+    folder = Path(text)
+    found = find_bundle(folder)
+    if found != folder:
+        raise InputError(
+            f"{text} is an installed bundle, in {found}; expected a folder to write: copy it "
+            f"(cp -r {found} {text}), and pack it again when that is done"
+        )
+    return folder
 
 
 def _seed(text: str) -> int:

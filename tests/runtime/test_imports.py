@@ -11,7 +11,7 @@ import pytest
 from layerguard import runtime
 
 _SOURCES = sorted(Path(runtime.__file__).parent.rglob("*.py"))
-_ALLOWED = {"numpy", "onnxruntime", "tokenizers", "jinja2", "tqdm", "layerguard"}
+_ALLOWED = {"numpy", "onnxruntime", "tokenizers", "jinja2", "tqdm", "packaging", "layerguard"}
 _BUILD_ONLY = {"kernels_build.py": {"cffi"}}
 _NEVER = (
     "torch",
