@@ -12,6 +12,7 @@ from layerguard.runtime.bundle.files import (
     CHAT_TEMPLATE,
     DETECTORS,
     MANIFEST,
+    SIGNATURE,
     TOKENIZER,
     file_faults,
 )
@@ -113,7 +114,7 @@ def _load(folder: Path) -> Bundle:
     manifest, faults = read_manifest(data)
     if manifest is None:
         raise BundleError(folder, faults)
-    faults = file_faults(folder, manifest.files) + _missing(manifest)
+    faults = file_faults(folder, manifest.files, (SIGNATURE,)) + _missing(manifest)
     params: Params = {}
     decision: Mapping[str, Array] = {}
     if manifest.detectors and not faults:

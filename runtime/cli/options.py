@@ -1,10 +1,11 @@
 """Options that several commands share."""
 
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
 
 from layerguard.runtime.bundle.installed import find_bundle
 from layerguard.runtime.errors import InputError
+from layerguard.runtime.guard import Guard
 
 
 def add_bundle(parser: ArgumentParser) -> None:
@@ -32,6 +33,27 @@ def add_session(parser: ArgumentParser) -> None:
         default=0,
         metavar="N",
         help="threads within one operator (default: ONNX Runtime's choice)",
+    )
+
+
+def add_verify(parser: ArgumentParser) -> None:
+    """The key that the bundle must be signed with."""
+    parser.add_argument(
+        "--verify", type=Path, metavar="PUBLIC", help="refuse what is not signed with this key"
+    )
+
+
+def load_guard(arguments: Namespace) -> Guard:
+    """The guard that ``add_bundle``, ``add_session`` and ``add_verify`` ask for.
+
+    Raises:
+        LayerGuardError: as ``Guard.load``.
+    """
+    return Guard.load(
+        arguments.bundle,
+        device=arguments.device,
+        threads=arguments.threads,
+        verify=arguments.verify,
     )
 
 

@@ -8,7 +8,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from layerguard.runtime.bundle import Bundle
-from layerguard.runtime.bundle.files import MANIFEST
+from layerguard.runtime.bundle.files import MANIFEST, SIGNATURE
 from layerguard.runtime.bundle.installed import GROUP, NAME
 from layerguard.runtime.bundle.load import steadily
 from layerguard.runtime.errors import BundleError, InputError, MachineError
@@ -79,6 +79,8 @@ def _write(folder: Path, project: _Project, file: Path) -> None:
     with Wheel(file, project.stem) as wheel:
         for name in sorted([*bundle.manifest.files, MANIFEST]):
             _add(wheel, f"{PARENT}/{project.module}", bundle, name)
+        if (bundle.path / SIGNATURE).is_file():  # what it is worth, whoever has the key will see
+            wheel.add_file(f"{PARENT}/{project.module}/{SIGNATURE}", bundle.path / SIGNATURE)
         wheel.add_info("METADATA", _metadata(project, bundle))
         wheel.add_info("WHEEL", _WHEEL.format(generator=version_of("layerguard")))
         points = f"[{GROUP}]\n{project.name} = {PARENT}.{project.module}\n"
