@@ -53,10 +53,11 @@ accuracy: $(SETUP)  ## measure false alarms and detection on ../shared (most of 
 	for script in realised_fpr realised_guard_fpr safety_sets backdoors steering drift_runs; do \
 		$(BIN)/python -m tests.bench.$$script || exit 1; done
 
-wheel: $(SETUP)  ## build sdist and abi3 wheel into dist/, prove it in a clean environment
-	$(BIN)/pip install --quiet --constraint .ci/constraints.txt build
+wheel: $(SETUP)  ## build sdist and abi3 wheel into dist/, audited; prove it in a clean environment
+	$(BIN)/pip install --quiet --constraint .ci/constraints.txt --no-build-isolation \
+		--editable '.[wheel]'
 	rm -rf dist
-	$(BIN)/python -m build --no-isolation --outdir dist
+	$(BIN)/python tests/wheel/build.py dist
 	$(BIN)/python tests/wheel/check.py dist/*.whl
 
 clean:  ## remove what the targets made
