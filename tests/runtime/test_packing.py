@@ -9,6 +9,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -198,8 +199,18 @@ def test_a_model_cannot_write_metadata(bundle: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         metadata = archive.read("acme_guard-1.2.0.dist-info/METADATA").decode()
     assert [line for line in metadata.splitlines() if line.startswith("Requires-Dist")] == [
-        "Requires-Dist: layerguard>=0.1.0"
+        f"Requires-Dist: layerguard>={version('layerguard')}"
     ]
+
+
+def test_large_files_are_packed(
+    sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond 2 GiB a zip file counts in 64 bits; here that begins at 100 bytes."""
+    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 100)
+    wheel = pack(sound, "acme-guard", "1.2.0", tmp_path)
+    with zipfile.ZipFile(wheel) as archive:
+        assert archive.testzip() is None
 
 
 def test_no_folder_to_write_to_is_an_error(sound: Path, tmp_path: Path) -> None:

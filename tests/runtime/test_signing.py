@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import (
-    BestAvailableEncryption,
     Encoding,
     NoEncryption,
     PrivateFormat,
@@ -23,21 +22,11 @@ from layerguard.runtime import Bundle, BundleError, Guard, InputError, MachineEr
 from layerguard.runtime.cli import main
 from layerguard.runtime.packing import pack
 from layerguard.runtime.signing import MAX_SIGNATURE_BYTES, load_verified, sign
+from tests.keys import make_keys
 from tests.runtime.tamper import put, put_arrays
 from tests.tiny import make_bundle, make_params
 
 PASSWORD = "correct horse"
-
-
-def make_keys(folder: Path, name: str, password: str | None = None) -> tuple[Path, Path]:
-    """A private and a public key as PEM files."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    hidden = BestAvailableEncryption(password.encode()) if password else NoEncryption()
-    private, public = folder / f"{name}.pem", folder / f"{name}.pub"
-    private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, hidden))
-    form = PublicFormat.SubjectPublicKeyInfo
-    public.write_bytes(key.public_key().public_bytes(Encoding.PEM, form))
-    return private, public
 
 
 @pytest.fixture(scope="module")
