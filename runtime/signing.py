@@ -60,14 +60,15 @@ def sign(folder: Path, key: str | Path, password: str | None = None) -> Bundle:
 
     def sign_once() -> Bundle:
         bundle = Bundle.load(folder)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".signing-") as beside:
+        real = folder.resolve()
+        with tempfile.TemporaryDirectory(dir=real.parent, prefix=".signing-") as beside:
             signature = Path(beside) / SIGNATURE
             try:
-                signer.sign(folder.resolve(), signature)
+                signer.sign(real, signature)
             except ValueError as error:  # a link among the files
                 raise BundleError(folder, [f"it cannot be signed: {error}"]) from error
             _match(bundle, _signed_files(signature.read_bytes())[MANIFEST])
-            signature.replace(folder / SIGNATURE)
+            signature.replace(real / SIGNATURE)
         return bundle
 
     try:

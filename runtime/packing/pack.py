@@ -9,7 +9,7 @@ from packaging.version import InvalidVersion, Version
 
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.bundle.files import MANIFEST, SIGNATURE
-from layerguard.runtime.bundle.installed import GROUP, NAME
+from layerguard.runtime.bundle.installed import GROUP, NAME, find_bundle
 from layerguard.runtime.bundle.load import steadily
 from layerguard.runtime.errors import BundleError, InputError, MachineError
 from layerguard.runtime.packing.wheel import Wheel
@@ -30,12 +30,15 @@ def pack(folder: Path, name: str, version: str, out: Path) -> Path:
 
     Raises:
         BundleError: the bundle has faults or is not calibrated.
-        InputError: name or version is none that pip takes, or ``out`` is no folder.
+        InputError: name or version is none that pip takes, or ``out`` is no folder or the bundle.
         MachineError: the disk is full, or fails.
     """
     project = _Project(name, version)
     if not out.is_dir():
         raise InputError(f"{out} is not a folder; make it first")
+    folder = find_bundle(folder)
+    if out.resolve() == folder.resolve():
+        raise InputError(f"{out} is the bundle, which holds nothing else; name another folder")
     wheel = out / f"{project.stem}-py3-none-any.whl"
     try:
         with tempfile.TemporaryDirectory(dir=out, prefix=".packing-") as beside:

@@ -203,6 +203,16 @@ def test_a_model_cannot_write_metadata(bundle: Path, tmp_path: Path) -> None:
     ]
 
 
+def test_a_wheel_is_not_written_into_the_bundle(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the default would where somebody stands in the bundle's folder."""
+    monkeypatch.chdir(bundle)
+    with pytest.raises(InputError, match="is the bundle, which holds nothing else"):
+        pack(Path(), "acme-guard", "1.2.0", Path())
+    assert Bundle.load(bundle)
+
+
 def test_large_files_are_packed(
     sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

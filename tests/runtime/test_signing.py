@@ -208,6 +208,15 @@ def test_a_link_to_the_folder_verifies(signed: Path, keys: tuple[Path, Path]) ->
     assert load_verified(link, keys[1]).path == link
 
 
+def test_signing_where_one_stands(
+    bundle: Path, keys: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``.`` is a bundle as any other."""
+    monkeypatch.chdir(bundle)
+    sign(Path(), keys[0])
+    assert load_verified(Path(), keys[1]).id == Bundle.load(bundle).id
+
+
 def test_signing_again_replaces_it(signed: Path, tmp_path: Path) -> None:
     """A second signature takes the first one's place, and nothing else lies there."""
     before = {path.name for path in signed.iterdir()}
