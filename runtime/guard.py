@@ -11,6 +11,7 @@ import numpy as np
 from layerguard.runtime.backbone import Backbone
 from layerguard.runtime.binding import bind_detectors, worst_readings
 from layerguard.runtime.bundle import Bundle
+from layerguard.runtime.bundle.installed import find_bundle
 from layerguard.runtime.bundle.load import steadily
 from layerguard.runtime.canaries import replay_canaries
 from layerguard.runtime.detectors import Detector
@@ -20,6 +21,7 @@ from layerguard.runtime.generation.guarded import guarded, settled
 from layerguard.runtime.generation.sampling import Sampler
 from layerguard.runtime.kernels import gathered
 from layerguard.runtime.session import Device
+from layerguard.runtime.signing import load_verified
 from layerguard.runtime.streaming.opening import Opener
 from layerguard.runtime.streaming.stream import DEFAULT_STRIDE, Judge, Stream
 from layerguard.runtime.text.request import Message, Request, check_text, request
@@ -52,30 +54,42 @@ class Guard:
         self.decision, self.monitor = self._verdicts.decision, self._verdicts.monitor
 
     @classmethod
-    def load(cls, path: str | Path, *, device: Device = "cpu", threads: int = 0) -> "Guard":
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        device: Device = "cpu",
+        threads: int = 0,
+        verify: str | Path | None = None,
+    ) -> "Guard":
         """Load, verify and try out a bundle.
 
         Args:
-            path: the bundle's folder.
+            path: the bundle's folder; or, where there is none, the name of an installed bundle.
             device: ``cpu`` or ``cuda``; never a silent CPU.
             threads: ONNX Runtime's threads within one operator; 0 lets it choose.
+            verify: file with a public key; a bundle that was not signed with its private key is
+                refused before anything of it is parsed. Needs ``layerguard[sign]``.
 
         Raises:
-            BundleError: the bundle has faults, is not calibrated, or a canary gives another score.
-            MachineError: onnxruntime is missing or the device does not engage.
+            BundleError: the bundle has faults, is not calibrated, a canary gives another score, or
+                the signature does not verify.
+            InputError: ``verify`` is no key.
+            MachineError: onnxruntime or model-signing is missing, or the device does not engage.
         """
+        folder = find_bundle(path)
 
         def load_once() -> Guard:
-            bundle = Bundle.load(path)
+            bundle = Bundle.load(folder) if verify is None else load_verified(folder, verify)
             if not bundle.manifest.detectors:
                 fault = "it has no detectors yet; run `layerguard calibrate BUNDLE --clean ROWS`"
-                raise BundleError(path, [fault])
+                raise BundleError(folder, [fault])
             guard = cls(bundle, Backbone(bundle, device, threads), bind_detectors(bundle))
             replay_canaries(bundle, guard.check)
             guard.monitor.reset()
             return guard
 
-        return steadily(Path(path), load_once)
+        return steadily(folder, load_once)
 
     def check(
         self,

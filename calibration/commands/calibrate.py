@@ -38,7 +38,7 @@ from layerguard.runtime.rows import Row
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the command's arguments."""
-    options.add_bundle(parser)
+    options.add_written_bundle(parser)
     add = parser.add_argument
     add("--clean", type=Path, nargs="+", default=[], metavar="ROWS", help="clean prompts, for LCF")
     add("--labelled", type=Path, nargs="+", default=[], metavar="ROWS", help="rows with labels")

@@ -30,7 +30,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare the command's arguments."""
     add = parser.add_argument
     add("artefact", type=Path, metavar="ARTEFACT", help="folder of the released head")
-    options.add_bundle(parser)
+    options.add_written_bundle(parser)
     add(
         "--clean",
         type=Path,

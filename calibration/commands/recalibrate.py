@@ -28,7 +28,7 @@ from layerguard.runtime.rows import Row, read_rows
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the command's arguments."""
-    options.add_bundle(parser)
+    options.add_written_bundle(parser)
     add = parser.add_argument
     add(
         "--shadow",

@@ -2,12 +2,13 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from layerguard.runtime.bundle.manifest import FileCard
 
 MANIFEST = "manifest.json"
+SIGNATURE = "model.sig"  # where model_signing looks for it; it is signed by nobody, so never listed
 GRAPH = "score.onnx"
 WEIGHTS = "weights.data"
 TOKENIZER = "tokenizer.json"
@@ -24,16 +25,21 @@ def card_of(path: Path) -> FileCard:
     return FileCard(bytes=path.stat().st_size, sha256=digest)
 
 
-def file_faults(folder: Path, files: Mapping[str, FileCard]) -> list[str]:
-    """Every file that is missing, altered, truncated, oversized, misnamed or not listed."""
+def file_faults(
+    folder: Path, files: Mapping[str, FileCard], may_hold: Collection[str] = ()
+) -> list[str]:
+    """Every file that is missing, altered, truncated, oversized, misnamed or not listed.
+
+    The folder ``may_hold`` some that no manifest lists.
+    """
     faults = []
     for name, expected in sorted(files.items()):
-        if not _PLAIN_NAME.fullmatch(name) or name == MANIFEST:
+        if not _PLAIN_NAME.fullmatch(name) or name in (MANIFEST, SIGNATURE):
             faults.append(f"manifest.json lists {name[:80]!r}; expected plain names of files")
             continue
         faults += _one(folder / name, expected)
     try:
-        unlisted = {path.name for path in folder.iterdir()} - files.keys() - {MANIFEST}
+        unlisted = {path.name for path in folder.iterdir()} - files.keys() - {MANIFEST, *may_hold}
     except OSError as error:
         return [*faults, f"the folder cannot be listed ({error.strerror}); check its permissions"]
     faults += [f"{name!r} is not in the manifest; remove it" for name in sorted(unlisted)]

@@ -12,9 +12,11 @@ from layerguard.runtime.bundle.files import (
     CHAT_TEMPLATE,
     DETECTORS,
     MANIFEST,
+    SIGNATURE,
     TOKENIZER,
     file_faults,
 )
+from layerguard.runtime.bundle.installed import find_bundle
 from layerguard.runtime.bundle.manifest import MAX_MANIFEST_BYTES, Manifest, read_manifest
 from layerguard.runtime.bundle.npz import read_npz
 from layerguard.runtime.bundle.serving import SERVING, serving_faults
@@ -50,12 +52,12 @@ class Bundle:
 
     @classmethod
     def load(cls, path: str | Path) -> "Bundle":
-        """Read and verify the bundle in folder ``path``.
+        """Read and verify the bundle in folder ``path``, or the installed one of that name.
 
         Raises:
             BundleError: with every fault found; nothing is served.
         """
-        folder = Path(path)
+        folder = find_bundle(path)
         return steadily(folder, lambda: _load(folder))
 
     @property
@@ -113,7 +115,7 @@ def _load(folder: Path) -> Bundle:
     manifest, faults = read_manifest(data)
     if manifest is None:
         raise BundleError(folder, faults)
-    faults = file_faults(folder, manifest.files) + _missing(manifest)
+    faults = file_faults(folder, manifest.files, (SIGNATURE,)) + _missing(manifest)
     params: Params = {}
     decision: Mapping[str, Array] = {}
     if manifest.detectors and not faults:

@@ -79,6 +79,18 @@ COMMANDS = {
         "cpu",
         "show where a model forms its answers, and which layer is fragile",
     ),
+    "pack": Command(
+        "layerguard.runtime.cli.pack", "cpu", "make a wheel out of a bundle, for pip to install"
+    ),
+    "list": Command(
+        "layerguard.runtime.cli.installed", "cpu", "show the bundles that are installed"
+    ),
+    "sign": Command(
+        "layerguard.runtime.cli.sign", "sign", "sign a bundle with a private key, offline"
+    ),
+    "verify": Command(
+        "layerguard.runtime.cli.verify", "sign", "verify a bundle's signature with the public key"
+    ),
     "inspect": Command("layerguard.runtime.cli.inspect", "cpu", "verify a bundle and describe it"),
     "doctor": Command("layerguard.runtime.cli.doctor", "cpu", "say whether this machine can serve"),
     "bench": Command("layerguard.runtime.cli.bench", "cpu", "time a bundle on this machine"),

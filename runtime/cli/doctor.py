@@ -10,7 +10,6 @@ from pathlib import Path
 from layerguard.runtime import kernels
 from layerguard.runtime.cli import options
 from layerguard.runtime.errors import LayerGuardError, MachineError
-from layerguard.runtime.guard import Guard
 from layerguard.runtime.session import PROVIDERS, Device, load_onnxruntime
 
 Finding = tuple[str, str, int]
@@ -22,9 +21,16 @@ _WRONG = MachineError.exit_code
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("bundle", nargs="?", type=Path, metavar="BUNDLE", help="a bundle to load")
+    parser.add_argument(
+        "bundle",
+        nargs="?",
+        type=Path,
+        metavar="BUNDLE",
+        help="a bundle to load, by folder or by name",
+    )
     options.add_json(parser)
     options.add_session(parser)
+    options.add_verify(parser)
 
 
 def run(arguments: Namespace) -> int:
@@ -75,7 +81,7 @@ def _bundle(arguments: Namespace) -> Iterator[Finding]:
     if arguments.bundle is None:
         return
     try:
-        guard = Guard.load(arguments.bundle, device=arguments.device, threads=arguments.threads)
+        guard = options.load_guard(arguments)
     except LayerGuardError as error:
         yield "bundle", str(error), error.exit_code
         return

@@ -14,7 +14,6 @@ from typing import get_args
 from layerguard.runtime.cli import options
 from layerguard.runtime.cli.table import verdict_lines
 from layerguard.runtime.generation.event import Event, OnFlag
-from layerguard.runtime.guard import Guard
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -37,11 +36,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--stop", nargs="+", default=[], metavar="TEXT", help="texts that end the answer")
     options.add_json(parser)
     options.add_session(parser)
+    options.add_verify(parser)
 
 
 def run(arguments: Namespace) -> int:
     """Print the answer as it may be shown, then the verdict; 1 if anything was flagged."""
-    guard = Guard.load(arguments.bundle, device=arguments.device, threads=arguments.threads)
+    guard = options.load_guard(arguments)
     events = guard.generate(
         arguments.prompt,
         max_new_tokens=arguments.max_new_tokens,

@@ -1,12 +1,22 @@
 """Options that several commands share."""
 
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
+
+from layerguard.runtime.bundle.installed import find_bundle
+from layerguard.runtime.errors import InputError
+from layerguard.runtime.guard import Guard
 
 
 def add_bundle(parser: ArgumentParser) -> None:
-    """The bundle's folder, as the first argument."""
-    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder of the bundle")
+    """The bundle's folder or name, as the first argument."""
+    what = "folder of the bundle, or name of an installed one"
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help=what)
+
+
+def add_written_bundle(parser: ArgumentParser) -> None:
+    """The folder of a bundle that the command changes, as the first argument."""
+    parser.add_argument("bundle", type=_own, metavar="BUNDLE", help="folder of the bundle")
 
 
 def add_session(parser: ArgumentParser) -> None:
@@ -26,6 +36,27 @@ def add_session(parser: ArgumentParser) -> None:
     )
 
 
+def add_verify(parser: ArgumentParser) -> None:
+    """The key that the bundle must be signed with."""
+    parser.add_argument(
+        "--verify", type=Path, metavar="PUBLIC", help="refuse what is not signed with this key"
+    )
+
+
+def load_guard(arguments: Namespace) -> Guard:
+    """The guard that ``add_bundle``, ``add_session`` and ``add_verify`` ask for.
+
+    Raises:
+        LayerGuardError: as ``Guard.load``.
+    """
+    return Guard.load(
+        arguments.bundle,
+        device=arguments.device,
+        threads=arguments.threads,
+        verify=arguments.verify,
+    )
+
+
 def add_json(parser: ArgumentParser) -> None:
     """Machine-readable output."""
     parser.add_argument(
@@ -38,6 +69,23 @@ def add_seed(parser: ArgumentParser, what: str) -> None:
     parser.add_argument(
         "--seed", type=_seed, default=0, metavar="N", help=f"of {what} (default: 0)"
     )
+
+
+def _own(text: str) -> Path:
+    """A folder of the caller's.
+
+    Raises:
+        BundleError: there is no such folder.
+        InputError: it is an installed bundle, which belongs to pip.
+    """
+    folder = Path(text)
+    found = find_bundle(folder)
+    if found != folder:
+        raise InputError(
+            f"{text} is an installed bundle, in {found}; expected a folder to write: copy it "
+            f"(cp -r {found} {text}), and pack it again when that is done"
+        )
+    return folder
 
 
 def _seed(text: str) -> int:

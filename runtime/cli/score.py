@@ -13,7 +13,6 @@ from layerguard.runtime.checks import check_rows
 from layerguard.runtime.cli import options
 from layerguard.runtime.cli.table import verdict_lines
 from layerguard.runtime.errors import InputError
-from layerguard.runtime.guard import Guard
 from layerguard.runtime.rows import Row, read_rows
 from layerguard.runtime.text.request import request
 
@@ -26,13 +25,14 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--domain", help="of TEXT; rows carry their own (default: all traffic)")
     options.add_json(parser)
     options.add_session(parser)
+    options.add_verify(parser)
 
 
 def run(arguments: Namespace) -> int:
     """Print a verdict for every text; 1 if any is flagged, 2 if any row was bad."""
     rows, found = _rows(arguments)
     faults = list(found)
-    guard = Guard.load(arguments.bundle, device=arguments.device, threads=arguments.threads)
+    guard = options.load_guard(arguments)
     flagged = False
     progress = arguments.input is not None
     for row, verdict in check_rows(guard, rows, faults, "scoring", show_progress=progress):

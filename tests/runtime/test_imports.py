@@ -11,7 +11,16 @@ import pytest
 from layerguard import runtime
 
 _SOURCES = sorted(Path(runtime.__file__).parent.rglob("*.py"))
-_ALLOWED = {"numpy", "onnxruntime", "tokenizers", "jinja2", "tqdm", "layerguard"}
+_ALLOWED = {
+    "numpy",
+    "onnxruntime",
+    "tokenizers",
+    "jinja2",
+    "tqdm",
+    "packaging",
+    "model_signing",
+    "layerguard",
+}
 _BUILD_ONLY = {"kernels_build.py": {"cffi"}}
 _NEVER = (
     "torch",
@@ -23,6 +32,7 @@ _NEVER = (
     "safetensors",
     "ml_dtypes",
     "yaml",
+    "model_signing",
 )
 
 

@@ -3,7 +3,8 @@
     python tests/wheel/check.py dist/layerguard-*.whl [BUNDLE]
 
 Makes a virtual environment, installs ``WHEEL[cpu]`` alone, and prints what it finds; stops at the
-first thing that is not as promised. Every command that serves runs there; then ``WHEEL[calibrate]``
+first thing that is not as promised. Every command that serves runs there; then a packed bundle is
+installed without an index, scored by name, and its signature verified; then ``WHEEL[calibrate]``
 comes, and every command that prepares a bundle without PyTorch runs. Without BUNDLE toy ones do.
 """
 
@@ -40,6 +41,15 @@ SERVING = (
     "trace traceable 'the garden was quiet'",
 )
 """Commands that serve; all of them print JSON when asked to."""
+
+BY_NAME = ("list", "inspect acme-guard", "score acme-guard 'a quiet text'", "doctor acme-guard")
+"""Commands that find an installed bundle."""
+
+SIGNED = (
+    "verify acme-guard --key ours.pub",
+    "score acme-guard 'a quiet text' --verify ours.pub",
+)
+"""Commands that verify its signature."""
 
 PREPARING = (
     "recalibrate encoder --shadow rows.jsonl --target-fpr 0.1",
@@ -83,6 +93,27 @@ def main(wheel: Path, bundle: Path | None) -> None:
         )  # fmt: skip
         helpful = missing.returncode == 3 and "layerguard[export]" in missing.stderr
         _expect(f"layerguard export there: {missing.stderr.strip()}", helpful)
+
+        packed = home / "acme_guard-1.2.0-py3-none-any.whl"
+        _run(python, "-m", "pip", "install", "--quiet", "--no-index", packed, cwd=home)
+        for words in BY_NAME:
+            lines = _command(environment, words, home, bundle).splitlines()
+            _expect(f"layerguard {words}: {lines[-1]}", True)
+
+        before = _megabytes(environment)
+        _run(python, "-m", "pip", "install", "--quiet", f"{wheel.resolve()}[sign]", cwd=home)
+        _expect(f"[sign] adds {_megabytes(environment) - before:.0f} MB", True)
+        _expect_absent(python, ABSENT, home)
+        for words in SIGNED:
+            lines = _command(environment, words, home, bundle).splitlines()
+            _expect(f"layerguard {words}: {lines[0]}", True)
+        other = [environment / "bin" / "layerguard", "score", "acme-guard", "a text"]
+        refused = subprocess.run(
+            [*other, "--verify", "theirs.pub"],
+            capture_output=True, text=True, cwd=home, env=_bare(), check=False,
+        )  # fmt: skip
+        told = refused.stderr.strip().splitlines()[-1]
+        _expect(f"another key:{told}", refused.returncode == 2 and "another key" in told)
 
         _run(python, "-m", "pip", "install", "--quiet", f"{wheel.resolve()}[calibrate]", cwd=home)
         _expect_absent(python, TRAINING, home)

@@ -10,7 +10,9 @@ import sys
 from pathlib import Path
 
 from layerguard.runtime import Bundle
-from tests import drift_monitors, tiny, tiny_analysis, tiny_decoder
+from layerguard.runtime.packing import pack
+from layerguard.runtime.signing import sign
+from tests import drift_monitors, keys, tiny, tiny_analysis, tiny_decoder
 from tests.calibration import checkpoints, synthetic
 from tests.peers import siren_heads
 
@@ -33,6 +35,11 @@ def write(folder: Path) -> None:
     siren_heads.write_head(folder / "head", config, tensors)
     rows = [{"text": text} for text in synthetic.sentences(120, seed=3)]
     (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    private, _ = keys.make_keys(folder, "ours")
+    keys.make_keys(folder, "theirs")
+    signed = tiny.make_bundle(folder / "signed")
+    sign(signed, private)
+    pack(signed, "acme-guard", "1.2.0", folder)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,32 @@
+"""Sign a bundle with a private key of your own, offline (OpenSSF model signing, key mode).
+
+The signature is the file model.sig in the bundle's folder; copies and packed wheels keep it, a
+command that changes the bundle drops it. LAYERGUARD_KEY_PASSWORD is the key's password, if it has
+one. To make keys:
+
+  openssl ecparam -name prime256v1 -genkey -noout -out private.pem
+  openssl ec -in private.pem -pubout -out public.pem
+"""
+
+import os
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from layerguard.runtime.bundle.files import SIGNATURE
+from layerguard.runtime.cli import options
+from layerguard.runtime.signing import sign
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    options.add_written_bundle(parser)
+    parser.add_argument(
+        "--key", type=Path, required=True, metavar="PRIVATE", help="private key, in PEM"
+    )
+
+
+def run(arguments: Namespace) -> int:
+    """Write the signature and say of what it is."""
+    bundle = sign(arguments.bundle, arguments.key, os.environ.get("LAYERGUARD_KEY_PASSWORD"))
+    print(f"wrote {bundle.path / SIGNATURE}, of bundle {bundle.id}")
+    return 0

@@ -1,0 +1,5 @@
+"""A bundle as a wheel: what pip installs and ``Guard.load`` finds by name."""
+
+from layerguard.runtime.packing.pack import pack
+
+__all__ = ["pack"]

@@ -1,0 +1,139 @@
+"""Packing: a verified bundle becomes a wheel of data, with an entry point that names its folder."""
+
+import tempfile
+from importlib.metadata import version as version_of
+from pathlib import Path
+
+from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
+
+from layerguard.runtime.bundle import Bundle
+from layerguard.runtime.bundle.files import MANIFEST, SIGNATURE
+from layerguard.runtime.bundle.installed import GROUP, NAME, find_bundle
+from layerguard.runtime.bundle.load import steadily
+from layerguard.runtime.errors import BundleError, InputError, MachineError
+from layerguard.runtime.packing.wheel import Wheel
+
+PARENT = "layerguard_bundles"
+"""The folder that all packed bundles share, so that no name hides a module of that name."""
+
+
+def pack(folder: Path, name: str, version: str, out: Path) -> Path:
+    """Write ``NAME-VERSION-py3-none-any.whl`` with the bundle in ``folder`` to the folder ``out``.
+
+    The same bundle, name, version and release of LayerGuard give the same bytes. The wheel needs
+    LayerGuard, of this release or a later one, and no more: whether it runs on ``layerguard[cpu]``
+    or ``[cuda]`` is for the machine to say.
+
+    Returns:
+        The wheel.
+
+    Raises:
+        BundleError: the bundle has faults or is not calibrated.
+        InputError: name or version is none that pip takes, or ``out`` is no folder or the bundle.
+        MachineError: the disk is full, or fails.
+    """
+    project = _Project(name, version)
+    if not out.is_dir():
+        raise InputError(f"{out} is not a folder; make it first")
+    folder = find_bundle(folder)
+    if out.resolve() == folder.resolve():
+        raise InputError(f"{out} is the bundle, which holds nothing else; name another folder")
+    wheel = out / f"{project.stem}-py3-none-any.whl"
+    try:
+        with tempfile.TemporaryDirectory(dir=out, prefix=".packing-") as beside:
+            file = Path(beside) / wheel.name
+            steadily(folder, lambda: _write(folder, project, file))
+            file.replace(wheel)
+    except OSError as error:
+        raise MachineError(
+            f"{wheel} could not be written ({error.strerror}); make room on that disk, or permit "
+            "writing there, and run the command again"
+        ) from error
+    return wheel
+
+
+class _Project:
+    """A project's name and version, as pip spells them."""
+
+    def __init__(self, name: str, version: str) -> None:
+        faults = []
+        self.name = canonicalize_name(name)
+        if not NAME.fullmatch(name):
+            faults.append(
+                f"--name: found {name!r}; expected letters, digits, '-', '_' and '.', at most 128, "
+                "the first and last a letter or digit"
+            )
+        try:
+            self.version = str(Version(version))
+        except InvalidVersion:
+            faults.append(f"--version: found {version!r}; expected one such as 1.2.0 (PEP 440)")
+        if faults:
+            raise InputError("; ".join(faults))
+        self.module = self.name.replace("-", "_")
+        self.stem = f"{self.module}-{self.version}"
+
+
+def _write(folder: Path, project: _Project, file: Path) -> None:
+    bundle = Bundle.load(folder)
+    if not bundle.manifest.detectors:
+        fault = "it has no detectors yet; run `layerguard calibrate BUNDLE --clean ROWS`"
+        raise BundleError(folder, [fault])
+    with Wheel(file, project.stem) as wheel:
+        for name in sorted([*bundle.manifest.files, MANIFEST]):
+            _add(wheel, f"{PARENT}/{project.module}", bundle, name)
+        if (bundle.path / SIGNATURE).is_file():  # what it is worth, whoever has the key will see
+            wheel.add_file(f"{PARENT}/{project.module}/{SIGNATURE}", bundle.path / SIGNATURE)
+        wheel.add_info("METADATA", _metadata(project, bundle))
+        wheel.add_info("WHEEL", _WHEEL.format(generator=version_of("layerguard")))
+        points = f"[{GROUP}]\n{project.name} = {PARENT}.{project.module}\n"
+        wheel.add_info("entry_points.txt", points)
+
+
+def _add(wheel: Wheel, prefix: str, bundle: Bundle, name: str) -> None:
+    """One file of the bundle, which must still be the one that was verified."""
+    try:
+        found = wheel.add_file(f"{prefix}/{name}", bundle.path / name)
+    except FileNotFoundError:
+        found = ""
+    card = bundle.manifest.files.get(name)
+    well = found == card.sha256 if card else found.startswith(bundle.id)
+    if not well:
+        fault = f"{name} changed while it was packed; pack again when nothing writes the bundle"
+        raise BundleError(bundle.path, [fault])
+
+
+def _metadata(project: _Project, bundle: Bundle) -> str:
+    """PEP 566's METADATA. The model's name comes from the bundle: one printable line of it."""
+    model = "".join(c for c in bundle.manifest.model.id if c.isprintable())[:100]
+    detectors = ", ".join(bundle.manifest.detectors)
+    return _METADATA.format(
+        name=project.name,
+        version=project.version,
+        summary=f"LayerGuard bundle {bundle.id}: {model} with {detectors}",
+        layerguard=version_of("layerguard"),
+    )
+
+
+_METADATA = """\
+Metadata-Version: 2.1
+Name: {name}
+Version: {version}
+Summary: {summary}
+Requires-Python: >=3.11
+Requires-Dist: layerguard>={layerguard}
+Description-Content-Type: text/markdown
+
+{summary}.
+
+    from layerguard.runtime import Guard
+
+    guard = Guard.load("{name}")
+"""
+
+_WHEEL = """\
+Wheel-Version: 1.0
+Generator: layerguard {generator}
+Root-Is-Purelib: true
+Tag: py3-none-any
+"""
