@@ -89,11 +89,20 @@ def _compiled(compiler: str, library: Path, flags: tuple[str, ...]) -> Callable[
 
     Linked without them: linking with -ffast-math would turn on flush-to-zero in this process.
     """
-    sources, objects = REPOSITORY / "csrc", []
+    sources, objects = REPOSITORY / "csrc" / "kernels", []
 
     def build(name: str, *more: str) -> None:
         target = library.with_name(f"{library.stem}-{len(objects)}.o")
-        command = [compiler, *_COMMON, *more, "-c", str(sources / name), "-o", str(target)]
+        command = [
+            compiler,
+            *_COMMON,
+            f"-I{sources.parent}",
+            *more,
+            "-c",
+            str(sources / name),
+            "-o",
+            str(target),
+        ]
         subprocess.run(command, check=True)
         objects.append(str(target))
 
