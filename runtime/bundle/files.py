@@ -9,6 +9,7 @@ from layerguard.runtime.bundle.manifest import FileCard
 
 MANIFEST = "manifest.json"
 GRAPH = "score.onnx"
+FUSED = "fused.onnx"
 WEIGHTS = "weights.data"
 TOKENIZER = "tokenizer.json"
 CHAT_TEMPLATE = "chat_template.jinja"
