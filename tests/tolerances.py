@@ -145,3 +145,13 @@ def cosine(products: Doubles, cosines: Doubles, width: int) -> Doubles:
         width: D.
     """
     return lanes(width) * products + SLACK * (lanes(width) / 2 + U) * np.abs(cosines)
+
+FUSED = 1e-5
+"""Of |graph - kernel| / (1 + |kernel|) of a score, the promise of ``layerguard fuse``.
+
+Both read the same backbone on the same machine. What differs is the order in which the float32 sums
+of a layer are added: over D elements at most D U apart relative to their magnitudes, in practice
+sqrt(D) U, 1.6e-6 for D = 768 (Higham and Mary, 2019). Roots halve that; LCF divides lengths, which
+are sqrt(D), by a spread of the order of one and combines L of them: sqrt(D) sqrt(L) U / 2 sqrt(D)
+stays below 1e-5 for every model tried. Where standardisation magnifies more, fusing refuses.
+"""
