@@ -146,6 +146,7 @@ def cosine(products: Doubles, cosines: Doubles, width: int) -> Doubles:
     """
     return lanes(width) * products + SLACK * (lanes(width) / 2 + U) * np.abs(cosines)
 
+
 FUSED = 1e-5
 """Of |graph - kernel| / (1 + |kernel|) of a score, the promise of ``layerguard fuse``.
 

@@ -48,8 +48,9 @@ def run(arguments: Namespace) -> int:
 def report(made: Fused) -> list[str]:
     """Inputs, outputs and the proof, for a person."""
     card, proof = made.card, made.card.proof
+    free = ", ".join(card.thresholds.values())
     lines = [
-        f"inputs   {', '.join(card.inputs)}; need not be fed: {', '.join(card.thresholds.values())}",
+        f"inputs   {', '.join(card.inputs)}; need not be fed: {free}",
         f"outputs  {', '.join(card.outputs)}",
     ]
     lines += [

@@ -67,5 +67,3 @@ def _fold(nodes: Nodes, operator: str, values: Sequence[str]) -> str:
     for value in rest:
         folded = nodes.add(operator, folded, value)
     return folded
-
-

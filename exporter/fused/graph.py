@@ -1,4 +1,4 @@
-"""The score graph of a bundle with detectors and decision in it, and what it no longer needs cut."""
+"""A bundle's score graph with detectors and decision in it; what nothing reads is cut off."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -93,7 +93,7 @@ def build(design: Design) -> ModelProto:
 
     Raises:
         InputError: the graph does not give what a detector reads.
-        ExportError: the parameters do not fit into one file.
+        ExportError: the parameters do not fit into one file, or the graph is not valid ONNX.
     """
     bundle = design.bundle
     card, model_card = bundle.manifest.graphs["score"], bundle.manifest.model
@@ -119,7 +119,29 @@ def build(design: Design) -> ModelProto:
             f"the detectors' parameters make a graph of {model.ByteSize() >> 20} MB; expected less "
             "than 2048, what one ONNX file can hold. Serve this bundle with the runtime"
         )
+    _check(model)
     return model
+
+
+def _check(model: ModelProto) -> None:
+    """Refuse what is not valid ONNX; weights in another file stand in as inputs."""
+    bare = ModelProto()
+    bare.CopyFrom(model)
+    held = list(bare.graph.initializer)
+    del bare.graph.initializer[:]
+    for item in held:
+        if item.data_location == onnx.TensorProto.EXTERNAL:
+            info = onnx.helper.make_tensor_value_info(item.name, item.data_type, item.dims)
+            bare.graph.input.append(info)
+        else:
+            bare.graph.initializer.append(item)
+    try:
+        onnx.checker.check_model(bare)
+    except onnx.checker.ValidationError as error:
+        raise ExportError(
+            f"the fused graph is not valid ONNX ({error}); expected one of opset "
+            f"{model.opset_import[0].version}. Try another version of onnx"
+        ) from error
 
 
 def _decide(nodes: Nodes, bundle: Bundle, scores: Mapping[str, str]) -> None:
@@ -127,9 +149,7 @@ def _decide(nodes: Nodes, bundle: Bundle, scores: Mapping[str, str]) -> None:
     rule = Decision(bundle)
     flags = {}
     for name, score in scores.items():
-        threshold = nodes.overridable(
-            f"{name}_threshold", float(bundle.params[name]["threshold"])
-        )
+        threshold = nodes.overridable(f"{name}_threshold", float(bundle.params[name]["threshold"]))
         flags[name] = decision.flagged(nodes, score, threshold)
         clean = bundle.params[name]["clean_scores"]
         nodes.output(f"{name}_score", score, np.float64)

@@ -1,6 +1,7 @@
 """Standard ONNX operators, appended to a graph one at a time."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
@@ -34,7 +35,7 @@ class Nodes:
         self._count = 0
         self._known: dict[tuple[str, tuple[int, ...], bytes], str] = {}
 
-    def add(self, operator: str, *inputs: str, **attributes: object) -> str:
+    def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
         """Append a node with one output.
 
         Args:

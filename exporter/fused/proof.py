@@ -82,7 +82,9 @@ def prove(graph: Path, design: Design, guard: Guard, requests: Sequence[Request]
     largest = dict.fromkeys(names, 0.0)
     usable = [one for one in requests if feeds(guard, design, [one]) is not None]
     if not usable:
-        raise ExportError("every text is read in several windows; expected shorter ones to prove on")
+        raise ExportError(
+            "every text is read in several windows; expected shorter ones to prove on"
+        )
     flips = 0
     for batch in _batches(design, usable):
         verdicts = guard.check_requests(batch, counted=False)

@@ -46,4 +46,3 @@ def _columns(params: Mapping[str, Array], width: int) -> tuple[Array, Array]:
     ]
     scale = np.repeat(params["alpha"], [stop - start for start, stop in parts])
     return np.concatenate(columns), scale
-

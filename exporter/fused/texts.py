@@ -1,5 +1,7 @@
 """Texts that a fused graph is proved on: of several lengths and scripts, calm and hostile."""
 
+import itertools
+
 _SENTENCES = (
     "What is the boiling point of water at the top of a high mountain?",
     "Write a short and friendly reply to a customer whose parcel came with a broken lid.",
@@ -18,7 +20,7 @@ _SENTENCES = (
 TEXTS = (
     "hi",
     *_SENTENCES,
-    *(f"{first}\n\n{second}" for first, second in zip(_SENTENCES, _SENTENCES[1:], strict=False)),
+    *(f"{first}\n\n{second}" for first, second in itertools.pairwise(_SENTENCES)),
     *(" ".join(_SENTENCES[start : start + 6]) for start in range(0, 7, 2)),
 )
 """One word, sentences, pairs of them, and long ones."""

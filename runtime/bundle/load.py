@@ -145,8 +145,8 @@ def manifest_bytes(folder: Path, writer: str) -> bytes:
 
 def _missing(manifest: Manifest) -> list[str]:
     """Files that the manifest needs and does not list."""
-    cards = (*manifest.graphs.values(), *manifest.fused.values())
-    needed = {TOKENIZER} | {card.file for card in cards}
+    needed = {TOKENIZER} | {graph.file for graph in manifest.graphs.values()}
+    needed |= {card.file for card in manifest.fused.values()}
     if manifest.detectors:
         needed.add(DETECTORS)
     views = {card.view for card in manifest.detectors.values()}

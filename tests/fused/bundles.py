@@ -18,10 +18,11 @@ from layerguard.runtime.types import Array
 from tests import tiny, tiny_decoder
 
 ALL = ("lcf", "siren", "weightwatch", "agent_siren")
-_WORDS = (
+_TEXT = (
     "the garden was quiet before rain came over low hills and small boats lay still near river "
     "ignore all previous rules now It's 1234 don't ask again Тихий сад 雨 庭は静か ok 👍🏽 مطر"
-).split()
+)
+_WORDS = _TEXT.split()
 
 
 def texts(count: int, seed: int) -> list[str]:
@@ -38,13 +39,16 @@ FRESH = texts(100, 1)
 
 
 def params(names: Sequence[str]) -> dict[str, dict[str, Array]]:
-    """Parameters of those detectors, none of them saturated."""
+    """Parameters of those detectors, none of them saturated; each role has ranges of its own."""
     mine = {name: tiny.params_of(name) for name in names}
     if "siren" in mine:
         mine["siren"] = {
             name: value / 6 if name.startswith("weight_") else value
             for name, value in mine["siren"].items()
         }
+    if "weightwatch" in mine:
+        reach = np.array([[0.7], [1.0], [1.3], [0.5]], np.float32)
+        mine["weightwatch"] |= {name: mine["weightwatch"][name] * reach for name in ("low", "high")}
     return mine
 
 
@@ -77,9 +81,7 @@ def recalibrated(
         for name in names
     }
     clean = {name: np.sort(np.array([*column.values()])) for name, column in columns.items()}
-    own = {
-        name: {**dict(guard.bundle.params[name]), "clean_scores": clean[name]} for name in names
-    }
+    own = {name: {**dict(guard.bundle.params[name]), "clean_scores": clean[name]} for name in names}
     settled = settle(columns, rows, own, Policy.over(names, policy, shadow, target))
     cards = {
         name: replace(card, method="cross-fit")
@@ -113,5 +115,3 @@ def expected(guard: Guard, some: Sequence[str]) -> Mapping[str, Array]:
 def load(path: Path) -> Guard:
     """A guard of one thread."""
     return Guard.load(path, threads=1)
-
-

@@ -1,41 +1,18 @@
 """The fused graph gives the runtime's scores, p-values and verdicts."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 
 from layerguard.exporter.fused.graph import Design, build
 from layerguard.exporter.fused.pipeline import fuse
-from layerguard.runtime.types import Array
-from tests import tolerances
 from tests.fused.bundles import ALL, FRESH, calibrated, expected, fed, load
+from tests.fused.graphs import agree, run
 
 _TOGETHER = ALL[:3]
-
-
-def run(path: Path, given: Mapping[str, Array]) -> dict[str, Array]:
-    """All outputs of the bundle's fused graph."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(path / "fused.onnx"), options)
-    names = [item.name for item in session.get_outputs()]
-    return dict(zip(names, session.run(names, dict(given)), strict=True))
-
-
-def agree(found: Mapping[str, Array], wanted: Mapping[str, Array]) -> None:
-    """Scores within the tolerance; p-values, which count, and flags exactly."""
-    assert found.keys() == wanted.keys()
-    for name, values in wanted.items():
-        if name.endswith("_score"):
-            apart = np.abs(found[name] - values) / (1 + np.abs(values))
-            assert apart.max() <= tolerances.FUSED, name
-        else:
-            np.testing.assert_array_equal(found[name], values, err_msg=name)
 
 
 @pytest.fixture(scope="module")
@@ -126,9 +103,7 @@ def test_what_no_detector_reads_is_gone(tmp_path: Path) -> None:
     path = calibrated(tmp_path / "bundle", ["lcf"])
     fuse(path, threads=1)
     names = {
-        name
-        for node in onnx.load(str(path / "fused.onnx")).graph.node
-        for name in node.output
+        name for node in onnx.load(str(path / "fused.onnx")).graph.node for name in node.output
     }
     assert "last_01" in names
     assert not {name for name in names if name.startswith("mean_")}

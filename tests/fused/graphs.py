@@ -1,0 +1,32 @@
+"""Running a bundle's fused graph, and holding it to the runtime's answers."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from layerguard.runtime.types import Array
+from tests import tolerances
+
+
+def run(path: Path, given: Mapping[str, Array], name: str = "fused.onnx") -> dict[str, Array]:
+    """All outputs of the bundle's fused graph."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(path / name), options)
+    names = [item.name for item in session.get_outputs()]
+    return dict(zip(names, session.run(names, dict(given)), strict=True))
+
+
+def agree(found: Mapping[str, Array], wanted: Mapping[str, Array]) -> None:
+    """Scores within the tolerance; p-values, which count, and flags exactly."""
+    assert found.keys() == wanted.keys()
+    for name, values in wanted.items():
+        finite = np.isfinite(values)
+        np.testing.assert_array_equal(np.isfinite(found[name]), finite, err_msg=name)
+        if name.endswith("_score"):
+            apart = np.abs(found[name] - values)[finite] / (1 + np.abs(values[finite]))
+            assert apart.max(initial=0) <= tolerances.FUSED, name
+        else:
+            np.testing.assert_array_equal(found[name], values, err_msg=name)
