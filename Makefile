@@ -3,11 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.ready
-C_SOURCES := $(wildcard csrc/*.[ch] tests/c/*.[ch]* runtime/*.h)
+C_SOURCES := $(wildcard csrc/*.[ch] tests/c/*.[ch]* runtime/*.h tests/fused/embed/*.cpp)
 NAMES := build/names/layerguard
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format peers bench accuracy wheel clean
+.PHONY: help demo test embed lint format peers bench accuracy wheel clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,10 @@ demo: $(SETUP)  ## export all-MiniLM-L6-v2, calibrate it, score a page of fresh 
 
 test: $(SETUP)  ## run the test suites, the C one under sanitizers
 	$(BIN)/pytest -q -n 2 --dist loadscope
+
+embed: $(SETUP)  ## run fused graphs in C++ and Node; brings npm's binding and Debian's headers
+	$(BIN)/python -m tests.fused.embed.fetch
+	$(BIN)/pytest -q tests/fused/test_languages.py
 
 lint: $(SETUP) $(NAMES)  ## ruff, mypy, import-linter, clang-format
 	$(BIN)/ruff check .
