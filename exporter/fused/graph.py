@@ -9,6 +9,7 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto
 
 from layerguard.exporter.fused import decision, lcf, siren, weightwatch
+from layerguard.exporter.fused.growing import GrowingTaps
 from layerguard.exporter.fused.nodes import Nodes
 from layerguard.exporter.fused.taps import Taps
 from layerguard.runtime.bundle import Bundle
@@ -76,41 +77,66 @@ class Design:
         return {name: self.sources.index(d.tap.source) for name, d in self.detectors.items()}
 
     @property
+    def graphs(self) -> list[str]:
+        """The exported graphs that can be fused.
+
+        Not a decode graph in int8, whose scores depend on how a text is cut; nor one for detectors
+        of what it does not give.
+        """
+        manifest = self.bundle.manifest
+        grows = "decode" in manifest.graphs and manifest.model.dtype != "int8"
+        poolings = {detector.tap.pooling for detector in self.detectors.values()}
+        return ["score", "decode"] if grows and "mlp_mean" not in poolings else ["score"]
+
+    @property
     def reads_roles(self) -> bool:
         """Whether the graph asks whose each token is."""
         params = self.bundle.params.get("weightwatch")
         return params is not None and weightwatch.reads_roles(params)
 
 
-def build(design: Design) -> ModelProto:
+def build(design: Design, name: str = "score") -> tuple[ModelProto, dict[str, str]]:
     """The fused graph; its large weights stay in the bundle's own file.
 
     Inputs: those of the score graph; ``rows`` int64 [texts, sources] where detectors read
     different tokens; ``roles`` int64 [batch, tokens] where WeightWatch tells roles apart; and,
     need not be fed, ``<detector>_threshold`` float64. Outputs, all [texts]: ``<detector>_score``
     and ``<detector>_p_value`` float64, ``p_value`` float64 where the decision is calibrated, and
-    ``flagged`` bool.
+    ``flagged`` bool. That of the decode graph keeps its cache and logits, and reads a text in
+    chunks: see ``growing.py`` for the states that go out and come in again.
+
+    Args:
+        design: of the bundle.
+        name: ``score`` or ``decode``, the exported graph to start from.
+
+    Returns:
+        The graph, and by input the output that is fed there next.
 
     Raises:
         InputError: the graph does not give what a detector reads.
         ExportError: the parameters do not fit into one file, or the graph is not valid ONNX.
     """
     bundle = design.bundle
-    card, model_card = bundle.manifest.graphs["score"], bundle.manifest.model
+    card, model_card = bundle.manifest.graphs[name], bundle.manifest.model
     model = onnx.load(str(bundle.path / card.file), load_external_data=False)
+    kept = {output.name for output in card.outputs if output.kind in ("logits", "key", "value")}
+    outputs = [output for output in model.graph.output if output.name in kept]
     del model.graph.output[:]
-    nodes = Nodes(model.graph)
-    taps = Taps(nodes, Planner(card, model_card.layers), model_card.width)
+    model.graph.output.extend(outputs)
+    nodes, planner = Nodes(model.graph), Planner(card, model_card.layers)
+    growing = GrowingTaps(nodes, planner, model_card.width) if name == "decode" else None
+    taps = growing or Taps(nodes, planner, model_card.width)
     found = {}
-    for name, detector in design.detectors.items():
-        raw = SCORES[name](taps, detector.tap, bundle.params[name])
+    for own, detector in design.detectors.items():
+        raw = SCORES[own](taps, detector.tap, bundle.params[own])
+        score = taps.carried(own, detector.tap, raw)
         nothing = nodes.constant(np.nan, np.float64)
-        found[name] = nodes.add("Where", taps.empty, nothing, raw)  # a row of padding alone
+        found[own] = nodes.add("Where", taps.empty, nothing, score)  # a row of padding alone
     if design.columns:
         rows = nodes.required("rows", np.int64, ("texts", "sources"))
-        for name, column in design.columns.items():
+        for own, column in design.columns.items():
             mine = nodes.add("Gather", rows, nodes.constant(column, np.int64), axis=1)
-            found[name] = nodes.add("Gather", found[name], mine, axis=0)
+            found[own] = nodes.add("Gather", found[own], mine, axis=0)
     _decide(nodes, bundle, found)
     _prune(model.graph)
     model.producer_name, model.producer_version = "layerguard", ""
@@ -120,7 +146,7 @@ def build(design: Design) -> ModelProto:
             "than 2048, what one ONNX file can hold. Serve this bundle with the runtime"
         )
     _check(model)
-    return model
+    return model, growing.states if growing else {}
 
 
 def _check(model: ModelProto) -> None:

@@ -20,6 +20,9 @@ ONNX_TYPES: Mapping[np.dtype[np.generic], int] = {
     np.dtype(np.int64): INT64,
     np.dtype(np.bool_): BOOL,
 }
+Axes = tuple[str | int, ...]
+"""Sides of a value; one with a name may have any length."""
+
 _OWN = "layerguard"
 
 
@@ -72,7 +75,7 @@ class Nodes:
         """Bool of the same shape: neither NaN nor infinite. ``value`` is float64."""
         return self.add("Less", self.add("Abs", value), self.constant(np.inf, np.float64))
 
-    def required(self, name: str, dtype: type[np.generic], axes: tuple[str, ...]) -> str:
+    def required(self, name: str, dtype: type[np.generic], axes: Axes) -> str:
         """A further input of the graph."""
         kind = ONNX_TYPES[np.dtype(dtype)]
         self.graph.input.append(helper.make_tensor_value_info(name, kind, axes))
@@ -86,7 +89,7 @@ class Nodes:
         return name
 
     def output(
-        self, name: str, value: str, dtype: type[np.generic], axes: tuple[str, ...] = ("texts",)
+        self, name: str, value: str, dtype: type[np.generic], axes: Axes = ("texts",)
     ) -> None:
         """Give the value as the output ``name`` of the graph."""
         self.graph.node.append(helper.make_node("Identity", [value], [name], name))

@@ -19,6 +19,7 @@ TOLERANCE = 1e-5
 which float32 sums are added."""
 
 _AT_ONCE = 8
+_LONGEST_CHUNK = 7
 _Row = tuple[Ids, bytes | None]
 
 
@@ -64,7 +65,7 @@ def feeds(guard: Guard, design: Design, requests: Sequence[Request]) -> dict[str
 
 
 def prove(graph: Path, design: Design, guard: Guard, requests: Sequence[Request]) -> FusedProof:
-    """Run both on the texts.
+    """Run graph and runtime on the texts, each alone and several at once.
 
     Args:
         graph: the fused graph, beside the bundle's weights.
@@ -76,28 +77,111 @@ def prove(graph: Path, design: Design, guard: Guard, requests: Sequence[Request]
         ExportError: a score differs by more than the tolerance, or a verdict does.
         BundleError: ONNX Runtime does not take the graph.
     """
-    session = Session(graph, guard.backbone.session.device, guard.backbone.session.threads)
-    names = list(design.detectors)
-    outputs = [*(f"{name}_score" for name in names), "flagged"]
-    largest = dict.fromkeys(names, 0.0)
-    usable = [one for one in requests if feeds(guard, design, [one]) is not None]
-    if not usable:
-        raise ExportError(
-            "every text is read in several windows; expected shorter ones to prove on"
-        )
-    flips = 0
+    session = _session(graph, guard)
+    usable = _usable(guard, design, requests)
+    found = _Found(design)
     for batch in _batches(design, usable):
-        verdicts = guard.check_requests(batch, counted=False)
         given = feeds(guard, design, batch)
         assert given is not None
-        *scores, flagged = session.run(outputs, given)
-        for name, column in zip(names, scores, strict=True):
+        found.add(session.run(found.outputs, given), guard, batch)
+    return found.proof(len(usable))
+
+
+def prove_growing(
+    graph: Path, design: Design, guard: Guard, requests: Sequence[Request]
+) -> FusedProof:
+    """The same of the graph that continues a text, over texts in chunks; see ``prove``."""
+    session = _session(graph, guard)
+    usable = _usable(guard, design, requests)
+    found = _Found(design)
+    for place, one in enumerate(usable):
+        given = feeds(guard, design, [one])
+        assert given is not None
+        growing = Growing(session, given)
+        for answer in growing.chunks(1 + place % _LONGEST_CHUNK):
+            last = answer
+        found.add([last[name] for name in found.outputs], guard, [one])
+    return found.proof(len(usable))
+
+
+class Growing:
+    """A caller of the graph that continues a text: it keeps the cache and the states."""
+
+    def __init__(self, session: Session, given: Mapping[str, Array]) -> None:
+        """Start with nothing read of what ``feeds`` gave."""
+        self._session, self._given = session, given
+        self._names = [name for name in session.inputs if not name.endswith("_threshold")]
+        self._outputs = list(session.outputs)
+        self._past = {name: self._zeros(name) for name in self._names if name not in given}
+
+    def chunks(self, size: int) -> Iterator[dict[str, Array]]:
+        """All outputs after each further chunk of so many tokens."""
+        tokens = self._given["input_ids"].shape[1]
+        for start in range(0, tokens, size):
+            end = min(start + size, tokens)
+            now = dict(self._past)
+            for name, array in self._given.items():
+                now[name] = array[:, start:end] if name in ("input_ids", "roles") else array
+            now["attention_mask"] = self._given["attention_mask"][:, :end]
+            answer = dict(zip(self._outputs, self._session.run(self._outputs, now), strict=True))
+            for name in self._past:
+                self._past[name] = self._next(name, answer)
+            yield answer
+
+    def _next(self, name: str, answer: Mapping[str, Array]) -> Array:
+        """What is fed as ``past_...`` next: caches grow by what is new, states are replaced."""
+        new = answer.get(name.removeprefix("past_"))
+        if new is None:
+            return self._past[name]
+        if name.startswith(("past_key_", "past_value_")):
+            return np.concatenate([self._past[name], new], axis=2)
+        return new
+
+    def _zeros(self, name: str) -> Array:
+        """No past: a cache of no tokens, states of zeros, no steering."""
+        dtype, sides = self._session.input_type(name)
+        rows = len(self._given["input_ids"])
+        if name == "steering":
+            return np.zeros([1 if side is None else side for side in sides], dtype)
+        free = iter((rows, 0))  # of a cache the rows, then its tokens
+        return np.zeros([next(free) if side is None else side for side in sides], dtype)
+
+
+class _Found:
+    """How far a graph is from the runtime, so far."""
+
+    def __init__(self, design: Design) -> None:
+        self._names = list(design.detectors)
+        self.outputs = [*(f"{name}_score" for name in self._names), "flagged"]
+        self._largest = dict.fromkeys(self._names, 0.0)
+        self._flips = 0
+
+    def add(self, values: Sequence[Array], guard: Guard, batch: Sequence[Request]) -> None:
+        """Take in the graph's outputs on some texts."""
+        verdicts = guard.check_requests(batch, counted=False)
+        *scores, flagged = values
+        for name, column in zip(self._names, scores, strict=True):
             apart = _apart(column, [verdict.readings[name].score for verdict in verdicts])
-            largest[name] = float(np.maximum(largest[name], apart))
-        flips += _flips(flagged, verdicts)
-    proof = FusedProof(TOLERANCE, len(usable), flips, largest)
-    _check(proof)
-    return proof
+            self._largest[name] = float(np.maximum(self._largest[name], apart))
+        self._flips += _flips(flagged, verdicts)
+
+    def proof(self, texts: int) -> FusedProof:
+        """What was found, where it is good enough."""
+        proof = FusedProof(TOLERANCE, texts, self._flips, self._largest)
+        _check(proof)
+        return proof
+
+
+def _session(graph: Path, guard: Guard) -> Session:
+    served = guard.backbone.session
+    return Session(graph, served.device, served.threads)
+
+
+def _usable(guard: Guard, design: Design, requests: Sequence[Request]) -> list[Request]:
+    usable = [one for one in requests if feeds(guard, design, [one]) is not None]
+    if not usable:
+        raise ExportError("every text is read in several windows; expected shorter ones")
+    return usable
 
 
 def _batches(design: Design, requests: Sequence[Request]) -> Iterator[Sequence[Request]]:

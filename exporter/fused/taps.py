@@ -19,11 +19,13 @@ class Taps:
         width: of a state.
     """
 
-    def __init__(self, nodes: Nodes, planner: Planner, width: int) -> None:
+    def __init__(
+        self, nodes: Nodes, planner: Planner, width: int, mask: str = "attention_mask"
+    ) -> None:
         self.nodes = nodes
         self.width = width
         self._planner = planner
-        self.valid = nodes.cast("attention_mask", BOOL)
+        self.valid = nodes.cast(mask, BOOL)
         numbers = nodes.cast(self.valid, FLOAT)
         self._count = nodes.add("ReduceSum", numbers, nodes.axes(1), keepdims=1)
         none = nodes.add("Equal", self._count, nodes.constant(0, np.float32))
@@ -32,6 +34,10 @@ class Taps:
         self._roles = ""
         self._last = ""
         self._share = ""
+
+    def carried(self, name: str, tap: Tap, score: str) -> str:  # noqa: ARG002 - of texts that grow
+        """A row's score in all, from that of the tokens here: they are the whole text."""
+        return score
 
     def tokens(self, tap: Tap) -> list[str]:
         """Every token's state, float32 [rows, tokens, hidden], of each layer that the tap reads."""

@@ -29,7 +29,8 @@ class FusedCard:
         opset: of standard operators.
         inputs: those that a caller must feed.
         thresholds: by detector, the input that overrides its threshold; need not be fed.
-        outputs: names, all [texts].
+        outputs: names.
+        states: of a text that grows: by input, the output that is fed there next; zeros at first.
         columns: by detector, its column of the input ``rows``; empty where a row is a text.
         made_of: ``fused_from`` of the manifest that it was made in.
         proof: against the runtime.
@@ -41,6 +42,7 @@ class FusedCard:
     thresholds: dict[str, str]
     outputs: tuple[str, ...]
     columns: dict[str, int]
+    states: dict[str, str]
     made_of: str
     proof: FusedProof
 

@@ -63,7 +63,7 @@ def calibrated(
     """A decoder's bundle that flags about ``target`` of texts like the fresh ones."""
     if "agent_siren" in names:
         layout.setdefault("chat_template", "{% for m in messages %}{{ m.content }}\n{% endfor %}")
-    path = tiny_decoder.make_bundle(folder, params(names), decode=False, **layout)  # type: ignore[arg-type]
+    path = tiny_decoder.make_bundle(folder, params(names), **{"decode": False, **layout})  # type: ignore[arg-type]
     return recalibrated(path, policy, shadow, target)
 
 

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
+from onnx import numpy_helper
 
 from layerguard.runtime.types import Array
 from tests import tolerances
@@ -30,3 +32,14 @@ def agree(found: Mapping[str, Array], wanted: Mapping[str, Array]) -> None:
             assert apart.max(initial=0) <= tolerances.FUSED, name
         else:
             np.testing.assert_array_equal(found[name], values, err_msg=name)
+
+
+def broken(path: Path, token: int, value: float) -> None:
+    """Make one token's embedding that value throughout."""
+    model = onnx.load(str(path))
+    for item in model.graph.initializer:
+        if item.name == "embedding":
+            table = numpy_helper.to_array(item).copy()
+            table[token] = value
+            item.CopyFrom(numpy_helper.from_array(table, "embedding"))
+    path.write_bytes(model.SerializeToString())

@@ -155,9 +155,9 @@ def test_a_bundle_that_changed_meanwhile_is_not_written(
     """Another calibration between reading and writing wins."""
     real = pipeline.build
 
-    def slow(design: pipeline.Design) -> onnx.ModelProto:
+    def slow(design: pipeline.Design, name: str) -> object:
         recalibrated(path, seed=9)
-        return real(design)
+        return real(design, name)
 
     monkeypatch.setattr(pipeline, "build", slow)
     with pytest.raises(Exception, match="changed while it was fused"):
@@ -178,9 +178,9 @@ def test_the_command_prints_the_proof(tmp_path: Path, capsys: pytest.CaptureFixt
     rows.write_text("".join(json.dumps({"text": text}) + "\n" for text in FRESH[:9]) + "{\n")
     assert main(["fuse", str(made), "--texts", str(rows), "--threads", "1"]) == 2
     printed = capsys.readouterr()
-    assert "inputs   input_ids, attention_mask, roles, rows" in printed.out
+    assert "inputs: input_ids, attention_mask, roles, rows" in printed.out
     assert "columns: lcf 0, siren 1, weightwatch 2" in printed.out
-    assert "9 texts, each alone and several at once; 0 flips" in printed.out
+    assert "fused.onnx: 9 texts, 0 flips" in printed.out
     assert "rows.jsonl:10: not JSON" in printed.err
     assert main(["inspect", str(made)]) == 0
     assert "fused    score: fused.onnx" in capsys.readouterr().out

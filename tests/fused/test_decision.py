@@ -4,15 +4,13 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
-from onnx import numpy_helper
 
 from layerguard.exporter.fused.pipeline import fuse
 from layerguard.runtime import Bundle
 from layerguard.runtime.bundle.write import replacing, seal
 from tests.fused.bundles import ALL, FRESH, calibrated, expected, fed, load, params
-from tests.fused.graphs import agree, run
+from tests.fused.graphs import agree, broken, run
 from tests.tiny_decoder import make_bundle
 
 _THREE = ALL[:3]
@@ -58,7 +56,7 @@ def test_states_that_are_not_finite_are_flagged(names: tuple[str, ...], tmp_path
     given["input_ids"][width : 2 * width, place - 1] = token
     given["input_ids"][width : 2 * width, given["attention_mask"][width].sum() - 1] = token
     for value in (np.nan, np.inf, -np.inf, 3e38):
-        _break(path / "fused.onnx", token, value)
+        broken(path / "fused.onnx", token, value)
         found = run(path, given)
         assert found["flagged"][1]
         for name in names:
@@ -110,7 +108,7 @@ def test_equal_ranges_need_no_roles(tmp_path: Path) -> None:
     for name in ("low", "high", "scale"):
         mine["weightwatch"][name][:] = mine["weightwatch"][name][0]
     path = make_bundle(tmp_path / "bundle", mine, decode=False)
-    assert fuse(path, threads=1).card.inputs == ("input_ids", "attention_mask")
+    assert fuse(path, threads=1).cards["score"].inputs == ("input_ids", "attention_mask")
     guard = load(path)
     agree(run(path, fed(guard, FRESH[:20])), expected(guard, FRESH[:20]))
 
@@ -122,7 +120,7 @@ def test_the_runtime_agrees_on_broken_states(tmp_path: Path) -> None:
     token = guard.backbone.reader.literal("ぬ")[-1]
     with replacing(path) as folder:
         shutil.copytree(path, folder, dirs_exist_ok=True)
-        _break(folder / "score.onnx", token, np.nan)
+        broken(folder / "score.onnx", token, np.nan)
         seal(folder, Bundle.load(path).manifest)
     fuse(path, threads=1)
     some = [*FRESH[:4], "ok ぬ", "ぬ"]
@@ -130,14 +128,3 @@ def test_the_runtime_agrees_on_broken_states(tmp_path: Path) -> None:
     wanted = expected(guard, some)
     assert np.isnan(wanted["siren_score"][-2:]).all()
     agree(run(path, fed(guard, some)), wanted)
-
-
-def _break(path: Path, token: int, value: float) -> None:
-    """Make one token's embedding that value throughout."""
-    model = onnx.load(str(path))
-    for item in model.graph.initializer:
-        if item.name == "embedding":
-            table = numpy_helper.to_array(item).copy()
-            table[token] = value
-            item.CopyFrom(numpy_helper.from_array(table, "embedding"))
-    path.write_bytes(model.SerializeToString())

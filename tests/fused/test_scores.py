@@ -85,7 +85,7 @@ def test_a_graph_of_whole_states_is_pooled_in_the_graph(tmp_path: Path) -> None:
     states = tuple(output for output in card.outputs if output.kind == "state")
     bare = replace(card, mode="states", outputs=states)
     manifest = replace(guard.bundle.manifest, graphs={"score": bare})
-    model = build(Design.of(replace(guard.bundle, manifest=manifest)))
+    model, _ = build(Design.of(replace(guard.bundle, manifest=manifest)))
     (path / "fused.onnx").write_bytes(model.SerializeToString())
     agree(run(path, fed(guard, FRESH[:20])), expected(guard, FRESH[:20]))
 
