@@ -32,7 +32,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="ROWS",
-        help="rows to prove the graph on (default: thirty texts of several lengths and scripts)",
+        help="rows to prove the graph on (default: texts of several lengths and scripts)",
     )
     options.add_session(parser)
 
