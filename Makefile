@@ -3,12 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.ready
-C_SOURCES := $(filter-out csrc/examples/score.c,$(wildcard csrc/*.h csrc/*/*.[ch] tests/c/*.[ch]* tests/c/consumer/*.c tests/bench/*.c runtime/*.h))
+C_SOURCES := $(filter-out csrc/examples/score.c,$(wildcard csrc/*.h csrc/*/*.[ch] tests/c/*.[ch]* tests/c/consumer/*.c tests/bench/*.c tests/fused/embed/*.cpp runtime/*.h))
 FUZZ_SECONDS ?= 3600
 NAMES := build/names/layerguard
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test threads fuzz lint format peers bench accuracy wheel clean
+.PHONY: help demo test threads fuzz embed lint format peers bench accuracy wheel clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,10 @@ fuzz: $(SETUP)  ## feed the npz reader with libFuzzer (needs clang) for FUZZ_SEC
 	mkdir -p build/fuzz/found
 	build/fuzz/tests/c/fuzz_npz -max_total_time=$(FUZZ_SECONDS) -max_len=16384 \
 		-artifact_prefix=build/fuzz/ build/fuzz/found tests/c/corpus
+
+embed: $(SETUP)  ## run fused graphs in C++ and Node; brings npm's binding and Debian's headers
+	$(BIN)/python -m tests.fused.embed.fetch
+	$(BIN)/pytest -q tests/fused/test_languages.py
 
 lint: $(SETUP) $(NAMES)  ## ruff, mypy, import-linter, clang-format
 	$(BIN)/ruff check .

@@ -78,7 +78,7 @@ def freeze(
     decision: any detector that flags decides, and nothing is promised of them together.
 
     The same rows, seed and library versions give the same bytes. A killed or failed freeze leaves
-    the old bundle as it was.
+    the old bundle as it was. Fused graphs are dropped: they hold the detectors as they were.
 
     Returns:
         The manifest as written.
@@ -108,6 +108,7 @@ def freeze(
         detectors=cards,
         versions=versions,
         canaries=(),
+        fused={},  # made of the detectors as they were
         decision=settled.card if settled else None,
     )
     ready = replace(bundle, manifest=manifest, params=params, decision=decision)
@@ -120,7 +121,8 @@ def freeze(
                 f"{bundle.path} changed while it was calibrated (it was {bundle.id}); nothing was "
                 "written, calibrate it again"
             )
-        unchanged = [name for name in bundle.manifest.files if name != DETECTORS]
+        replaced = {DETECTORS, *(card.file for card in bundle.manifest.fused.values())}
+        unchanged = [name for name in bundle.manifest.files if name not in replaced]
         carry_over(bundle.path, folder, unchanged)
         write_npz(folder / DETECTORS, arrays)
         return seal(folder, manifest)

@@ -17,8 +17,21 @@ comparison    how far a graph may be from PyTorch, and is
 suggestion    --layers as a number, or from a trace
 tokenizer     the tokenizer and chat template as plain files
 pipeline      all of it in order, written as one bundle
+fused         a calibrated bundle as one graph that scores and decides by itself
 """
 
-from layerguard.exporter.pipeline import Exported, Options, export
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from layerguard.exporter.pipeline import Exported, Options, export
 
 __all__ = ["Exported", "Options", "export"]
+
+
+def __getattr__(name: str) -> Any:
+    """The public names, imported when they are first asked for: fusing needs no PyTorch."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from layerguard.exporter import pipeline  # noqa: PLC0415
+
+    return getattr(pipeline, name)

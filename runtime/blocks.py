@@ -28,6 +28,10 @@ class Blocks:
 
     ``any`` cuts off the largest scores first: what is cut off is flagged. ``all`` cuts off the
     smallest first: what is cut off is not flagged, and all scores of what is left are large.
+
+    Attributes:
+        n: clean texts.
+        any: whether it is ``any``.
     """
 
     def __init__(self, scores: Array, combination: Combination) -> None:
@@ -38,8 +42,16 @@ class Blocks:
             combination: ``any`` or ``all``.
         """
         self.n = len(scores)
-        self._any = combination == "any"
-        self._keys, self._numbers = _cut(-scores if self._any else scores)
+        self.any = combination == "any"
+        self._keys, self._numbers = _cut(-scores if self.any else scores)
+
+    @property
+    def columns(self) -> list[tuple[list[float], list[int]]]:
+        """Of each detector the keys at which it was cut, ascending, and which cut each was, from 1.
+
+        Keys are scores; of ``any`` they are minus scores.
+        """
+        return list(zip(self._keys, self._numbers, strict=True))
 
     def thresholds(self, flagged: int) -> list[float | None]:
         """The threshold of each detector that flags ``flagged`` of the n + 1 blocks.
@@ -47,12 +59,12 @@ class Blocks:
         A text is flagged where any, or all, of its scores are above. None for a detector that
         has had no cut yet.
         """
-        cuts = flagged if self._any else self.n + 1 - flagged
+        cuts = flagged if self.any else self.n + 1 - flagged
         found: list[float | None] = []
         for keys, numbers in zip(self._keys, self._numbers, strict=True):
             count = bisect_right(numbers, cuts)
             key = keys[count - 1] if count else None
-            found.append(-key if key is not None and self._any else key)
+            found.append(-key if key is not None and self.any else key)
         return found
 
     def p_value(self, scores: Sequence[float]) -> float:
@@ -60,10 +72,10 @@ class Blocks:
         last = self.n + 1
         cuts = last
         for score, keys, numbers in zip(scores, self._keys, self._numbers, strict=True):
-            place = bisect_right(keys, -score) if self._any else bisect_left(keys, score)
+            place = bisect_right(keys, -score) if self.any else bisect_left(keys, score)
             if place < len(numbers):
                 cuts = min(cuts, numbers[place])
-        return (cuts if self._any else last + 1 - cuts) / last
+        return (cuts if self.any else last + 1 - cuts) / last
 
 
 def allowed(n: int, target_fpr: float) -> int:

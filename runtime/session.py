@@ -15,7 +15,7 @@ PROVIDERS: Mapping[str, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExec
 """ONNX Runtime's name of what runs on each device."""
 
 _NUMBERS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int64)": np.int64,
-            "tensor(bool)": np.bool_}  # fmt: skip
+            "tensor(bool)": np.bool_, "tensor(double)": np.float64}  # fmt: skip
 """ONNX Runtime's names of the types that graphs of ours take."""
 
 _MOST_THREADS = 1_024

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import get_args
 
 from layerguard.calibration import lcf, weightwatch
-from layerguard.calibration.commands.summary import decision_lines, detector_line
+from layerguard.calibration.commands.summary import decision_lines, detector_line, dropped_lines
 from layerguard.calibration.decision import Column, Policy
 from layerguard.calibration.fitting import Fitted, fit_lcf, fit_siren, fit_weightwatch
 from layerguard.calibration.freeze import freeze
@@ -118,7 +118,7 @@ def run(arguments: Namespace) -> int:
     manifest = freeze(bundle, backbone, [item.calibrated for item in fitted], settled)
     for name in sorted(now):
         print(detector_line(name, manifest.detectors[name]))
-    print("\n".join(decision_lines(settled.card, asked)))
+    print("\n".join([*decision_lines(settled.card, asked), *dropped_lines(bundle.manifest)]))
     print(f"wrote {arguments.bundle} (id {Bundle.load(arguments.bundle).id})")
     for fault in faults:
         print(f"layerguard calibrate: {fault}", file=sys.stderr)

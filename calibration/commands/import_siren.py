@@ -17,6 +17,7 @@ from typing import get_args
 from layerguard.calibration import conformal
 from layerguard.calibration.artefacts import artefact, bundle_fit
 from layerguard.calibration.collect import collect
+from layerguard.calibration.commands.summary import dropped_lines
 from layerguard.calibration.freeze import Calibrated, freeze
 from layerguard.calibration.labelled import read_clean
 from layerguard.calibration.leakage import prompt_group
@@ -85,6 +86,8 @@ def run(arguments: Namespace) -> int:
         print(f"    {note}")
     if bundle.manifest.decision:
         print("the decision over all detectors fell away: `layerguard recalibrate` makes a new one")
+    for line in dropped_lines(bundle.manifest):
+        print(line)
     print(f"wrote {arguments.bundle} (id {Bundle.load(arguments.bundle).id})")
     for fault in faults:
         print(f"layerguard import-siren: {fault}", file=sys.stderr)

@@ -12,7 +12,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from layerguard.calibration.commands.summary import decision_lines
+from layerguard.calibration.commands.summary import decision_lines, dropped_lines
 from layerguard.calibration.decision import Policy, settle
 from layerguard.calibration.fingerprint import text_hashes
 from layerguard.calibration.freeze import freeze
@@ -64,7 +64,7 @@ def run(arguments: Namespace) -> int:
     after = freeze(bundle, guard.backbone, [], settled)
     for name, card in after.detectors.items():
         print(f"{name}: threshold {before.detectors[name].threshold:.4g} -> {card.threshold:.4g}")
-    print("\n".join(decision_lines(settled.card, asked)))
+    print("\n".join([*decision_lines(settled.card, asked), *dropped_lines(before)]))
     lost = _own_domains(before.decision) - _own_domains(settled.card)
     if lost:
         print(f"    thresholds of {', '.join(sorted(lost))} fell away: too few rows of that domain")

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from layerguard.runtime.bundle.decision import DecisionCard
-from layerguard.runtime.bundle.manifest import DetectorCard
+from layerguard.runtime.bundle.manifest import DetectorCard, Manifest
 
 _TEXTS_ADVISED = 200
 
@@ -11,6 +11,14 @@ _TEXTS_ADVISED = 200
 def detector_line(name: str, card: DetectorCard) -> str:
     """How one detector was fitted."""
     return f"{name}: {card.method}, {card.n} rows, threshold {card.threshold:.4g}"
+
+
+def dropped_lines(before: Manifest) -> list[str]:
+    """What held the detectors as they were, and is therefore gone."""
+    return [
+        f"{card.file} fell away: `layerguard fuse` makes a new one"
+        for card in before.fused.values()
+    ]
 
 
 def decision_lines(card: DecisionCard, asked: int) -> Iterator[str]:

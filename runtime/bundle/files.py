@@ -10,6 +10,7 @@ from layerguard.runtime.bundle.manifest import FileCard
 MANIFEST = "manifest.json"
 SIGNATURE = "model.sig"  # where model_signing looks for it; it is signed by nobody, so never listed
 GRAPH = "score.onnx"
+FUSED = "fused.onnx"
 WEIGHTS = "weights.data"
 TOKENIZER = "tokenizer.json"
 CHAT_TEMPLATE = "chat_template.jinja"

@@ -149,6 +149,7 @@ def manifest_bytes(folder: Path, writer: str) -> bytes:
 def _missing(manifest: Manifest) -> list[str]:
     """Files that the manifest needs and does not list."""
     needed = {TOKENIZER} | {graph.file for graph in manifest.graphs.values()}
+    needed |= {card.file for card in manifest.fused.values()}
     if manifest.detectors:
         needed.add(DETECTORS)
     views = {card.view for card in manifest.detectors.values()}

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from layerguard.runtime.bundle.decision import DecisionCard, contradictions
+from layerguard.runtime.bundle.fused import FusedCard, fused_contradictions, fused_from
 from layerguard.runtime.bundle.schema import decode, parse
 from layerguard.runtime.types import Limit, Pooling, Semantics, View
 
@@ -142,7 +143,10 @@ class Canary:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The whole of ``manifest.json``; without a ``decision`` any detector that flags decides."""
+    """The whole of ``manifest.json``; without a ``decision`` any detector that flags decides.
+
+    ``fused`` are graphs that score by themselves, by the graph that each was made of.
+    """
 
     schema: int
     model: ModelCard
@@ -153,6 +157,7 @@ class Manifest:
     detectors: dict[str, DetectorCard] = field(default_factory=dict)
     canaries: tuple[Canary, ...] = ()
     decision: DecisionCard | None = None
+    fused: dict[str, FusedCard] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         """The canonical JSON: sorted keys, so the same manifest gives the same bytes."""
@@ -216,6 +221,8 @@ def _contradictions(manifest: Manifest) -> list[str]:
         faults += _card_contradictions(f"manifest.json: detectors.{name}", card, manifest)
     if manifest.decision:
         faults += contradictions(manifest.decision, manifest.detectors)
+    made_of = fused_from(manifest.files, manifest.detectors, manifest.decision)
+    faults += fused_contradictions(manifest.fused, made_of, manifest.detectors)
     return faults
 
 

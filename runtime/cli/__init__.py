@@ -49,6 +49,11 @@ COMMANDS = {
         "calibrate",
         "move a bundle's thresholds to what its traffic has become",
     ),
+    "fuse": Command(
+        "layerguard.exporter.fused.command",
+        "fuse",
+        "put a bundle's detectors and decision into one ONNX graph",
+    ),
     "score": Command("layerguard.runtime.cli.score", "cpu", "score texts with a calibrated bundle"),
     "generate": Command(
         "layerguard.runtime.cli.generate", "cpu", "let a decoder answer, guarded at every token"

@@ -45,6 +45,13 @@ def _lines(bundle: Bundle) -> Iterator[str]:
             f"{graph.opset}; largest difference from PyTorch {largest:.2g} over "
             f"{graph.parity.shapes} shapes (allowed {graph.parity.tolerance:g})"
         )
+    for name, fused in manifest.fused.items():
+        proof = fused.proof
+        yield (
+            f"fused    {name}: {fused.file}, opset {fused.opset}; largest difference from the "
+            f"runtime {max(proof.largest.values(), default=0.0):.2g} over {proof.texts} texts "
+            f"(allowed {proof.tolerance:g}), {proof.flips} flips"
+        )
     for name, file in sorted(manifest.files.items()):
         yield f"file     {name}: {file.bytes} bytes, sha256 {file.sha256[:16]}"
     for name, card in manifest.detectors.items():

@@ -34,6 +34,7 @@ _OPTIONAL = {
     ("detectors", "siren", "limit"),
     ("decision",),
     ("canaries",),
+    ("fused",),
     ("text", "special_tokens"),
     ("text", "end_token_ids"),
 }

@@ -1,0 +1,86 @@
+"""Bring what the tests in C++ and Node need into ``.cache/embed``: `make embed`.
+
+onnxruntime-node comes from npm, ONNX Runtime's C and C++ headers from Debian's libonnxruntime-dev
+(1.21; Debian 13 and later). Programs compiled with them run on the library of the newer onnxruntime
+package, which serves every older interface. Neither package is installed into the system.
+"""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parents[3] / ".cache" / "embed"
+MODULES, INCLUDE = FOLDER / "node_modules", FOLDER / "include"
+_NODE_PACKAGE = "onnxruntime-node@1.30"
+_DEBIAN_PACKAGE, _SUITE = "libonnxruntime-dev", "trixie"
+
+
+def main() -> int:
+    """Fetch both; 1 where one cannot be had, with a sentence for each."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    faults = []
+    for what, done, bring in (
+        (_NODE_PACKAGE, MODULES / "onnxruntime-node", _node),
+        (_DEBIAN_PACKAGE, INCLUDE / "onnxruntime_cxx_api.h", _headers),
+    ):
+        if done.exists():
+            continue
+        try:
+            bring()
+        except (OSError, subprocess.CalledProcessError, StopIteration) as error:
+            faults.append(f"{what} could not be had ({error}); its tests are skipped")
+    print("\n".join(faults) or f"ready: {MODULES.name} and {INCLUDE.name}")
+    return 1 if faults else 0
+
+
+def _node() -> None:
+    """The binding with the processor's provider, which lies in the package: no script is run."""
+    quiet = ("--ignore-scripts", "--no-audit", "--no-fund", "--silent", "--prefix", str(FOLDER))
+    subprocess.run(["npm", "install", *quiet, _NODE_PACKAGE], check=True)
+
+
+def _headers() -> None:
+    """The package's headers, downloaded by apt from the suite that has them, and unpacked."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        _sources(folder)
+        apt = ["apt-get", "-q", *_options(folder)]
+        subprocess.run([*apt, "update"], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([*apt, "download", _DEBIAN_PACKAGE], check=True, cwd=folder,
+                       stdout=subprocess.DEVNULL)  # fmt: skip
+        package = next(folder.glob("*.deb"))
+        subprocess.run(["dpkg-deb", "-x", str(package), str(folder / "unpacked")], check=True)
+        shutil.copytree(folder / "unpacked/usr/include/onnxruntime", INCLUDE, dirs_exist_ok=True)
+
+
+def _sources(folder: Path) -> None:
+    """This machine's own Debian mirror, asked for another suite."""
+    for part in ("sources.list.d", "preferences.d", "apt.conf.d"):
+        (folder / "etc" / part).mkdir(parents=True)
+    for settings in Path("/etc/apt/apt.conf.d").glob("*"):
+        shutil.copy(settings, folder / "etc/apt.conf.d")
+    (folder / "lists/partial").mkdir(parents=True)
+    (folder / "cache/archives/partial").mkdir(parents=True)
+    lines = Path("/etc/apt/sources.list.d/debian.sources").read_text(encoding="utf-8").splitlines()
+    mirror = next(line for line in lines if line.startswith("URIs:"))
+    key = next((line for line in lines if line.startswith("Signed-By:")), "")
+    text = f"Types: deb\n{mirror}\nSuites: {_SUITE}\nComponents: main\n{key}\n"
+    (folder / "etc/sources.list.d/other.sources").write_text(text, encoding="utf-8")
+
+
+def _options(folder: Path) -> list[str]:
+    settings = {
+        "Dir::Etc": folder / "etc",
+        "Dir::Etc::sourcelist": "/dev/null",
+        "Dir::State::lists": folder / "lists",
+        "Dir::Cache": folder / "cache",
+        "Dir::Etc::trustedparts": "/etc/apt/trusted.gpg.d",
+        "APT::Sandbox::User": "root",
+    }
+    return [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,117 @@
+"""The same hundred texts in C++ and Node: Python's scores and verdicts, thresholds overridden too.
+
+`make embed` brings what these need; without it they are skipped.
+"""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from layerguard.exporter.fused.pipeline import fuse
+from layerguard.runtime.types import Array
+from tests.fused.bundles import FRESH, calibrated, expected, fed, load
+from tests.fused.embed.fetch import INCLUDE, MODULES
+from tests.fused.graphs import agree, run
+
+_HERE = Path(__file__).with_name("embed")
+Answers = Mapping[str, Array]
+
+
+@pytest.fixture(scope="module")
+def fused(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fused decoder with three detectors; nobody changes it."""
+    path = calibrated(tmp_path_factory.mktemp("languages") / "bundle")
+    fuse(path, threads=1)
+    return path
+
+
+@pytest.fixture(scope="module")
+def node() -> list[str]:
+    """The Node program, ready to be given a graph and cases."""
+    if shutil.which("node") is None or not (MODULES / "onnxruntime-node").is_dir():
+        pytest.skip("no node with onnxruntime-node: `make embed` brings it from npm")
+    return ["node", str(_HERE / "fused.mjs")]
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The C++ program, built against the library of the onnxruntime package."""
+    if shutil.which("g++") is None or not (INCLUDE / "onnxruntime_cxx_api.h").is_file():
+        pytest.skip("no g++ with ONNX Runtime's headers: `make embed` brings them from Debian")
+    library = next(Path(onnxruntime.__file__).parent.glob("capi/libonnxruntime.so.*"), None)
+    if library is None:
+        pytest.skip("the onnxruntime package here has no libonnxruntime.so beside its module")
+    folder = tmp_path_factory.mktemp("cpp")
+    program = folder / "fused"
+    (folder / "libonnxruntime.so.1").symlink_to(library)  # the name that the library goes by
+    subprocess.run(
+        ["g++", "-std=c++17", "-O1", f"-I{INCLUDE}", str(_HERE / "fused.cpp"), str(library),
+         f"-Wl,-rpath,{folder}", "-o", str(program)],
+        check=True,
+    )  # fmt: skip
+    return [str(program)]
+
+
+def _answers(command: Sequence[str], path: Path, cases: Sequence[Answers], folder: Path) -> Answers:
+    """What a program makes of the cases, one after another."""
+    kinds = {"i": "int64", "f": "float64"}
+    blocks = []
+    for case in cases:
+        lines = [
+            " ".join([name, kinds[a.dtype.kind], *map(str, a.shape), ":", *map(str, a.flat)])
+            for name, a in case.items()
+        ]
+        blocks.append("\n".join(lines) + "\n\n")
+    (folder / "cases.txt").write_text("".join(blocks), encoding="utf-8")
+    done = subprocess.run(
+        [*command, str(path / "fused.onnx"), str(folder / "cases.txt"), str(MODULES.parent)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    return {name: np.concatenate([one[name] for one in found]) for name in found[0]}
+
+
+@pytest.mark.parametrize("language", ["compiled", "node"])
+def test_a_hundred_texts(
+    language: str, fused: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Each text alone: scores within the tolerance, p-values and flags exactly, no flip."""
+    command = request.getfixturevalue(language)
+    guard = load(fused)
+    found = _answers(command, fused, [fed(guard, [text]) for text in FRESH], tmp_path)
+    agree(found, expected(guard, FRESH))
+
+
+@pytest.mark.parametrize("language", ["compiled", "node"])
+def test_a_padded_batch(
+    language: str, fused: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """All of them at once."""
+    command = request.getfixturevalue(language)
+    guard = load(fused)
+    agree(_answers(command, fused, [fed(guard, FRESH)], tmp_path), expected(guard, FRESH))
+
+
+def test_thresholds_are_fed_in_cpp(compiled: list[str], fused: Path, tmp_path: Path) -> None:
+    """Thresholds that are fed decide there as they do in Python."""
+    given = fed(load(fused), FRESH)
+    names = ("lcf_threshold", "siren_threshold", "weightwatch_threshold")
+    lax = {**given, **{name: np.array(1e9) for name in names}}
+    found = _answers(compiled, fused, [lax], tmp_path)
+    np.testing.assert_array_equal(found["flagged"], run(fused, lax)["flagged"])
+    assert not found["flagged"].any()
+
+
+def test_node_keeps_the_graphs_own_thresholds(node: list[str], fused: Path, tmp_path: Path) -> None:
+    """Its binding passes on what must be fed alone: who moves thresholds there compares scores."""
+    given = fed(load(fused), FRESH)
+    lax = {**given, "lcf_threshold": np.array(1e9)}
+    found = _answers(node, fused, [lax], tmp_path)
+    np.testing.assert_array_equal(found["flagged"], run(fused, given)["flagged"])
