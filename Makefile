@@ -14,7 +14,7 @@ help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # torch first and pinned: it is the largest, and nothing later may choose another version
-$(SETUP): pyproject.toml .ci/constraints.txt CMakeLists.txt $(wildcard cmake/* csrc/* csrc/*/*) $(wildcard runtime/*_build.py runtime/*.h))
+$(SETUP): pyproject.toml .ci/constraints.txt CMakeLists.txt $(wildcard cmake/* csrc/* csrc/*/*) $(wildcard runtime/*_build.py runtime/*.h)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --constraint .ci/constraints.txt torch
@@ -43,9 +43,8 @@ fuzz: $(SETUP)  ## feed the npz reader with libFuzzer (needs clang) for FUZZ_SEC
 	build/fuzz/tests/c/fuzz_npz -max_total_time=$(FUZZ_SECONDS) -max_len=16384 \
 		-artifact_prefix=build/fuzz/ build/fuzz/found tests/c/corpus
 
-embed: $(SETUP)  ## run fused graphs in C++ and Node; brings npm's binding and Debian's headers
-	$(BIN)/python -m tests.fused.embed.fetch
-	$(BIN)/pytest -q tests/fused/test_languages.py
+embed: $(SETUP)  ## give the same texts to C, C++, Rust, Go and Node: all say what Python says
+	$(BIN)/pytest -q -rs tests/test_examples.py tests/test_whole_guard.py tests/fused/test_languages.py
 
 lint: $(SETUP) $(NAMES)  ## ruff, mypy, import-linter, clang-format
 	$(BIN)/ruff check .

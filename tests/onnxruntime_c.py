@@ -1,24 +1,10 @@
-"""ONNX Runtime for C programs: headers, and the library of the installed wheel.
-
-The wheel has no headers. They are taken from the npm package ``com.github.asus4.onnxruntime`` (ONNX
-Runtime for Unity, MIT), whose iOS framework carries the C and C++ ones of an older release; the C
-API keeps older programs running. ``ONNXRUNTIME_INCLUDE`` names a folder to use instead.
-"""
+"""ONNX Runtime for C programs: Debian's headers, and the library of the installed wheel."""
 
 import importlib.util
-import os
-import shutil
 import subprocess
-import tarfile
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from tests.test_c_suite import ROOT
-
-_PACKAGE = "com.github.asus4.onnxruntime@0.4.9"
-_INSIDE = "/ios-arm64/onnxruntime.framework/Headers/"
-_KEPT = ROOT / ".cache" / "onnxruntime-headers"
-HEADER = "onnxruntime_c_api.h"
+from tests.fused.embed import fetch
 
 
 class AbsentError(Exception):
@@ -26,18 +12,16 @@ class AbsentError(Exception):
 
 
 def headers() -> Path:
-    """The folder of the headers, fetched once.
+    """The folder of the headers, fetched once; the C API keeps programs of older headers running.
 
     Raises:
         AbsentError: they cannot be had here.
     """
-    named = os.environ.get("ONNXRUNTIME_INCLUDE")
-    folder = Path(named) if named else _KEPT
-    if not (folder / HEADER).is_file():
-        if named:
-            raise AbsentError(f"ONNXRUNTIME_INCLUDE: no {HEADER} in {named}")
-        _fetch(folder)
-    return folder
+    try:
+        fetch.bring_headers()
+    except (OSError, subprocess.CalledProcessError, StopIteration) as error:
+        raise AbsentError(f"ONNX Runtime's headers could not be had ({error})") from error
+    return fetch.INCLUDE
 
 
 def library(folder: Path) -> list[str]:
@@ -55,26 +39,3 @@ def library(folder: Path) -> list[str]:
     for name in ("libonnxruntime.so", "libonnxruntime.so.1"):
         (folder / name).symlink_to(found[-1])
     return [f"-L{folder}", f"-Wl,-rpath,{folder}", "-lonnxruntime"]
-
-
-def _fetch(folder: Path) -> None:
-    if shutil.which("npm") is None:
-        raise AbsentError("no npm here to fetch ONNX Runtime's headers with")
-    with TemporaryDirectory() as name:
-        done = subprocess.run(
-            ["npm", "pack", "--silent", _PACKAGE],
-            cwd=name, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        archives = list(Path(name).glob("*.tgz"))
-        if done.returncode != 0 or not archives:
-            raise AbsentError(f"npm could not fetch {_PACKAGE}: {done.stderr.strip()[-200:]}")
-        unpacked = Path(name, "headers")
-        unpacked.mkdir()
-        with tarfile.open(archives[0]) as archive:
-            for member in archive:
-                if _INSIDE in member.name and member.isfile():
-                    file = archive.extractfile(member)
-                    assert file is not None
-                    (unpacked / Path(member.name).name).write_bytes(file.read())
-        folder.parent.mkdir(exist_ok=True)
-        shutil.copytree(unpacked, folder, dirs_exist_ok=True)

@@ -1,6 +1,6 @@
 """The same hundred texts in C++ and Node: Python's scores and verdicts, thresholds overridden too.
 
-`make embed` brings what these need; without it they are skipped.
+What these need comes from npm and Debian; where it cannot be had they are skipped.
 """
 
 import json
@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
 
 from layerguard.exporter.fused.pipeline import fuse
 from layerguard.runtime.types import Array
+from tests import onnxruntime_c
 from tests.fused.bundles import FRESH, calibrated, expected, fed, load
-from tests.fused.embed.fetch import INCLUDE, MODULES
+from tests.fused.embed import fetch
 from tests.fused.graphs import agree, run
 
 _HERE = Path(__file__).with_name("embed")
@@ -34,27 +34,29 @@ def fused(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def node() -> list[str]:
     """The Node program, ready to be given a graph and cases."""
-    if shutil.which("node") is None or not (MODULES / "onnxruntime-node").is_dir():
-        pytest.skip("no node with onnxruntime-node: `make embed` brings it from npm")
+    if shutil.which("node") is None:
+        pytest.skip("no node here")
+    try:
+        fetch.bring_node()
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"onnxruntime-node could not be had from npm ({error})")
     return ["node", str(_HERE / "fused.mjs")]
 
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The C++ program, built against the library of the onnxruntime package."""
-    if shutil.which("g++") is None or not (INCLUDE / "onnxruntime_cxx_api.h").is_file():
-        pytest.skip("no g++ with ONNX Runtime's headers: `make embed` brings them from Debian")
-    library = next(Path(onnxruntime.__file__).parent.glob("capi/libonnxruntime.so.*"), None)
-    if library is None:
-        pytest.skip("the onnxruntime package here has no libonnxruntime.so beside its module")
+    if shutil.which("g++") is None:
+        pytest.skip("no g++ here")
     folder = tmp_path_factory.mktemp("cpp")
+    try:
+        include, library = onnxruntime_c.headers(), onnxruntime_c.library(folder)
+    except onnxruntime_c.AbsentError as error:
+        pytest.skip(str(error))
     program = folder / "fused"
-    (folder / "libonnxruntime.so.1").symlink_to(library)  # the name that the library goes by
-    subprocess.run(
-        ["g++", "-std=c++17", "-O1", f"-I{INCLUDE}", str(_HERE / "fused.cpp"), str(library),
-         f"-Wl,-rpath,{folder}", "-o", str(program)],
-        check=True,
-    )  # fmt: skip
+    source = str(_HERE / "fused.cpp")
+    command = ["g++", "-std=c++17", "-O1", f"-I{include}", source, "-o", str(program), *library]
+    subprocess.run(command, check=True)
     return [str(program)]
 
 
@@ -70,7 +72,7 @@ def _answers(command: Sequence[str], path: Path, cases: Sequence[Answers], folde
         blocks.append("\n".join(lines) + "\n\n")
     (folder / "cases.txt").write_text("".join(blocks), encoding="utf-8")
     done = subprocess.run(
-        [*command, str(path / "fused.onnx"), str(folder / "cases.txt"), str(MODULES.parent)],
+        [*command, str(path / "fused.onnx"), str(folder / "cases.txt"), str(fetch.FOLDER)],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""Bring what the tests in C++ and Node need into ``.cache/embed``: `make embed`.
+"""Bring what the tests in C, C++ and Node need into ``.cache/embed``.
 
 onnxruntime-node comes from npm, ONNX Runtime's C and C++ headers from Debian's libonnxruntime-dev
 (1.21; Debian 13 and later). Programs compiled with them run on the library of the newer onnxruntime
@@ -7,7 +7,6 @@ package, which serves every older interface. Neither package is installed into t
 
 import shutil
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -17,32 +16,19 @@ _NODE_PACKAGE = "onnxruntime-node@1.30"
 _DEBIAN_PACKAGE, _SUITE = "libonnxruntime-dev", "trixie"
 
 
-def main() -> int:
-    """Fetch both; 1 where one cannot be had, with a sentence for each."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    faults = []
-    for what, done, bring in (
-        (_NODE_PACKAGE, MODULES / "onnxruntime-node", _node),
-        (_DEBIAN_PACKAGE, INCLUDE / "onnxruntime_cxx_api.h", _headers),
-    ):
-        if done.exists():
-            continue
-        try:
-            bring()
-        except (OSError, subprocess.CalledProcessError, StopIteration) as error:
-            faults.append(f"{what} could not be had ({error}); its tests are skipped")
-    print("\n".join(faults) or f"ready: {MODULES.name} and {INCLUDE.name}")
-    return 1 if faults else 0
-
-
-def _node() -> None:
+def bring_node() -> None:
     """The binding with the processor's provider, which lies in the package: no script is run."""
+    if (MODULES / "onnxruntime-node").is_dir():
+        return
+    FOLDER.mkdir(parents=True, exist_ok=True)
     quiet = ("--ignore-scripts", "--no-audit", "--no-fund", "--silent", "--prefix", str(FOLDER))
     subprocess.run(["npm", "install", *quiet, _NODE_PACKAGE], check=True)
 
 
-def _headers() -> None:
+def bring_headers() -> None:
     """The package's headers, downloaded by apt from the suite that has them, and unpacked."""
+    if (INCLUDE / "onnxruntime_c_api.h").is_file():
+        return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _sources(folder)
@@ -80,7 +66,3 @@ def _options(folder: Path) -> list[str]:
         "APT::Sandbox::User": "root",
     }
     return [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]
-
-
-if __name__ == "__main__":
-    sys.exit(main())
