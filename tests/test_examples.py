@@ -98,20 +98,30 @@ def test_an_example_gives_pythons_scores(
     tmp_path: Path,
 ) -> None:
     """Bit for bit on a hundred texts, with the same verdicts; some are flagged, and some not."""
-    command, more = LANGUAGES[language](EXAMPLES / f"score.{language}", tmp_path / "score")
+    found = scored(build(language, tmp_path), archive, texts)
+    assert found == expected
+    assert {flagged for flagged, _ in expected} == {True, False}
+
+
+def build(language: str, folder: Path) -> Path:
+    """The example's program; skips where its compiler is absent."""
+    program = folder / "score"
+    command, more = LANGUAGES[language](EXAMPLES / f"score.{language}", program)
     if shutil.which(command[0]) is None:
         pytest.skip(f"no {command[0]} here; Debian has gcc, g++, rustc and golang-go")
     built = subprocess.run(
         command, capture_output=True, text=True, env={**os.environ, **more}, check=False
     )
     assert built.returncode == 0, built.stdout + built.stderr
-    done = subprocess.run(
-        [tmp_path / "score", archive, *texts], capture_output=True, text=True, check=False
-    )
+    return program
+
+
+def scored(program: Path, archive: Path, texts: list[Path]) -> list[tuple[bool, list[float]]]:
+    """Verdict and scores of each file of states."""
+    done = subprocess.run([program, archive, *texts], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     printed = [line.split() for line in done.stdout.splitlines()]
-    assert [(f == "1", list(map(float, scores))) for f, *scores in printed] == expected
-    assert {flagged for flagged, _ in expected} == {True, False}
+    return [(flag == "1", list(map(float, scores))) for flag, *scores in printed]
 
 
 def test_examples_are_short() -> None:

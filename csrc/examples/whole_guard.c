@@ -141,6 +141,7 @@ int main(int const count, char **const arguments)
         for (size_t d = 0; d < info.detectors; d++)
             printf(" %.17g", readings[d].score);
         printf("\n");
+        fflush(stdout);
         for (size_t l = 0; l < info.states; l++)
             ort->ReleaseValue(values[l]);
     }

@@ -1,4 +1,4 @@
-"""The same hundred texts in C++ and Node: Python's scores and verdicts, thresholds overridden too.
+"""The same hundred texts in other languages: Python's scores and verdicts, new thresholds too.
 
 What these need comes from npm and Debian; where it cannot be had they are skipped.
 """
@@ -18,6 +18,7 @@ from tests import onnxruntime_c
 from tests.fused.bundles import FRESH, calibrated, expected, fed, load
 from tests.fused.embed import fetch
 from tests.fused.graphs import agree, run
+from tests.test_examples import LANGUAGES, build, scored
 
 _HERE = Path(__file__).with_name("embed")
 Answers = Mapping[str, Array]
@@ -117,3 +118,23 @@ def test_node_keeps_the_graphs_own_thresholds(node: list[str], fused: Path, tmp_
     lax = {**given, "lcf_threshold": np.array(1e9)}
     found = _answers(node, fused, [lax], tmp_path)
     np.testing.assert_array_equal(found["flagged"], run(fused, given)["flagged"])
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_same_texts_by_their_states(language: str, tmp_path: Path) -> None:
+    """C, C++, Rust and Go on the hundred texts' states: Python's bits, and no flip."""
+    guard = load(calibrated(tmp_path / "bundle", ("lcf", "weightwatch")))
+    named = {(o.kind, o.layer): o.name for o in guard.bundle.manifest.graphs["score"].outputs}
+    outputs = [named["state", layer] for layer in range(guard.bundle.manifest.model.layers + 1)]
+    files, wanted = [], []
+    for i, text in enumerate(FRESH):
+        ids = np.array([guard.backbone.reader.tokenizer.encode(text).ids])
+        feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+        states = np.concatenate(guard.backbone.session.run(outputs, feeds))
+        files.append(tmp_path / f"{i:02}.f32")
+        states.tofile(files[-1])
+        verdict = guard.score_states(states)
+        wanted.append((verdict.flagged, [r.score for _, r in sorted(verdict.readings.items())]))
+    program = build(language, tmp_path)
+    assert scored(program, guard.bundle.path / "detectors.npz", files) == wanted
+    assert {flagged for flagged, _ in wanted} == {True, False}
