@@ -64,6 +64,14 @@ def test_every_fault_of_the_states_is_listed() -> None:
         lcf_model(WIDTH).kernel().score(h)
 
 
+def test_a_first_layer_that_is_wrong_is_the_only_fault() -> None:
+    """The others are compared with the first that can be read."""
+    h = [None, *states(WIDTH, 3)[1:]]
+    with pytest.raises(InputError) as caught:
+        lcf_model(WIDTH).kernel().score(h)
+    assert str(caught.value).count("layer ") == 1
+
+
 def test_lcf_takes_exactly_the_calibrated_width_and_depth() -> None:
     """Wider states or more layers are another model's."""
     kernel = lcf_model(WIDTH).kernel()

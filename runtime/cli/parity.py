@@ -33,13 +33,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("a", type=Path, metavar="BUNDLE_A", help="folder of the first bundle")
     add("b", type=Path, metavar="BUNDLE_B", help="folder of the second")
     add("rows", type=Path, nargs="+", metavar="ROWS", help="JSONL files of rows; labels are unread")
-    add(
-        "--max-flips",
-        type=_count,
-        default=0,
-        metavar="N",
-        help="flips allowed (default: 0)",
-    )
+    add("--max-flips", type=_count, default=0, metavar="N", help="flips allowed (default: 0)")
     options.add_json(parser)
     options.add_session(parser)
 

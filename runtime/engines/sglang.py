@@ -80,7 +80,7 @@ def captured(
             is k + 1 here.
         width: the hidden size.
         also: states that it does not hold, [tokens, hidden] by their index, of the same dtype.
-            Their rows lie closer together, so that kernels copy all of them before they read.
+            Their rows lie closer together, so that kernels copy the captured ones first.
 
     Raises:
         InputError: sizes do not fit, or the states are not 0 to L, each once.

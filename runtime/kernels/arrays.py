@@ -25,27 +25,29 @@ def plain(arrays: tuple[Any, ...]) -> tuple[Array, ...]:
         InputError: every layer that cannot be read as it is, what was found, and what to do.
     """
     faults: list[str] = []
-    found = [_plain_layer(faults, index, array) for index, array in enumerate(arrays)]
-    first = found[0]
-    for index, array in enumerate(found[1:], start=1):
+    layers = [_plain_layer(faults, index, array) for index, array in enumerate(arrays)]
+    found = [(index, array) for index, array in enumerate(layers) if array is not None]
+    for index, array in found[1:]:
+        place, first = found[0]
         if (array.shape, array.dtype) != (first.shape, first.dtype):
             faults.append(
                 f"layer {index}: found {array.dtype} {array.shape}, expected {first.dtype} "
-                f"{first.shape} as in layer 0"
+                f"{first.shape} as in layer {place}"
             )
     if faults:
         raise InputError(listed("states", faults))
-    if len({array.strides for array in found}) > 1:
-        return tuple(np.ascontiguousarray(array) for array in found)
-    return tuple(found)
+    if len({array.strides for _, array in found}) > 1:
+        return tuple(np.ascontiguousarray(array) for _, array in found)
+    return tuple(array for _, array in found)
 
 
-def _plain_layer(faults: list[str], index: int, value: Any) -> Array:
+def _plain_layer(faults: list[str], index: int, value: Any) -> Array | None:
+    """The layer as numpy sees it; None where it does not, and what is wrong goes to ``faults``."""
     try:
         array = host(value)
     except InputError as error:
         faults.append(f"layer {index}: {error}")
-        return np.empty((0, 0), np.float32)
+        return None
     if array.dtype.name == "bfloat16":
         array = array.view(np.uint16)
     if array.dtype.name not in _STATE_DTYPES or not array.dtype.isnative:
