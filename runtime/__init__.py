@@ -7,8 +7,9 @@
     if verdict.flagged:
         print(verdict.reason)
 
-A bundle is made with ``layerguard export`` and ``layerguard calibrate``. States of another engine
-are scored with ``guard.score_states(states)``; many texts with ``guard.check_batch(texts)``.
+A bundle is made with ``layerguard export`` and ``layerguard calibrate``; one that was packed and
+installed is loaded by name, ``Guard.load("acme-guard", verify="public.pem")``. States of another
+engine are scored with ``guard.score_states(states)``; many texts with ``guard.check_batch(texts)``.
 """
 
 from layerguard.runtime.bundle import Bundle
