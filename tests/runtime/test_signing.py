@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -199,6 +200,16 @@ def test_copies_and_wheels_keep_it(
     shutil.unpack_archive(wheel, tmp_path / "site", "zip")
     monkeypatch.syspath_prepend(tmp_path / "site")
     assert Guard.load("acme-guard", threads=1, verify=keys[1]).bundle.id == Bundle.load(signed).id
+
+
+def test_nobody_is_asked(
+    bundle: Path, keys: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither signing nor verifying opens a connection."""
+    monkeypatch.setattr(socket, "socket", lambda *_, **__: pytest.fail("a socket was opened"))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: pytest.fail("a name was looked up"))
+    sign(bundle, keys[0])
+    assert load_verified(bundle, keys[1])
 
 
 def test_a_link_to_the_folder_verifies(signed: Path, keys: tuple[Path, Path]) -> None:

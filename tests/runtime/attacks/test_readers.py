@@ -111,7 +111,7 @@ def test_a_reader_finds_the_old_or_the_new_bundle_and_never_a_mixture(
         try:
             for variant in itertools.cycle(variants):
                 _replace(bundle, variant)
-                if done.wait(0.01):
+                if done.wait(0.05):
                     return
         except BaseException as error:  # noqa: BLE001  whatever it is fails the test below
             failures.append(error)
