@@ -8,8 +8,8 @@
         print(verdict.reason)
 
 A bundle is made with ``layerguard export`` and ``layerguard calibrate``; one that was packed and
-installed is loaded by name, ``Guard.load("acme-guard", verify="public.pem")``. Many texts are checked
-with ``guard.check_batch(texts)``; states of another engine are scored with
+installed is loaded by name, ``Guard.load("acme-guard", verify="public.pem")``. Many texts are
+checked with ``guard.check_batch(texts)``; states of another engine are scored with
 ``guard.score_states(states)``, and ``layerguard.runtime.engines`` brings them into its form.
 """
 

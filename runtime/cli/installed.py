@@ -6,6 +6,7 @@ Only their manifests are read: `layerguard inspect NAME` verifies the other file
 
 import hashlib
 import json
+import sys
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
@@ -33,7 +34,14 @@ def run(arguments: Namespace) -> int:
         print(render(["name", "version", "bundle id", "detectors"], rows, text_column=3))
     else:
         print("no bundle is installed; `layerguard pack` makes a wheel out of one")
-    return 2 if any(bundle["fault"] for bundle in found) else 0
+    broken = [bundle for bundle in found if bundle["fault"]]
+    for bundle in broken:
+        print(
+            f"layerguard list: {bundle['name']} is not sound ({bundle['fault']}); run "
+            f"`layerguard inspect {bundle['name']}`",
+            file=sys.stderr,
+        )
+    return 2 if broken else 0
 
 
 def _describe(bundle: Installed) -> dict[str, Any]:
@@ -55,5 +63,5 @@ def _describe(bundle: Installed) -> dict[str, Any]:
 
 def _last(bundle: dict[str, Any]) -> str:
     if bundle["fault"]:
-        return f"not sound: run `layerguard inspect {bundle['name']}`"
+        return "not sound"
     return ", ".join(bundle["detectors"])

@@ -271,8 +271,11 @@ def test_list_shows_what_is_not_sound(
     )
     (site / "layerguard_bundles/acme_guard/manifest.json").write_text("{")
     assert main(["list"]) == 2
-    lines = capsys.readouterr().out.splitlines()[-2:]
-    assert "not sound: run `layerguard inspect acme-guard`" in lines[0]
+    printed = capsys.readouterr()
+    lines = printed.out.splitlines()[-2:]
+    assert lines[0].endswith("not sound")
+    assert "acme-guard is not sound" in printed.err
+    assert "run `layerguard inspect acme-guard`" in printed.err
     assert lines[1].split()[:2] == ["other-guard", "1.0"]
 
 
