@@ -19,6 +19,7 @@ from tests.bench import one_thread  # isort: skip  before anything that starts t
 import numpy as np
 
 from layerguard.runtime import kernels
+from layerguard.runtime._kernels import ffi
 from tests.bench.handles import lcf_handle
 from tests.bench.harness import REPOSITORY, measure, report
 from tests.kernel_cases import Array, lcf_model, levels, states
@@ -67,7 +68,7 @@ def _determinism(depth: int, width: int) -> Iterator[Row]:
         print("the cost of determinism is not measured: it needs a C compiler and x86-64-v3")
         return
     handle = lcf_handle(lcf_model(width, depth).kernel(), states(width, 1, depth))
-    call = int(kernels.ffi.cast("uintptr_t", handle.args[0]))
+    call = int(ffi.cast("uintptr_t", handle.args[0]))
     with tempfile.TemporaryDirectory() as folder:
         variants = {
             "-ffast-math": _compiled(compiler, Path(folder) / "fast.so", _FAST),
