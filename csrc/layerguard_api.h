@@ -228,10 +228,11 @@ typedef struct lg_excess_call {
 lg_status lg_excess(lg_excess_call const *call);
 
 /* ---- structs that grow -----------------------------------------------------------------------
- * Every struct below starts with `struct_size`. Set it to sizeof of the struct before the call, and
- * what else you do not set to zero. A program that was built with an older header goes on working:
- * a field that its struct does not have counts as zero, or is not written. With a newer header than
- * the library's, a field that the library does not know must be zero. */
+ * Every struct of a call below starts with `struct_size`. Set it to sizeof of the struct before the
+ * call, and what else you do not set to zero. When a struct grows, a program that was built with an
+ * older header goes on working: a field that its struct does not have counts as zero, or is not
+ * written. With a newer header than the library's, a field that the library does not know must be
+ * zero. Readings say their size in the call; lg_states stays as it is. */
 
 /* ---- a guard: every detector of one detectors.npz --------------------------------------------- */
 
@@ -345,7 +346,8 @@ typedef struct lg_score_call {
 } lg_score_call;
 
 /* The readings of one text: the bits that LayerGuard's Python gives on the same states. Any number of
- * threads may score with one guard, each in a workspace of its own. On failure no reading is written.
+ * threads may score with one guard, each in a workspace of its own. On failure the chosen readings
+ * are unread. Zero all of them before a text's first call where several calls read its views.
  * LG_ERR_SHAPE: states of another model. LG_ERR_EMPTY: no token, or none that counts. LG_ERR_INDEX: a
  * role that is none. LG_ERR_POOLING: a chosen detector reads what these states do not hold.
  * LG_ERR_WORKSPACE: the workspace is too small. And what is wrong with the states themselves. */
@@ -374,7 +376,7 @@ typedef struct lg_verdict {
 /* One decision over the readings of all detectors, by the policy that is frozen in the archive; an
  * archive without a decision flags where any detector does. LG_ERR_DECISION: a deciding detector was
  * not read, or the archive was frozen before it held the policy. A verdict that could not be reached
- * is flagged and invalid. */
+ * is flagged and invalid, unless its struct_size was wrong: then it is as it was. */
 lg_status lg_decide(lg_guard const *guard, lg_decide_call const *call, lg_verdict *verdict);
 
 /* ---- a text that is still being written -------------------------------------------------------

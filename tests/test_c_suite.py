@@ -44,7 +44,9 @@ def test_eight_threads_share_a_guard_under_the_thread_sanitizer(tmp_path: Path) 
     """No race, and every call has the bits of one thread alone."""
     options = ("-DLAYERGUARD_TESTS=ON", "-DLAYERGUARD_SANITIZE=thread")
     run(tool("cmake"), "-S", str(ROOT), "-B", str(tmp_path), *options)
-    run(tool("cmake"), "--build", str(tmp_path), "--parallel", "2", "--target", "test_threads")
+    targets = ("--target", "test_threads", "test_level")
+    run(tool("cmake"), "--build", str(tmp_path), "--parallel", "2", *targets)
+    run(str(tmp_path / "tests" / "c" / "test_level"))  # the first calls of all choose together
     program = tmp_path / "tests" / "c" / "test_threads"
     for archive in ("ok-decided.npz", "ok-everything.npz"):
         assert "8000 calls" in run(str(program), str(CORPUS / archive), "8000")

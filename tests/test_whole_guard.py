@@ -3,6 +3,7 @@
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from layerguard.runtime import Guard
@@ -38,7 +39,11 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_token_ids_in_pythons_verdicts_out(program: Path, tmp_path: Path) -> None:
     """On the same tokens, scores within 1e-5, verdicts alike."""
-    bundle = make_bundle(tmp_path / "bundle", {"lcf": params_of("lcf")}, mode="states")
+    bundle = make_bundle(
+        tmp_path / "bundle",
+        {"lcf": {**params_of("lcf"), "threshold": np.array(1.6)}},
+        mode="states",
+    )
     guard = Guard.load(bundle, threads=1)
     ids = [guard.backbone.reader.tokenizer.encode(text).ids for text in TEXTS]
     lines = "".join(" ".join(map(str, row)) + "\n" for row in ids)
@@ -49,6 +54,7 @@ def test_token_ids_in_pythons_verdicts_out(program: Path, tmp_path: Path) -> Non
     found = [line.split() for line in done.stdout.splitlines()]
     verdicts = guard.check_batch(list(TEXTS))
     assert [row[0] == "1" for row in found] == [verdict.flagged for verdict in verdicts]
+    assert {verdict.flagged for verdict in verdicts} == {True, False}
     for row, verdict in zip(found, verdicts, strict=True):
         scores = [verdict.readings[name].score for name in sorted(verdict.readings)]
         assert list(map(float, row[1:])) == pytest.approx(scores, abs=1e-5)
@@ -61,3 +67,33 @@ def test_a_wrong_bundle_is_named(program: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert "score.onnx" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ("2 5 rain 3\n", "rain: is no token id"),
+        ("5 " * 4097 + "\n", "has more tokens than this program takes"),
+        ("5 " * 40_000 + "\n", "is longer than this program takes"),
+    ],
+)
+def test_a_text_that_is_read_in_part_does_not_pass(
+    program: Path, tmp_path: Path, line: str, fault: str
+) -> None:
+    """It stops, and prints no verdict."""
+    bundle = make_bundle(tmp_path / "bundle", {"lcf": params_of("lcf")}, mode="states")
+    done = subprocess.run(
+        [program, bundle], input=line, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert fault in done.stderr
+
+
+def test_detectors_of_two_views_are_refused(program: Path, tmp_path: Path) -> None:
+    """LCF reads the prompt, SIREN the plain content: one line cannot be both."""
+    bundle = make_bundle(tmp_path / "bundle", mode="states")
+    done = subprocess.run(
+        [program, bundle], input="5 6\n", capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "another view" in done.stderr

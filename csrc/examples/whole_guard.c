@@ -55,13 +55,54 @@ static lg_guard *open_guard(char const *const bundle)
     return guard;
 }
 
-/* The token ids of a line; how many there are. */
+/* Each line is one list of tokens: detectors of different views would need one each. */
+static void check_views(lg_guard const *const guard, size_t const detectors)
+{
+    lg_detector_info first = {.struct_size = sizeof first}, next = first;
+    check_guard(lg_detector_describe(guard, 0, &first));
+    for (size_t d = 1; d < detectors; d++) {
+        check_guard(lg_detector_describe(guard, d, &next));
+        if (next.view != first.view)
+            stop(next.name, "reads another view of a text: give each view lines of its own");
+    }
+}
+
+/* The token ids of a line; how many there are. A line that is not ids, or too long, ends it all: a
+ * text that was read in part must not pass. */
 static size_t parse(char *const line, int64_t ids[TOKENS])
 {
     size_t count = 0;
-    for (char *word = strtok(line, " \n"); word && count < TOKENS; word = strtok(NULL, " \n"))
-        ids[count++] = strtoll(word, NULL, 10);
+    if (!strchr(line, '\n') && !feof(stdin))
+        stop("a line", "is longer than this program takes");
+    for (char *word = strtok(line, " \n"); word; word = strtok(NULL, " \n")) {
+        char *end;
+        if (count == TOKENS)
+            stop("a line", "has more tokens than this program takes");
+        ids[count++] = strtoll(word, &end, 10);
+        if (*end)
+            stop(word, "is no token id");
+    }
     return count;
+}
+
+/* Where a state lies, which must be float32 [1, tokens, width]. */
+static void const *state_of(OrtValue *const value, size_t const tokens, size_t const width)
+{
+    OrtTensorTypeAndShapeInfo *info;
+    ONNXTensorElementDataType type;
+    int64_t shape[3] = {0};
+    size_t rank;
+    void *data;
+    check(ort->GetTensorTypeAndShape(value, &info));
+    check(ort->GetTensorElementType(info, &type));
+    check(ort->GetDimensionsCount(info, &rank));
+    check(ort->GetDimensions(info, shape, rank < 3 ? rank : 3));
+    ort->ReleaseTensorTypeAndShapeInfo(info);
+    if (type != ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT || rank != 3 || shape[1] != (int64_t)tokens
+        || shape[2] != (int64_t)width)
+        stop("a state", "is not float32 [1, tokens, width] of the guard's model");
+    check(ort->GetTensorMutableData(value, &data));
+    return data;
 }
 
 /* Runs the graph over one text: values[l] is its state after block l, [1, tokens, width]. */
@@ -107,6 +148,9 @@ int main(int const count, char **const arguments)
     lg_guard *const guard = open_guard(arguments[1]);
     lg_guard_info info = {.struct_size = sizeof info};
     check_guard(lg_guard_describe(guard, &info));
+    if (!info.states_known || !info.width_known)
+        stop(arguments[1], "the archive does not say which model it is of; calibrate again");
+    check_views(guard, info.detectors);
     if (info.states > LAYERS)
         stop(arguments[1], "the model has more layers than this program takes");
     lg_reading *const readings = calloc(info.detectors, sizeof *readings);
@@ -120,7 +164,7 @@ int main(int const count, char **const arguments)
         void const *layers[LAYERS];
         run_graph(session, memory, ids, tokens, info.states, values);
         for (size_t l = 0; l < info.states; l++)
-            check(ort->GetTensorMutableData(values[l], (void **)&layers[l]));
+            layers[l] = state_of(values[l], tokens, info.width);
         lg_states const states = {.layers = layers,
                                   .row_stride = (ptrdiff_t)(info.width * 4),
                                   .layer_count = info.states,

@@ -11,6 +11,10 @@
 
 #include "guard.h"
 
+/* Of domains with thresholds of their own, and of their number times that of the texts: opening goes
+ * over all texts once for each. */
+enum { MOST_DOMAINS = 1024, MOST_ROWS_READ = 1 << 30 };
+
 /* The frozen arrays of a decision over n texts, d detectors and m domains. */
 typedef struct frozen {
     double const *scores; /* (n, d) */
@@ -84,6 +88,8 @@ static lg_status bind_policy(lg_guard *const guard, lg_binding const *const bind
     lg_status const status = lg_need_all(binding, 7, expected, found);
     if (status != LG_OK)
         return status;
+    if (of->domain_count > MOST_DOMAINS)
+        return lg_unfit(binding, "domain_ends", "has more than 1024 domains");
     guard->decision.policy = *(uint8_t const *)found[0]->data;
     of->promised = *(uint8_t const *)found[1]->data != 0;
     of->names = found[3]->data;
@@ -200,6 +206,8 @@ lg_status lg_decision_bind(lg_guard *const guard, lg_fault const *const fault)
     status = bind_scores(guard, &of, fault);
     if (status != LG_OK || !of.promised)
         return status;
+    if (of.domain_count && of.texts > (size_t)MOST_ROWS_READ / of.domain_count)
+        return lg_unfit(&serving, "domain_ends", "has too many domains for so many texts");
     size_t const values = of.texts * guard->detector_count;
     double *const rows = calloc(values + 1, sizeof *rows);
     double *const columns = calloc(values + 1, sizeof *columns);

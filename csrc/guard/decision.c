@@ -52,9 +52,9 @@ lg_status lg_decide(lg_guard const *const guard, lg_decide_call const *const giv
 {
     lg_verdict found = {.flagged = 1, .invalid = 1, .p_value = -1.0, .domain = -1};
     lg_decide_call call;
-    if (!guard || !verdict)
-        return LG_ERR_NULL;
-    lg_status status = lg_give(verdict, &found, sizeof found);
+    lg_status status = lg_give(verdict, &found, sizeof found); /* before anything can fail */
+    if (status == LG_OK && !guard)
+        status = LG_ERR_NULL;
     if (status == LG_OK)
         status = lg_take(&call, sizeof call, given);
     if (status != LG_OK)

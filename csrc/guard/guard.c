@@ -1,10 +1,14 @@
 /* Opening, describing and closing a guard. */
 #include <stdlib.h> /* calloc, free */
 
+#include "checks.h"
 #include "guard.h"
 #include "sized.h"
 
 static size_t const MOST_BYTES = (size_t)2 << 30;
+
+/* What a call or stream may need, however little the archive holds. */
+static size_t const LEAST_WORKING_BYTES = (size_t)64 << 20;
 
 lg_kind const *const lg_kinds[LG_KINDS]
     = {&lg_kind_agent_siren, &lg_kind_lcf, &lg_kind_siren, &lg_kind_weightwatch};
@@ -50,6 +54,10 @@ static lg_status fill(lg_guard *const guard, lg_source const *const source, size
         status = lg_serving_bind(guard, fault);
     if (status == LG_OK)
         status = lg_guard_lay_out(guard, fault);
+    size_t const working = max_bytes > LEAST_WORKING_BYTES ? max_bytes : LEAST_WORKING_BYTES;
+    if (status == LG_OK && lg_stream_bytes(guard) > working)
+        status = lg_refuse(fault, LG_ERR_LIMIT, "a stream of it would take %zu bytes",
+                           lg_stream_bytes(guard));
     if (status == LG_OK)
         status = lg_decision_bind(guard, fault);
     return status == LG_OK ? refuse_unknown(&guard->archive, fault) : status;
@@ -75,7 +83,9 @@ static lg_status open_source(lg_source const *const source, size_t const max_byt
     lg_guard *const made = calloc(1, sizeof *made);
     if (!made)
         return lg_refuse(fault, LG_ERR_MEMORY, "no memory for a guard");
+    lg_fpenv const saved = lg_fpenv_enter(); /* the same parameters whoever opens it */
     lg_status const status = fill(made, source, max_bytes, fault);
+    lg_fpenv_leave(saved);
     if (status == LG_OK)
         *guard = made;
     else

@@ -54,16 +54,16 @@ static float const *find_extremes(lg_guard const *const guard, lg_kernels const 
 
 static lg_status check(lg_guard const *const guard, lg_score_call const *const call)
 {
-    if (!call->workspace || !call->readings)
+    lg_status status = lg_check_readings(guard, call->chosen, call->readings, call->reading_size);
+    if (status != LG_OK)
+        return status;
+    if (!call->workspace)
         return LG_ERR_NULL;
-    if (!lg_reading_fits(call->reading_size))
-        return LG_ERR_STRUCT_SIZE;
     if (call->workspace_size < guard->layout.size)
         return LG_ERR_WORKSPACE;
-    if (lg_misaligned(call->workspace, LG_ALIGNMENT)
-        || lg_misaligned(call->readings, _Alignof(lg_reading)))
+    if (lg_misaligned(call->workspace, LG_ALIGNMENT))
         return LG_ERR_ALIGNMENT;
-    lg_status const status = lg_check_text(guard, &call->states, call->roles);
+    status = lg_check_text(guard, &call->states, call->roles);
     return status == LG_OK ? lg_check_chosen(guard, call->chosen, call->final_norm) : status;
 }
 

@@ -42,6 +42,21 @@ lg_status lg_check_chosen(lg_guard const *const guard, unsigned char const *cons
     return LG_OK;
 }
 
+lg_status lg_check_readings(lg_guard const *const guard, unsigned char const *const chosen,
+                            lg_reading *const readings, size_t const reading_size)
+{
+    if (!readings)
+        return LG_ERR_NULL;
+    if (!lg_reading_fits(reading_size))
+        return LG_ERR_STRUCT_SIZE;
+    if (lg_misaligned(readings, _Alignof(lg_reading)))
+        return LG_ERR_ALIGNMENT;
+    for (size_t d = 0; d < guard->detector_count; d++)
+        if (lg_is_chosen(chosen, d))
+            lg_reading_at(readings, reading_size, d)->status = LG_UNREAD;
+    return LG_OK;
+}
+
 void lg_clear_extremes(float *const extremes, size_t const count)
 {
     size_t const directions = count / (2 * LG_ROLES);

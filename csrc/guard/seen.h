@@ -27,6 +27,10 @@ int lg_pools(lg_guard const *guard, unsigned char const *chosen, int pooling);
 /* Whether all chosen detectors read such states. */
 lg_status lg_check_chosen(lg_guard const *guard, unsigned char const *chosen, int final_norm);
 
+/* Whether there is room for readings; if so, the chosen ones are unread until they are written. */
+lg_status lg_check_readings(lg_guard const *guard, unsigned char const *chosen,
+                            lg_reading *readings, size_t reading_size);
+
 /* Extremes before the first token. */
 void lg_clear_extremes(float *extremes, size_t count);
 

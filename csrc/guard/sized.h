@@ -2,42 +2,40 @@
 #ifndef LG_SIZED_H
 #define LG_SIZED_H
 
-#include <string.h> /* memcpy, memset */
+#include <string.h> /* memcpy */
 
 #include "layerguard.h"
 
 /* Larger ones are no struct of ours, in whatever version. */
 enum { LG_LARGEST_STRUCT = 4096 };
 
-/* Copies the caller's struct into ours of `size` bytes. Both start with their size. What the caller
- * does not have becomes zero; what we do not have must be zero. */
+/* Copies the caller's struct into ours of `size` bytes. Both start with their size. What we do not have
+ * must be zero. No struct has grown yet: one that is smaller than ours is none of any release. */
 static inline lg_status lg_take(void *const ours, size_t const size, void const *const theirs)
 {
     size_t given;
     if (!theirs)
         return LG_ERR_NULL;
     memcpy(&given, theirs, sizeof given);
-    if (given < sizeof given || given > LG_LARGEST_STRUCT)
+    if (given < size || given > LG_LARGEST_STRUCT)
         return LG_ERR_STRUCT_SIZE;
     for (size_t i = size; i < given; i++)
         if (((unsigned char const *)theirs)[i])
             return LG_ERR_STRUCT_SIZE;
-    memset(ours, 0, size);
-    memcpy(ours, theirs, given < size ? given : size);
+    memcpy(ours, theirs, size);
     return LG_OK;
 }
 
-/* Copies our struct into the caller's, as much as there is room for; its size stays as it is. */
+/* Copies our struct into the caller's, whose size stays as it is. */
 static inline lg_status lg_give(void *const theirs, void const *const ours, size_t const size)
 {
     size_t given;
     if (!theirs)
         return LG_ERR_NULL;
     memcpy(&given, theirs, sizeof given);
-    if (given < sizeof given || given > LG_LARGEST_STRUCT)
+    if (given < size || given > LG_LARGEST_STRUCT)
         return LG_ERR_STRUCT_SIZE;
-    size_t const shared = given < size ? given : size;
-    memcpy((char *)theirs + sizeof given, (char const *)ours + sizeof given, shared - sizeof given);
+    memcpy((char *)theirs + sizeof given, (char const *)ours + sizeof given, size - sizeof given);
     return LG_OK;
 }
 

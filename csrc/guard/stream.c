@@ -157,14 +157,10 @@ lg_status lg_stream_read(lg_stream *const stream, lg_read_call const *const give
     if (!stream)
         return LG_ERR_NULL;
     lg_status status = lg_take(&call, sizeof call, given);
+    if (status == LG_OK)
+        status = lg_check_readings(stream->guard, call.chosen, call.readings, call.reading_size);
     if (status != LG_OK)
         return status;
-    if (!call.readings)
-        return LG_ERR_NULL;
-    if (!lg_reading_fits(call.reading_size))
-        return LG_ERR_STRUCT_SIZE;
-    if (lg_misaligned(call.readings, _Alignof(lg_reading)))
-        return LG_ERR_ALIGNMENT;
     if (!stream->tokens)
         return LG_ERR_EMPTY;
     status = lg_check_chosen(stream->guard, call.chosen, stream->final_norm);

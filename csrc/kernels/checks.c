@@ -16,7 +16,7 @@ static int exceeds(size_t const count, ptrdiff_t const stride, size_t *const roo
 lg_status lg_check_states(lg_states const *const states)
 {
     size_t const size = lg_element_size(states->dtype);
-    if (!states->layers && !states->base)
+    if (!states->layers && !states->base && states->rows)
         return LG_ERR_NULL;
     if (!size)
         return LG_ERR_DTYPE;
@@ -31,6 +31,8 @@ lg_status lg_check_states(lg_states const *const states)
         return LG_ERR_OVERFLOW;
     if (states->rows > 1 && states->row_stride % (ptrdiff_t)size != 0)
         return LG_ERR_ALIGNMENT;
+    if (!states->rows)
+        return LG_OK; /* nothing is read, wherever it would lie */
     if (!states->layers)
         return lg_misaligned(states->base, size) || states->layer_stride % (ptrdiff_t)size != 0
                    ? LG_ERR_ALIGNMENT

@@ -14,8 +14,9 @@ char const *lg_strerror(int const status)
     case LG_ERR_DTYPE:
         return "the dtype of the states is unknown: use LG_F32, LG_F16 or LG_BF16";
     case LG_ERR_ALIGNMENT:
-        return "a row of the states does not start at a multiple of its element's size: copy the "
-               "states to aligned memory";
+        return "a row of the states does not start at a multiple of its element's size, or a "
+               "workspace, readings or a stream's memory not at a multiple of 8: copy or allocate "
+               "what is not aligned";
     case LG_ERR_OVERFLOW:
         return "sizes times strides exceed the address space: check rows, width and strides";
     case LG_ERR_INDEX:
@@ -36,8 +37,8 @@ char const *lg_strerror(int const status)
         return "the file is no sound zip archive of members <detector>/<name>.npy: copy the bundle "
                "again";
     case LG_ERR_LIMIT:
-        return "the archive has too many members, or unpacks to more than the limit: raise "
-               "max_bytes if you trust it";
+        return "the archive has too many members, unpacks to more than the limit, or needs more to "
+               "serve: raise max_bytes, up to 2 GiB, if you trust it";
     case LG_ERR_ARRAY:
         return "a member of the archive is no plain little-endian array in C order: calibrate "
                "again";
@@ -50,8 +51,9 @@ char const *lg_strerror(int const status)
         return "a struct_size or reading_size is not one that this library knows: set it to sizeof "
                "of the struct, and every field that you do not use to zero";
     case LG_ERR_POOLING:
-        return "a detector reads what states before the final norm do not hold: leave it out with "
-               "`chosen`";
+        return "a detector reads what these states do not hold: say with final_norm whether the "
+               "last "
+               "one is after the final norm, or leave the detector out with `chosen`";
     case LG_ERR_DECISION:
         return "a deciding detector was not read, or the archive does not say who decides: read "
                "all that decide; calibrate again with this release";

@@ -1,6 +1,8 @@
 /* The guard's calls: each fault has its status, structs of other versions are taken, nothing is
  * allocated once a guard and its streams are open, and a stream reads what a whole text does.
  *     test_guard CORPUS */
+#include <fenv.h> /* fesetround */
+
 #include "check.h"
 
 enum { DETECTORS = 4, STATES = 3, WIDTH = 3, TOKENS = 6 };
@@ -144,7 +146,7 @@ static void check_faults(lg_guard const *const guard)
     CHECK(score(guard, call) == LG_ERR_DTYPE);
 }
 
-/* A struct of a later header has more fields; one of an earlier has fewer. */
+/* A struct of a later header has more fields; none has fewer yet. */
 static void check_versions(lg_guard const *const guard)
 {
     struct {
@@ -156,10 +158,9 @@ static void check_versions(lg_guard const *const guard)
     longer.later = 1;
     CHECK(lg_score(guard, &longer.call) == LG_ERR_STRUCT_SIZE);
     lg_score_call shorter = good;
-    shorter.struct_size = offsetof(lg_score_call, final_norm);
-    shorter.final_norm = 1; /* behind its end */
-    CHECK(lg_score(guard, &shorter) == LG_OK);
-    size_t const sizes[] = {0, 4, 1 << 20};
+    shorter.struct_size--;
+    CHECK(lg_score(guard, &shorter) == LG_ERR_STRUCT_SIZE);
+    size_t const sizes[] = {0, 4, sizeof(size_t), 1 << 20};
     for (size_t i = 0; i < COUNT(sizes); i++) {
         lg_score_call call = good;
         call.struct_size = sizes[i];
@@ -187,8 +188,39 @@ static void check_versions(lg_guard const *const guard)
     } info = {.info.struct_size = sizeof info, .later = 5};
     CHECK(lg_guard_describe(guard, &info.info) == LG_OK && info.later == 5);
     lg_guard_info less = {.struct_size = offsetof(lg_guard_info, states), .states = 77};
-    CHECK(lg_guard_describe(guard, &less) == LG_OK);
-    CHECK(less.detectors == DETECTORS && less.states == 77);
+    CHECK(lg_guard_describe(guard, &less) == LG_ERR_STRUCT_SIZE && less.states == 77);
+}
+
+/* What a text before left in the array decides nothing of a text that could not be read. */
+static void check_failures_decide_nothing(lg_guard const *const guard)
+{
+    lg_decide_call const decide = {sizeof decide, readings, sizeof *readings, NULL};
+    lg_verdict verdict = {.struct_size = sizeof verdict};
+    CHECK(score(guard, good) == LG_OK && lg_decide(guard, &decide, &verdict) == LG_OK);
+    lg_score_call call = good;
+    call.states.base = NULL;
+    CHECK(lg_score(guard, &call) == LG_ERR_NULL);
+    CHECK(lg_decide(guard, &decide, &verdict) == LG_ERR_DECISION);
+    CHECK(verdict.flagged && verdict.invalid);
+    verdict = (lg_verdict){.struct_size = sizeof verdict};
+    CHECK(lg_decide(NULL, &decide, &verdict) == LG_ERR_NULL);
+    CHECK(verdict.flagged && verdict.invalid);
+}
+
+/* The parameters are the same whoever opens the archive, and so is the score. */
+static void check_rounding(lg_guard const *const guard, char const *const folder)
+{
+    double expected[DETECTORS];
+    CHECK(score(guard, good) == LG_OK);
+    for (size_t d = 0; d < DETECTORS; d++)
+        expected[d] = readings[d].score;
+    fesetround(FE_UPWARD);
+    lg_guard *const other = open_archive(folder, "ok-everything.npz");
+    fesetround(FE_TONEAREST);
+    CHECK(score(other, good) == LG_OK);
+    for (size_t d = 0; d < DETECTORS; d++)
+        CHECK(readings[d].score == expected[d]);
+    lg_close(other);
 }
 
 static void check_choice(lg_guard const *const guard)
@@ -268,6 +300,8 @@ int main(int const count, char **const arguments)
     check_description(guard);
     check_faults(guard);
     check_versions(guard);
+    check_failures_decide_nothing(guard);
+    check_rounding(guard, arguments[1]);
     check_choice(guard);
     check_streams(guard, other);
     lg_close(other);
