@@ -11,6 +11,7 @@ import numpy as np
 from layerguard.runtime.backbone import Backbone
 from layerguard.runtime.binding import bind_detectors, worst_readings
 from layerguard.runtime.bundle import Bundle
+from layerguard.runtime.bundle.files import changed
 from layerguard.runtime.bundle.installed import find_bundle
 from layerguard.runtime.bundle.load import steadily
 from layerguard.runtime.canaries import replay_canaries
@@ -87,6 +88,9 @@ class Guard:
             guard = cls(bundle, Backbone(bundle, device, threads), bind_detectors(bundle))
             replay_canaries(bundle, guard.check)
             guard.monitor.reset()
+            faults = changed(folder, bundle.manifest.files) if verify is not None else []
+            if faults:  # after they were verified, and maybe before they were read again
+                raise BundleError(folder, faults)
             return guard
 
         return steadily(folder, load_once)

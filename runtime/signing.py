@@ -9,8 +9,10 @@ Format: https://github.com/sigstore/model-transparency, ``docs/model_signing_for
 """
 
 import base64
+import contextlib
 import json
 import os
+import sys
 import tempfile
 from pathlib import Path
 from types import ModuleType
@@ -117,12 +119,13 @@ def _verify(folder: Path, key: str | Path) -> str:
         verifier.use_elliptic_key_verifier(public_key=key)
     except Exception as error:  # as above
         raise _wrong_key(key, "public", error) from error
-    data = _signature_bytes(folder)
+    data = signature_bytes(folder)
     with os.fdopen(os.memfd_create(SIGNATURE), "wb") as copy:  # which nobody changes meanwhile
         copy.write(data)
         copy.flush()
         try:
-            verifier.verify(folder.resolve(), Path(f"/proc/self/fd/{copy.fileno()}"))
+            with contextlib.redirect_stdout(sys.stderr):  # where it warns; ours may be JSON
+                verifier.verify(folder.resolve(), Path(f"/proc/self/fd/{copy.fileno()}"))
             return _signed_files(data).get(MANIFEST, "")
         except Exception as error:
             differing = str(error).startswith("Signature mismatch")  # only then the list is genuine
@@ -145,11 +148,16 @@ def _library() -> ModuleType:
     return model_signing
 
 
-def _signature_bytes(folder: Path) -> bytes:
+def signature_bytes(folder: Path) -> bytes:
+    """The bundle's signature, read as a plain file of bounded size.
+
+    Raises:
+        BundleError: it is missing, a link or another thing than a file, or too large.
+    """
     path = folder / SIGNATURE
     try:
-        if not path.is_file():
-            found = "is not a file" if path.exists() else "is missing"
+        if path.is_symlink() or not path.is_file():
+            found = "is not a file" if os.path.lexists(path) else "is missing"
             fault = f"{SIGNATURE} {found}; ask for a signed bundle, or run `layerguard sign` on it"
             raise BundleError(folder, [fault])
         with path.open("rb") as file:

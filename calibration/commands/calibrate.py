@@ -115,10 +115,11 @@ def run(arguments: Namespace) -> int:
     fitted = _fit(backbone, bundle.manifest.model, clean, labelled, tuning, arguments)
     faults += [fault for item in fitted for fault in item.faults]
     settled = settle_together(bundle, fitted, columns, texts, (*clean, *labelled), policy)
+    dropped = dropped_lines(bundle)
     manifest = freeze(bundle, backbone, [item.calibrated for item in fitted], settled)
     for name in sorted(now):
         print(detector_line(name, manifest.detectors[name]))
-    print("\n".join([*decision_lines(settled.card, asked), *dropped_lines(bundle.manifest)]))
+    print("\n".join([*decision_lines(settled.card, asked), *dropped]))
     print(f"wrote {arguments.bundle} (id {Bundle.load(arguments.bundle).id})")
     for fault in faults:
         print(f"layerguard calibrate: {fault}", file=sys.stderr)

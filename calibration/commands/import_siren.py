@@ -80,13 +80,14 @@ def run(arguments: Namespace) -> int:
         found = collect(backbone, clean.rows, item.tap, "clean rows")
         item = bundle_fit.recalibrated(item, found, arguments.target_fpr)
         faults = (*clean.faults, *found.faults)
+    dropped = dropped_lines(bundle)
     freeze(bundle, backbone, [item])
     print(_summary(item))
     for note in bundle_fit.notes(head, bundle.manifest):
         print(f"    {note}")
     if bundle.manifest.decision:
         print("the decision over all detectors fell away: `layerguard recalibrate` makes a new one")
-    for line in dropped_lines(bundle.manifest):
+    for line in dropped:
         print(line)
     print(f"wrote {arguments.bundle} (id {Bundle.load(arguments.bundle).id})")
     for fault in faults:

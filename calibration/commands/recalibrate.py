@@ -61,10 +61,11 @@ def run(arguments: Namespace) -> int:
 
     columns = score_columns(guard, rows, faults)
     settled = settle(columns, rows, bundle.params, policy, seen=seen_texts(bundle))
+    dropped = dropped_lines(bundle)
     after = freeze(bundle, guard.backbone, [], settled)
     for name, card in after.detectors.items():
         print(f"{name}: threshold {before.detectors[name].threshold:.4g} -> {card.threshold:.4g}")
-    print("\n".join([*decision_lines(settled.card, asked), *dropped_lines(before)]))
+    print("\n".join([*decision_lines(settled.card, asked), *dropped]))
     lost = _own_domains(before.decision) - _own_domains(settled.card)
     if lost:
         print(f"    thresholds of {', '.join(sorted(lost))} fell away: too few rows of that domain")
@@ -97,5 +98,6 @@ def _policy(guard: Guard, target_fpr: float | None) -> Policy:
     card, detectors = guard.bundle.manifest.decision, guard.bundle.manifest.detectors
     if card is None:  # each detector had a target of its own: the strictest is the guard's
         own = min(detector.target_fpr for detector in detectors.values())
-        return Policy("any", (), target_fpr or own)
-    return Policy(card.policy, card.shadow, target_fpr or card.target_fpr)
+        return Policy("any", (), own if target_fpr is None else target_fpr)
+    target = card.target_fpr if target_fpr is None else target_fpr
+    return Policy(card.policy, card.shadow, target)

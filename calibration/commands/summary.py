@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 
+from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.bundle.decision import DecisionCard
-from layerguard.runtime.bundle.manifest import DetectorCard, Manifest
+from layerguard.runtime.bundle.files import SIGNATURE
+from layerguard.runtime.bundle.manifest import DetectorCard
 
 _TEXTS_ADVISED = 200
 
@@ -13,12 +15,15 @@ def detector_line(name: str, card: DetectorCard) -> str:
     return f"{name}: {card.method}, {card.n} rows, threshold {card.threshold:.4g}"
 
 
-def dropped_lines(before: Manifest) -> list[str]:
-    """What held the detectors as they were, and is therefore gone."""
-    return [
+def dropped_lines(before: Bundle) -> list[str]:
+    """What holds the detectors as they are, and goes when they change; ask before they do."""
+    lines = [
         f"{card.file} fell away: `layerguard fuse` makes a new one"
-        for card in before.fused.values()
+        for card in before.manifest.fused.values()
     ]
+    if (before.path / SIGNATURE).exists():
+        lines.append(f"{SIGNATURE} fell away: `layerguard sign` makes a new one")
+    return lines
 
 
 def decision_lines(card: DecisionCard, asked: int) -> Iterator[str]:

@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from layerguard.exporter.fused.pipeline import fuse
+from layerguard.runtime.bundle.files import SIGNATURE
 from layerguard.runtime.bundle.fused import FusedCard
 from layerguard.runtime.cli import options
 from layerguard.runtime.rows import read_rows
@@ -25,7 +26,7 @@ from layerguard.runtime.rows import read_rows
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the command's arguments."""
-    options.add_bundle(parser)
+    options.add_written_bundle(parser)
     parser.add_argument(
         "--texts",
         type=Path,
@@ -41,9 +42,12 @@ def run(arguments: Namespace) -> int:
     """Fuse and print the proof; 2 if any row was bad."""
     found = read_rows(arguments.texts)
     requests = [row.request for row in found.good]
+    signed = (arguments.bundle / SIGNATURE).exists()
     made = fuse(arguments.bundle, requests, device=arguments.device, threads=arguments.threads)
     for card in made.cards.values():
         print("\n".join(report(card)))
+    if signed:
+        print(f"{SIGNATURE} fell away: `layerguard sign` makes a new one")
     print(f"wrote {arguments.bundle}")
     for fault in found.faults:
         print(f"layerguard fuse: {fault}", file=sys.stderr)

@@ -62,7 +62,19 @@ class Design:
                 f"{', '.join(strange)} cannot be fused by this release; it knows "
                 f"{', '.join(sorted(SCORES))}: upgrade layerguard"
             )
-        return cls(bundle, bind_detectors(bundle))
+        design = cls(bundle, bind_detectors(bundle))
+        manifest = bundle.manifest
+        if (
+            manifest.model.dtype == "int8"
+            and design.columns
+            and manifest.text.template != "{prompt}"
+        ):
+            raise ExportError(
+                f"{', '.join(design.detectors)} read different tokens of a text, which would be "
+                "two rows of one run; int8 rows share the scale of their activations. Keep one "
+                "detector, or export in float32"
+            )
+        return design
 
     @cached_property
     def sources(self) -> list[Source]:
@@ -136,7 +148,10 @@ def build(design: Design, name: str = "score") -> tuple[ModelProto, dict[str, st
         rows = nodes.required("rows", np.int64, ("texts", "sources"))
         for own, column in design.columns.items():
             mine = nodes.add("Gather", rows, nodes.constant(column, np.int64), axis=1)
-            found[own] = nodes.add("Gather", found[own], mine, axis=0)
+            own_score = nodes.add("Gather", found[own], mine, axis=0)
+            none = nodes.add("Less", mine, nodes.constant(0, np.int64))  # would count from the end
+            nothing = nodes.constant(np.nan, np.float64)
+            found[own] = nodes.add("Where", none, nothing, own_score)
     _decide(nodes, bundle, found)
     _prune(model.graph)
     model.producer_name, model.producer_version = "layerguard", ""
@@ -197,9 +212,13 @@ def _prune(graph: GraphProto) -> None:
             kept.append(node)
             needed.update(_reads(node))
     initialisers = [item for item in graph.initializer if item.name in needed]
+    made = {name for node in kept for name in node.output}
+    # without their shapes onnxruntime optimises otherwise, and half precision gives other states
+    shapes = [item for item in graph.value_info if item.name in made]
     del graph.node[:], graph.initializer[:], graph.value_info[:]
     graph.node.extend(reversed(kept))
     graph.initializer.extend(initialisers)
+    graph.value_info.extend(shapes)
 
 
 def _reads(node: NodeProto) -> Sequence[str]:

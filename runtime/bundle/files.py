@@ -47,6 +47,13 @@ def file_faults(
     return faults
 
 
+def changed(folder: Path, files: Mapping[str, FileCard]) -> list[str]:
+    """Of these files, every one that is no longer as the manifest has it."""
+    return [
+        fault for name, expected in sorted(files.items()) for fault in _one(folder / name, expected)
+    ]
+
+
 def _one(path: Path, expected: FileCard) -> list[str]:
     try:
         if not path.is_file():

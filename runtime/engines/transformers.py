@@ -36,6 +36,7 @@ class LastBlock:
     def __init__(self, block: Any) -> None:
         self._block = block
         self._written: list[Any] = []
+        self._taken: tuple[Any, Any] = (None, None)
         self._handle: Any = None
 
     def __enter__(self) -> Self:
@@ -53,19 +54,25 @@ class LastBlock:
     def _keep(self, _: Any, __: Any, output: Any) -> None:
         self._written.append(output[0] if isinstance(output, tuple) else output)
 
-    def take(self) -> Any:
-        """What the block wrote, [batch, tokens, hidden]; a pass is taken once.
+    def take(self, hidden_states: Any) -> Any:
+        """What the block wrote, [batch, tokens, hidden], in the pass that gave ``hidden_states``.
+
+        A pass is taken by one sequence of hidden states, as often as it asks.
 
         Raises:
             InputError: it has run no time, or several times, since it was last asked.
         """
+        if not self._written and self._taken[0] is hidden_states:
+            return self._taken[1]
         written, self._written = self._written, []
         if len(written) != 1:
             raise InputError(
                 f"the last block ran {len(written)} times since its states were last taken; "
                 "expected one forward pass, whose hidden states are given with it"
             )
-        return written[0].cpu() if hasattr(written[0], "cpu") else written[0]
+        found = written[0].cpu() if hasattr(written[0], "cpu") else written[0]
+        self._taken = (hidden_states, found)
+        return found
 
 
 def states(hidden_states: Sequence[Any], last: LastBlock, row: int = 0) -> tuple[Array, ...]:
@@ -95,7 +102,7 @@ def states(hidden_states: Sequence[Any], last: LastBlock, row: int = 0) -> tuple
             "one forward pass with output_hidden_states=True, all layers of them (generate gives "
             "a tuple of them for each step)"
         )
-    tensors = [*hidden_states[:-1], last.take()]
+    tensors = [*hidden_states[:-1], last.take(hidden_states)]
     shapes = {tuple(tensor.shape) for tensor in tensors}
     if len(shapes) != 1 or len(next(iter(shapes))) != 3:
         raise InputError(

@@ -1,5 +1,6 @@
 """Packing: a verified bundle becomes a wheel of data, with an entry point that names its folder."""
 
+import os
 import tempfile
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -13,6 +14,7 @@ from layerguard.runtime.bundle.installed import GROUP, NAME, find_bundle
 from layerguard.runtime.bundle.load import steadily
 from layerguard.runtime.errors import BundleError, InputError, MachineError
 from layerguard.runtime.packing.wheel import Wheel
+from layerguard.runtime.signing import signature_bytes
 
 PARENT = "layerguard_bundles"
 """The folder that all packed bundles share, so that no name hides a module of that name."""
@@ -59,6 +61,8 @@ class _Project:
     def __init__(self, name: str, version: str) -> None:
         faults = []
         self.name = canonicalize_name(name)
+        if self.name == "layerguard":
+            faults.append("--name: found layerguard, which is the package itself; name your guard")
         if not NAME.fullmatch(name):
             faults.append(
                 f"--name: found {name!r}; expected letters, digits, '-', '_' and '.', at most 128, "
@@ -82,7 +86,8 @@ def _write(folder: Path, project: _Project, file: Path) -> None:
     with Wheel(file, project.stem) as wheel:
         for name in sorted([*bundle.manifest.files, MANIFEST]):
             _add(wheel, f"{PARENT}/{project.module}", bundle, name)
-        if (bundle.path / SIGNATURE).is_file():  # what it is worth, whoever has the key will see
+        if os.path.lexists(bundle.path / SIGNATURE):  # its worth is seen by whoever has the key
+            signature_bytes(bundle.path)
             wheel.add_file(f"{PARENT}/{project.module}/{SIGNATURE}", bundle.path / SIGNATURE)
         wheel.add_info("METADATA", _metadata(project, bundle))
         wheel.add_info("WHEEL", _WHEEL.format(generator=version_of("layerguard")))

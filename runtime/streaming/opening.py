@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from threading import Lock
 
 from layerguard.runtime.bundle import Bundle
+from layerguard.runtime.bundle.files import WEIGHTS, changed
 from layerguard.runtime.detectors import Detector
+from layerguard.runtime.errors import BundleError
 from layerguard.runtime.session import Session
 from layerguard.runtime.streaming.asked import Asked
 from layerguard.runtime.streaming.decoder import Decoder
@@ -50,17 +52,33 @@ class Opener:
 
         Raises:
             InputError: the bundle has no decode graph.
-            BundleError: it cannot be opened.
+            BundleError: it cannot be opened, or is not the one that the guard was loaded with.
         """
         with self._lock:
             if self._means is None:
+                decoder = Decoder(self._bundle, self._session.device, self._session.threads)
+                self._check_unchanged()
                 self._means = Means(
-                    decoder=Decoder(self._bundle, self._session.device, self._session.threads),
+                    decoder=decoder,
                     reader=self.reader,
                     cuttable=is_cuttable(self.reader.tokenizer),
                     padding=self._bundle.manifest.text.pad_token_id,
                 )
         return self._means
+
+    def _check_unchanged(self) -> None:
+        """Refuse a graph that took the place of the one that was verified at loading.
+
+        Raises:
+            BundleError: it or the weights are others.
+        """
+        manifest = self._bundle.manifest
+        names = (manifest.graphs["decode"].file, WEIGHTS)
+        cards = {name: manifest.files[name] for name in names if name in manifest.files}
+        faults = changed(self._bundle.path, cards)
+        if faults:
+            faults.append("the bundle changed after it was loaded; load the guard again")
+            raise BundleError(self._bundle.path, faults)
 
     def views(
         self, asked: Asked, *, want_logits: bool = False, steering: Array | None = None

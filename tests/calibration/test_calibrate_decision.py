@@ -248,6 +248,8 @@ def test_recalibration_needs_enough_traffic(
 ) -> None:
     """The message says how much."""
     before = Bundle.load(both).id
+    assert run("recalibrate", both, "--shadow", files["later"], target=0.0) == 2
+    assert "target_fpr: found 0.0" in capsys.readouterr().err
     assert run("recalibrate", both, "--shadow", files["later"], target=0.01) == 2
     expected = "target 1 % of 2 detectors needs at least 199 clean prompts, found 90"
     assert expected in capsys.readouterr().err

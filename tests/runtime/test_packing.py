@@ -5,6 +5,7 @@ import csv
 import hashlib
 import io
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -284,6 +285,28 @@ def test_commands_that_write_refuse_a_name(
 ) -> None:
     """An installed bundle belongs to pip; the remedy is a copy."""
     site = install(pack(sound, "acme-guard", "1.2.0", tmp_path))
-    assert main(["recalibrate", "acme-guard", "--shadow", "rows.jsonl"]) == 2
     folder = site / "layerguard_bundles/acme_guard"
-    assert f"cp -r {folder} acme-guard" in capsys.readouterr().err
+    for wrong in (
+        ["recalibrate", "acme-guard", "--shadow", "rows.jsonl"],
+        ["calibrate", "acme-guard", "--clean", "rows.jsonl"],
+        ["import-siren", "head", "acme-guard"],
+        ["fuse", "acme-guard"],
+    ):
+        assert main(wrong) == 2
+        assert f"cp -r {folder} acme-guard" in capsys.readouterr().err
+
+
+def test_a_signature_that_is_a_link_is_not_packed(sound: Path, tmp_path: Path) -> None:
+    """A bundle from elsewhere does not carry the packer's own files into a wheel."""
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    bundle = Path(shutil.copytree(sound, tmp_path / "bundle"))
+    (bundle / "model.sig").symlink_to(secret)
+    with pytest.raises(BundleError, match=r"model\.sig is not a file"):
+        pack(bundle, "acme-guard", "1.2.0", tmp_path)
+
+
+def test_a_guard_is_not_packed_as_layerguard(sound: Path, tmp_path: Path) -> None:
+    """It would replace the package itself."""
+    with pytest.raises(InputError, match="the package itself"):
+        pack(sound, "LayerGuard", "9", tmp_path)

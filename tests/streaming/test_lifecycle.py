@@ -1,13 +1,16 @@
 """Streams fork, go back, close, stay small, and leave each other alone."""
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from layerguard.runtime import BundleError, Guard, InputError
 from layerguard.runtime.streaming.stream import Mark, Stream
+from tests import tiny_decoder
 from tests.streaming.cases import same
 
 PROMPT = "the garden was quiet"
@@ -227,3 +230,17 @@ def test_states_that_are_not_finite_flag(guard: Guard, monkeypatch: pytest.Monke
         assert verdict.status == "invalid"
     verdict = stream.push(" and boats")
     assert verdict.readings["siren"].status == verdict.readings["weightwatch"].status == "invalid"
+
+
+def test_a_decode_graph_that_changed_after_loading_is_refused(tmp_path: Path) -> None:
+    """It is opened when first needed, and must still be the one that was verified."""
+    bundle = tiny_decoder.make_bundle(tmp_path / "bundle")
+    guard = Guard.load(bundle, threads=1)
+    graph = bundle / "decode.onnx"
+    guard.stream(prompt=PROMPT).close()
+    late = Guard.load(bundle, threads=1)
+    model = onnx.load(str(graph))
+    model.doc_string = "another"
+    graph.write_bytes(model.SerializeToString())
+    with pytest.raises(BundleError, match="changed after it was loaded"):
+        late.stream(prompt=PROMPT)

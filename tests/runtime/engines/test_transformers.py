@@ -95,12 +95,13 @@ def test_the_state_after_the_norm_is_refused(model: PreTrainedModel, other: Any)
         states(hidden, other and hidden[-1])
 
 
-def test_a_pass_is_taken_once(model: PreTrainedModel) -> None:
-    """States of an earlier pass, or of several, are not put under those of this one."""
-    hidden, last, _ = run(model)
-    states(hidden, last)
+def test_a_pass_goes_with_its_own_hidden_states(model: PreTrainedModel) -> None:
+    """All rows of it; states of an earlier pass, or of several, are not put under this one's."""
+    hidden, last, written = run(model)
+    for row in (0, 1):
+        assert addresses(states(hidden, last, row)[-1:]) == addresses([written[-1][row]])
     with refused("ran 0 times"):
-        states(hidden, last)
+        states(tuple(list(hidden)), last)
     with torch.inference_mode(), LastBlock(model.layers[-1]) as twice:
         for _ in range(2):
             hidden = model(input_ids=IDS, output_hidden_states=True).hidden_states
