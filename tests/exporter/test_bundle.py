@@ -16,10 +16,12 @@ from transformers import AutoModel
 
 from layerguard.exporter import Options, export
 from layerguard.exporter.comparison import GATES
+from layerguard.exporter.fused.pipeline import fuse
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.engines.transformers import LastBlock, states
 from layerguard.runtime.types import Array
 from tests.exporter.models import LAYERS, VOCABULARY, WIDTH, save_model
+from tests.random_detectors import freeze, make_params
 
 CHAT = "{% for m in messages %}<s>{{ m['content'] }}{% endfor %}"
 
@@ -198,6 +200,9 @@ def test_coarser_graphs_run_and_are_close(
         assert np.abs(value - full[name]).max() < 0.1 * np.abs(full[name]).max()
     sizes = [(b.path / "weights.data").stat().st_size for b in (coarse, bundle)]
     assert sizes[0] < 0.6 * sizes[1]
+    frozen = {"lcf": make_params(LAYERS, WIDTH)["lcf"]}
+    fused = fuse(freeze(coarse.path, tmp_path / "fused", frozen), threads=1)
+    assert fused.cards["score"].proof.flips == 0  # and its scores are the runtime's, or it raises
 
 
 def test_states_mode_gives_every_token_and_mlp_taps(

@@ -101,7 +101,7 @@ def test_a_pass_goes_with_its_own_hidden_states(model: PreTrainedModel) -> None:
     for row in (0, 1):
         assert addresses(states(hidden, last, row)[-1:]) == addresses([written[-1][row]])
     with refused("ran 0 times"):
-        states(tuple(list(hidden)), last)
+        states([*hidden], last)
     with torch.inference_mode(), LastBlock(model.layers[-1]) as twice:
         for _ in range(2):
             hidden = model(input_ids=IDS, output_hidden_states=True).hidden_states
