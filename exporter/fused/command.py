@@ -7,8 +7,8 @@ A bundle with a decode graph gets fused_decode.onnx too, which reads a text in c
 
 Before anything is written, graph and runtime read the same texts, each alone and several at once:
 no score may differ by more than 1e-5 of 1 + |score| (2e-3 where the model is in float16), and no
-verdict at all. Whatever changes the detectors afterwards (calibrate, recalibrate, import-siren) drops
-the fused graphs: fuse again.
+verdict at all. Whatever changes the detectors afterwards (calibrate, recalibrate, import-siren)
+drops the fused graphs: fuse again.
 """
 
 import re
