@@ -98,9 +98,14 @@ def test_an_example_gives_pythons_scores(
     tmp_path: Path,
 ) -> None:
     """Bit for bit on a hundred texts, with the same verdicts; some are flagged, and some not."""
-    found = scored(build(language, tmp_path), archive, texts)
-    assert found == expected
+    program = build(language, tmp_path)
+    assert scored(program, archive, texts) == expected
     assert {flagged for flagged, _ in expected} == {True, False}
+    cut = tmp_path / "cut.f32"
+    cut.write_bytes(texts[5].read_bytes()[:-4])
+    done = subprocess.run([program, archive, cut], capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert done.stdout == "", "a file that is cut would be read at wrong places"
 
 
 def build(language: str, folder: Path) -> Path:

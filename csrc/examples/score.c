@@ -22,16 +22,17 @@ static size_t read_states(char const *const path, lg_guard_info const *const inf
     *states = (lg_states){.base = values, .layer_stride = (ptrdiff_t)(tokens * layer),
                           .row_stride = (ptrdiff_t)layer, .layer_count = info->states,
                           .rows = tokens, .width = info->width, .dtype = LG_F32};
-    return read == bytes ? tokens : 0;
+    return read == bytes && tokens * layer * info->states == bytes ? tokens : 0;
 }
 
 int main(int const count, char **const arguments)
 {
-    char why[256] = "";
+    char why[256] = "give the detectors.npz of a bundle, and files of states of its model";
     lg_open_options const options = {sizeof options, 0, why, sizeof why};
     lg_guard_info info = {.struct_size = sizeof info};
     lg_guard *guard = NULL;
-    if (count < 2 || lg_open(arguments[1], &options, &guard) || lg_guard_describe(guard, &info))
+    if (count < 2 || lg_open(arguments[1], &options, &guard) || lg_guard_describe(guard, &info)
+        || !info.states_known || !info.width_known)
         return fprintf(stderr, "score: %s\n", why), 2;
     lg_reading *const readings = calloc(info.detectors, sizeof *readings);
     void *const workspace = malloc(info.workspace);
@@ -41,7 +42,7 @@ int main(int const count, char **const arguments)
                               .reading_size = sizeof *readings};
         lg_decide_call const decide = {sizeof decide, readings, sizeof *readings, NULL};
         lg_verdict verdict = {.struct_size = sizeof verdict};
-        lg_status status = read_states(arguments[i], &info, &call.states) ? LG_OK : LG_ERR_FILE;
+        lg_status status = read_states(arguments[i], &info, &call.states) ? LG_OK : LG_ERR_SHAPE;
         if (status || (status = lg_score(guard, &call))
             || (status = lg_decide(guard, &decide, &verdict)))
             return fprintf(stderr, "%s: %s\n", arguments[i], lg_strerror(status)), 2;
@@ -51,6 +52,8 @@ int main(int const count, char **const arguments)
             printf(" %.17g", readings[d].score);
         printf("\n");
     }
+    free(workspace);
+    free(readings);
     lg_close(guard);
     return 0;
 }

@@ -33,14 +33,14 @@ int main(int const count, char **const arguments) try {
     check(lg_guard_describe(guard.get(), &info));
     std::vector<lg_reading> readings(info.detectors);
     std::vector<double> workspace(info.workspace / sizeof(double) + 1);
-    std::cout << std::setprecision(17);
     for (int i = 2; i < count; i++) {
         std::vector<char> const values = bytes_of(arguments[i]);
         std::size_t const row = info.width * sizeof(float);
         std::size_t const tokens = values.size() / row / info.states;
         lg_states const states{nullptr, values.data(), std::ptrdiff_t(tokens * row),
                                std::ptrdiff_t(row), info.states, tokens, info.width, LG_F32};
-        check(tokens ? LG_OK : LG_ERR_FILE);
+        bool const whole = tokens && tokens * row * info.states == values.size();
+        check(whole && info.states_known && info.width_known ? LG_OK : LG_ERR_SHAPE);
         lg_score_call const call{sizeof call, states, nullptr, nullptr, nullptr, workspace.data(),
                                  info.workspace, readings.data(), sizeof(lg_reading), 0};
         check(lg_score(guard.get(), &call));
@@ -48,7 +48,7 @@ int main(int const count, char **const arguments) try {
         lg_verdict verdict{};
         verdict.struct_size = sizeof verdict;
         check(lg_decide(guard.get(), &decide, &verdict));
-        std::cout << verdict.flagged;
+        std::cout << std::setprecision(17) << verdict.flagged;
         for (lg_reading const &reading : readings)
             std::cout << ' ' << reading.score;
         std::cout << '\n';

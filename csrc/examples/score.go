@@ -33,11 +33,11 @@ func main() {
 	workspace := C.malloc(info.workspace)
 	for _, name := range os.Args[2:] {
 		values, err := os.ReadFile(name)
-		if err != nil {
-			log.Fatal(err)
-		}
 		row := info.width * C.sizeof_float
 		tokens := C.size_t(len(values)) / row / info.states
+		if tokens*row*info.states != C.size_t(len(values)) || info.states_known&info.width_known == 0 {
+			log.Fatal(name, " holds no states of this guard's model ", err)
+		}
 		base := C.CBytes(values) // memory of C's, as a struct that is handed over may point to
 		states := C.lg_states{base: base, layer_stride: C.ptrdiff_t(tokens * row),
 			row_stride: C.ptrdiff_t(row), layer_count: info.states, rows: tokens, width: info.width}

@@ -2,7 +2,7 @@
 //! A file of states holds one text as float32, (states, tokens, width), little-endian.
 //!     rustc score.rs -L LIBRARIES -C link-arg=-Wl,-rpath,LIBRARIES
 use std::ffi::{c_char, c_int, c_void, CString};
-use std::{env, fs, mem::size_of, ptr::null};
+use std::{env, fs, mem::size_of, ptr::null, ptr::null_mut};
 
 #[repr(C)] #[derive(Default)]
 struct Info { size: usize, detectors: usize, states: usize, width: usize, known: [c_int; 4],
@@ -21,7 +21,6 @@ struct Score { size: usize, states: States, mask: *const u8, roles: *const u8, c
 struct Decide { size: usize, readings: *mut Reading, each: usize, domain: *const c_char }
 #[repr(C)] #[derive(Default)]
 struct Verdict { size: usize, flagged: c_int, invalid: c_int, p_value: f64, domain: [c_int; 2] }
-
 #[link(name = "layerguard")]
 extern "C" {
     fn lg_open(path: *const c_char, options: *const c_void, guard: *mut *mut c_void) -> c_int;
@@ -33,8 +32,8 @@ extern "C" {
 fn main() {
     let arguments: Vec<String> = env::args().collect();
     let path = CString::new(arguments[1].as_str()).expect("a path");
-    let mut guard = std::ptr::null_mut();
-    let mut info = Info { size: size_of::<Info>(), ..Default::default() };
+    let (mut guard, size) = (null_mut(), size_of::<Info>());
+    let mut info = Info { size, ..Default::default() };
     assert_eq!(unsafe { lg_open(path.as_ptr(), null(), &mut guard) }, 0, "lg_open");
     assert_eq!(unsafe { lg_guard_describe(guard, &mut info) }, 0, "lg_guard_describe");
     let (each, mut work) = (size_of::<Reading>(), vec![0u64; info.workspace / 8 + 1]);
@@ -42,6 +41,7 @@ fn main() {
     for name in &arguments[2..] {
         let (bytes, row) = (fs::read(name).expect(name), info.width * 4);
         let (rows, base) = (bytes.len() / row / info.states, bytes.as_ptr().cast());
+        assert!(rows * row * info.states == bytes.len() && info.known[..2] == [1, 1], "{}", name);
         let (layer_stride, row_stride) = ((rows * row) as isize, row as isize);
         let states = States { layers: null(), base, layer_stride, row_stride,
                               layer_count: info.states, rows, width: info.width, dtype: 0 };
