@@ -14,7 +14,7 @@ from layerguard.runtime.text.request import Request
 from layerguard.runtime.text.tokens import Ids
 from layerguard.runtime.types import Array, Verdict
 
-TOLERANCES: Mapping[str, float] = {"float32": 1e-5, "int8": 1e-5, "float16": 2e-3}
+TOLERANCES: dict[str, float] = {"float32": 1e-5, "int8": 1e-5, "float16": 2e-3}
 """By the backbone's dtype, of |graph - runtime| / (1 + |runtime|): both run the same backbone and
 differ in the order in which float32 sums are added. In float16 a state that is no output of the
 fused graph may skip a rounding to half precision, 2**-11 of it."""
