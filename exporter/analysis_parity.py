@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from layerguard.exporter.architecture import Architecture
 from layerguard.exporter.comparison import Comparison, Differences
-from layerguard.exporter.parity import Case, eager, make_cases
+from layerguard.exporter.parity import Case, make_cases
 from layerguard.exporter.recording import first, read_by, replaced
+from layerguard.exporter.reference import eager, float64
 from layerguard.runtime.types import Array
 
 _MOST_TOKENS = 64
@@ -43,6 +44,11 @@ class GatedCase:
             "keep": self.keep,
         }
 
+    def rows(self) -> list[tuple[Array, Array, Array]]:
+        """Each row's valid ids, its ``bypass`` [L] and its ``keep`` [L, hidden]."""
+        texts = [ids for ids, _ in self.case.rows()]
+        return list(zip(texts, self.bypass, self.keep, strict=True))
+
 
 def make_gated_cases(architecture: Architecture, pad: int) -> list[GatedCase]:
     """The smaller batches of the score graph's proof, each with open gates and with random ones."""
@@ -59,31 +65,47 @@ def make_gated_cases(architecture: Architecture, pad: int) -> list[GatedCase]:
     return cases
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Lens:
+    """What the logits of one row should be: of states 0..L, [vocabulary] each.
+
+    Attributes:
+        exact: in float64.
+        rounded: in float32.
+    """
+
+    exact: Sequence[Array]
+    rounded: Sequence[Array]
+
+
 def reference_lens(
     architecture: Architecture, model: PreTrainedModel, cases: Sequence[GatedCase]
-) -> list[list[list[Array]]]:
-    """What the logits should be, by case, row and state 0..L: float64 [vocabulary]."""
+) -> list[list[Lens]]:
+    """What the logits should be, by case and row."""
+
+    def run() -> list[list[list[Array]]]:
+        return [[_row(architecture.blocks, model, *row) for row in case.rows()] for case in cases]
+
     with eager(architecture.model):
-        return [
-            [
-                _row(architecture.blocks, model, ids, bypass, keep)
-                for (ids, _), bypass, keep in zip(
-                    gated.case.rows(), gated.bypass, gated.keep, strict=True
-                )
-            ]
-            for gated in cases
-        ]
+        rounded = run()
+        with float64(model):
+            exact = run()
+    return [list(map(Lens, *rows)) for rows in zip(exact, rounded, strict=True)]
 
 
 def compare_lens(
-    session: Any, cases: Sequence[GatedCase], expected: Sequence[Sequence[Sequence[Array]]]
+    session: Any, cases: Sequence[GatedCase], expected: Sequence[Sequence[Lens]]
 ) -> Comparison:
     """Run the graph over the cases and measure it against the reference."""
     names = [output.name for output in session.get_outputs()]
     differences = Differences(names)
     for gated, rows in zip(cases, expected, strict=True):
-        for index, found in enumerate(session.run(names, gated.feeds())):
-            differences.add(names[index], found, np.stack([row[index] for row in rows]))
+        values = session.run(names, gated.feeds())
+        for number, row in enumerate(rows):
+            for name, found, exact, rounded in zip(
+                names, values, row.exact, row.rounded, strict=True
+            ):
+                differences.add(name, found[number], exact, rounded)
     return differences.comparison(len(cases))
 
 
@@ -91,32 +113,61 @@ def compare_lens(
 def _row(
     blocks: Sequence[nn.Module], model: PreTrainedModel, ids: Array, bypass: Array, keep: Array
 ) -> list[Array]:
-    logits = []
-    for depth in range(len(blocks) + 1):
-        with _cut(blocks, depth, bypass, torch.from_numpy(keep)):
-            run = model(input_ids=torch.from_numpy(ids[None]), return_dict=True)
-        logits.append(run.logits[0, -1].to(torch.float64).numpy())
-    return logits
+    tokens, gates = torch.from_numpy(ids[None]), torch.from_numpy(keep)
+    logits: list[Array] = []
+    samples: list[Any] = []
+    # the deepest first, in which every block runs and shows what it returns
+    for depth in range(len(blocks), -1, -1):
+        with _cut(blocks, depth, bypass, gates, samples):
+            run = model(input_ids=tokens, return_dict=True)
+        logits.append(run.logits[0, -1].numpy().copy())
+    return logits[::-1]
 
 
 @contextmanager
 def _cut(
-    blocks: Sequence[nn.Module], depth: int, bypass: Array, keep: torch.Tensor
+    blocks: Sequence[nn.Module], depth: int, bypass: Array, keep: Tensor, samples: list[Any]
 ) -> Iterator[None]:
-    """Blocks above ``depth`` hand on what they are given; the gates apply to the others."""
+    """Blocks above ``depth`` hand on what they are given; the gates apply to the others.
 
-    def hook_of(number: int) -> Any:
+    Args:
+        blocks: of the model.
+        depth: how many of them run.
+        bypass: bool [L].
+        keep: [L, hidden].
+        samples: what each block returned when all of them ran, which fills it.
+    """
+
+    def gate(number: int) -> Any:
         def hook(_: nn.Module, given: tuple[Any, ...], named: dict[str, Any], output: Any) -> Any:
-            if number >= depth:
-                return replaced(output, read_by(given, named))
-            skipped = bool(bypass[number])
-            states = read_by(given, named) if skipped else first(output)
+            if len(samples) == number:
+                samples.append(output)
+            states = read_by(given, named) if bypass[number] else first(output)
             return replaced(output, states * keep[number])
 
         return hook
 
+    def skip(number: int) -> Any:
+        def forward(*given: Any, **named: Any) -> Any:
+            return replaced(samples[number], read_by(given, named))
+
+        return forward
+
     with ExitStack() as held:
         for number, block in enumerate(blocks):
-            handle = block.register_forward_hook(hook_of(number), with_kwargs=True)
-            held.callback(handle.remove)
+            if number < depth:
+                handle = block.register_forward_hook(gate(number), with_kwargs=True)
+                held.callback(handle.remove)
+            else:
+                held.enter_context(_instead(block, skip(number)))
         yield
+
+
+@contextmanager
+def _instead(block: nn.Module, forward: Any) -> Iterator[None]:
+    """The block does ``forward`` and not its own."""
+    block.forward = forward
+    try:
+        yield
+    finally:
+        del block.forward

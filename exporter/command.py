@@ -10,7 +10,7 @@ from pathlib import Path
 
 from transformers.utils import logging
 
-from layerguard.exporter.comparison import GATES
+from layerguard.exporter.comparison import GATES, TIMES_ROUNDING
 from layerguard.exporter.pipeline import Exported, Options, export
 from layerguard.exporter.suggestion import layers_argument
 from layerguard.runtime.bundle.manifest import OutputCard
@@ -91,25 +91,28 @@ _OWN = ("model", "out")
 
 
 def report(exported: Exported) -> list[str]:
-    """The proof of each graph: largest difference and cosine distance, of states by layer."""
+    """The proof of each graph, by layer: differences from PyTorch in float64, and its rounding."""
     model = exported.manifest.model
     gate = GATES[model.dtype]
     blocks = f"{model.layers} of {model.total_layers} blocks"
     what = f"{model.architecture}, {model.kind}, {blocks}, width {model.width}"
     limit = f"{gate.measure.replace('_', ' ')} <= {gate.limit:g}"
+    if gate.measure == "difference":
+        limit += f", or {TIMES_ROUNDING} times PyTorch's own rounding"
     lines = [f"{model.id}: {what}, {model.dtype}"]
     for name, graph in exported.manifest.graphs.items():
         comparison = exported.proofs[name]
         batches = f"{comparison.shapes} batches (gate: {limit})"
         lines.append(f"{name} graph, {graph.mode}: compared with PyTorch on {batches}")
-        lines.append("  layer          largest difference   cosine distance")
+        lines.append("  layer          largest difference   PyTorch's float32   cosine distance")
         rows: dict[str, list[str]] = {}
         for card in graph.outputs:
             rows.setdefault(_label(card), []).append(card.name)
         for label, names in rows.items():
             largest = max(comparison.largest[output] for output in names)
+            rounding = max(comparison.rounding[output] for output in names)
             distance = max(comparison.cosine_distance[output] for output in names)
-            lines.append(f"  {label:<12} {largest:20.2e} {distance:17.2e}")
+            lines.append(f"  {label:<12} {largest:20.2e} {rounding:19.2e} {distance:17.2e}")
     lines += [f"no {name} graph: {reason}" for name, reason in exported.skipped.items()]
     return lines
 

@@ -16,28 +16,34 @@ from transformers import PreTrainedModel
 from layerguard.exporter.architecture import Architecture
 from layerguard.exporter.cached_attention import Entry, NewEntries, Places, cached_attention
 from layerguard.exporter.comparison import Dtype
-from layerguard.exporter.decode_parity import (
-    compare_continued,
-    make_continued,
-    reference_continued,
-)
+from layerguard.exporter.decode_parity import compare_continued, make_continued
 from layerguard.exporter.graph import first_line
 from layerguard.exporter.loading import Loaded
 from layerguard.exporter.outputs import plan_decode
 from layerguard.exporter.part import GraphInput, Part
 from layerguard.exporter.recording import first, recording, replaced
+from layerguard.exporter.reference import References
 from layerguard.runtime.bundle.manifest import OutputCard
 from layerguard.runtime.errors import ExportError
 
 
-def decode_part(loaded: Loaded, architecture: Architecture, layers: int, dtype: Dtype) -> Part:
-    """The decode graph of the first ``layers`` blocks; the model is run in PyTorch for the proof.
+def decode_part(
+    loaded: Loaded,
+    architecture: Architecture,
+    layers: int,
+    dtype: Dtype,
+    pad: int,
+    references: References,
+) -> Part:
+    """The decode graph of the first ``layers`` blocks; its texts are asked of ``references``.
 
     Args:
         loaded: a decoder, in float32; without a head the graph gives no logits.
         architecture: of its backbone.
         layers: 1 to all; with fewer than all the graph gives no logits and no final norm.
         dtype: of the graph; the cache is float16 where that is.
+        pad: token id that fills short rows.
+        references: of the language model, or of the backbone where there is no head.
 
     Raises:
         ExportError: the model is no decoder, or its attention cannot read a cache of the host's.
@@ -61,14 +67,16 @@ def decode_part(loaded: Loaded, architecture: Architecture, layers: int, dtype: 
     module = Decoder(architecture, causal, outputs)
     inputs = _inputs(architecture, layers, dtype)
     _try(module, inputs)
-    cases = make_continued(architecture)
-    expected = reference_continued(architecture, causal, cases, outputs)
+    cases = make_continued(architecture, pad)
+    for case in cases:
+        for ids, ends in case.rows():
+            references.want(ids, ends)
     return Part(
         mode="decode",
         module=module,
         inputs=inputs,
         outputs=outputs,
-        prove=partial(compare_continued, cases=cases, expected=expected, outputs=outputs),
+        prove=partial(compare_continued, cases=cases, references=references, outputs=outputs),
     )
 
 

@@ -11,21 +11,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from transformers import PreTrainedModel
 
 from layerguard.exporter.architecture import Architecture
-from layerguard.exporter.cached_attention import NewEntries
 from layerguard.exporter.comparison import Comparison, Differences
-from layerguard.exporter.parity import LONGEST, Case, eager, observe
+from layerguard.exporter.parity import Case, draw_text, longest
+from layerguard.exporter.reference import Observed, References
 from layerguard.runtime.bundle.manifest import OutputCard
 from layerguard.runtime.types import Array
 
 _SCHEDULES: Sequence[tuple[int, tuple[int, ...], int]] = (
-    (1, (1,), 0), (1, (5, 1, 1, 3, 2), 0), (2, (9, 1, 4, 1, 1, 3), 2), (3, (16, 5), 3),
+    (1, (1,), 0), (1, (3, 1, 1, 2), 0), (2, (8, 1, 4, 1, 1, 2), 2), (3, (20, 13), 3),
 )  # fmt: skip
-"""Rows, chunks, and unused places behind each chunk. Beside these, one row as long as the model
-takes: half of it, single tokens, the rest."""
+"""Rows, chunks, and unused places behind each chunk; lengths as in the score graph's batches, whose
+texts are then the same. Beside these, one row as long as the model takes: half of it, single
+tokens, the rest."""
 _NOISE = 1e4
 """Scale of what unused places hold."""
 
@@ -44,70 +43,59 @@ class Continued:
     chunks: tuple[int, ...]
     unused: int
 
-    @property
-    def ends(self) -> list[int]:
-        """The last token of each chunk: those whose logits the graph gives."""
-        return [int(end) - 1 for end in np.cumsum(self.chunks)]
+    def rows(self) -> list[tuple[Array, list[int]]]:
+        """Each row's valid ids, and the last token of each chunk, whose logits the graph gives."""
+        tokens = self.texts.input_ids.shape[1]
+        ends = [int(end) - 1 for end in np.cumsum(self.chunks)]
+        return [(ids, [end - tokens + len(ids) for end in ends]) for ids, _ in self.texts.rows()]
 
 
-def make_continued(architecture: Architecture) -> list[Continued]:
+def make_continued(architecture: Architecture, pad: int) -> list[Continued]:
     """Batches of random tokens over the schedules above."""
-    rng = np.random.default_rng(0)
-    most = min(architecture.max_positions or LONGEST, LONGEST)
+    most = longest(architecture)
     half = most // 2
     cases = []
     for rows, chunks, unused in (*_SCHEDULES, (1, (half, 1, 1, most - half - 2), 0)):
         tokens = sum(chunks)
-        ids = rng.integers(0, architecture.vocabulary, (rows, tokens))
-        mask = np.ones_like(ids)
-        for row in range(1, rows):
-            mask[row, : rng.integers(1, chunks[0])] = 0
+        rng = np.random.default_rng([rows, tokens])
+        ids = np.full((rows, tokens), pad, np.int64)
+        mask = np.zeros_like(ids)
+        for row in range(rows):
+            first = int(rng.integers(1, chunks[0])) if row else 0
+            ids[row, first:] = draw_text(architecture, pad, tokens - first, row)
+            mask[row, first:] = 1
         cases.append(Continued(Case(ids, mask), chunks, unused))
     return cases
-
-
-def reference_continued(
-    architecture: Architecture,
-    causal: PreTrainedModel | None,
-    cases: Sequence[Continued],
-    outputs: Sequence[OutputCard],
-) -> list[list[list[Array]]]:
-    """What each output should be, by case, row and output: float64 [tokens, values].
-
-    Logits are [chunks, vocabulary], of each chunk's last token.
-
-    Raises:
-        ExportError: the model does not give one hidden state more than it has blocks.
-    """
-    with eager(architecture.model):
-        return [
-            [_row(architecture, causal, ids, ends, outputs) for ids, ends in _rows(case)]
-            for case in cases
-        ]
 
 
 def compare_continued(
     session: Any,
     cases: Sequence[Continued],
-    expected: Sequence[Sequence[Sequence[Array]]],
+    references: References,
     outputs: Sequence[OutputCard],
 ) -> Comparison:
     """Let the graph continue the texts and measure it against the reference.
 
     Args:
         session: an ``onnxruntime.InferenceSession`` on the written file.
-        cases: as ``reference_continued`` was given.
-        expected: what ``reference_continued`` returned.
-        outputs: as ``reference_continued`` was given.
+        cases: whose texts and chunks' ends were asked of ``references``.
+        references: of the model.
+        outputs: of the graph.
     """
     differences = Differences([card.name for card in outputs])
-    for case, rows in zip(cases, expected, strict=True):
+    for case in cases:
         found = continue_texts(session, case)
-        for number, (_, valid) in enumerate(case.texts.rows()):
-            for card, theirs in zip(outputs, rows[number], strict=True):
+        for number, ((ids, ends), (_, valid)) in enumerate(
+            zip(case.rows(), case.texts.rows(), strict=True)
+        ):
+            expected = references.of(ids)
+            for card in outputs:
                 mine = found[card.name][number]
                 mine = mine if card.kind == "logits" else mine[valid]
-                differences.add(card.name, mine, theirs)
+                exact, rounded = (
+                    _output(seen, card, ends) for seen in (expected.exact, expected.rounded)
+                )
+                differences.add(card.name, mine, exact, rounded)
     return differences.comparison(len(cases))
 
 
@@ -156,32 +144,10 @@ def continue_texts(session: Any, case: Continued) -> dict[str, Array]:
     return {name: np.concatenate(values, 1) for name, values in parts.items()}
 
 
-def _rows(case: Continued) -> list[tuple[Array, list[int]]]:
-    """Each row's valid ids, and the chunks' ends counted in them."""
-    tokens = case.texts.input_ids.shape[1]
-    return [(ids, [end - tokens + len(ids) for end in case.ends]) for ids, _ in case.texts.rows()]
-
-
-def _row(
-    architecture: Architecture,
-    causal: PreTrainedModel | None,
-    ids: Array,
-    ends: list[int],
-    outputs: Sequence[OutputCard],
-) -> list[Array]:
-    """The outputs for one unpadded text, float64."""
-    entries = NewEntries()
-    seen = observe(architecture, ids, causal=causal, past_key_values=entries, use_cache=True)
-    give: dict[str, Any] = {
-        "logits": lambda _: seen.output.logits[0, ends].to(torch.float64).numpy(),
-        "state": lambda layer: seen.states[layer],
-        "final_norm": lambda _: seen.normed,
-        "key": lambda layer: _flat(entries.of[layer - 1][0]),
-        "value": lambda layer: _flat(entries.of[layer - 1][1]),
-    }
-    return [give[card.kind](card.layer) for card in outputs]
-
-
-def _flat(entries: torch.Tensor) -> Array:
-    """[1, kv_heads, tokens, head_dim] -> float64 [tokens, kv_heads * head_dim]."""
-    return entries[0].transpose(0, 1).flatten(1).to(torch.float64).numpy()
+def _output(seen: Observed, card: OutputCard, ends: Sequence[int]) -> Array:
+    """What an output should be, [tokens, values]; logits [chunks, vocabulary]."""
+    if card.kind == "logits":
+        return np.stack([seen.logits[end] for end in ends])
+    if card.kind in ("key", "value"):
+        return seen.entries[card.layer - 1][card.kind == "value"]
+    return seen.normed if card.kind == "final_norm" else seen.states[card.layer]

@@ -1,27 +1,21 @@
-"""The proof: the exported file against the model in PyTorch, on shapes that the trace never saw.
+"""The proof of a score graph: the exported file against PyTorch, on shapes the trace never saw.
 
-The reference takes another road than the graph: the untouched model with eager attention, one
-unpadded row at a time with no mask and no position ids, its states as transformers gives them
-(``output_hidden_states``), pooled in float64. So padding on either side, batching, positions, the
-cut and the pooling are all proved together. Not proved: rows longer than 512 tokens, where windowed
-attention or a rope switch may lie beyond what was run.
+The graph reads padded batches with fused attention; the reference reads each text alone with eager
+attention (``exporter/reference.py``) and is pooled in float64 here. So padding on either side,
+batching, positions, the cut and the pooling are all proved together. Not proved: rows longer than
+512 tokens, where windowed attention or a rope switch may lie beyond what was run.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import torch
-from torch import nn
-from transformers import PreTrainedModel
 
 from layerguard.exporter.architecture import Architecture
 from layerguard.exporter.comparison import Comparison, Differences
-from layerguard.exporter.recording import first
+from layerguard.exporter.reference import Observed, References
 from layerguard.runtime.bundle.manifest import OutputCard
-from layerguard.runtime.errors import ExportError
 from layerguard.runtime.types import Array
 
 Side = Literal["left", "right"]
@@ -47,171 +41,78 @@ class Case:
             yield ids[mask], mask
 
 
+def longest(architecture: Architecture) -> int:
+    """Tokens of the longest text that is compared."""
+    return min(architecture.max_positions or LONGEST, LONGEST)
+
+
+def draw_text(architecture: Architecture, pad: int, tokens: int, number: int) -> Array:
+    """The text ``number`` of so many random tokens, int64 [tokens], none of them padding.
+
+    The same arguments give the same text, so that graphs share what PyTorch gives for it.
+    """
+    rng = np.random.default_rng([tokens, number])
+    drawn = rng.integers(0, architecture.vocabulary - 1, tokens)
+    text: Array = drawn + (drawn >= pad)
+    return text
+
+
 def make_cases(architecture: Architecture, pad: int) -> list[Case]:
-    """Batches of random tokens over the shapes above; padding ids appear as padding only."""
-    rng = np.random.default_rng(0)
-    most = min(architecture.max_positions or LONGEST, LONGEST)
+    """Batches of random tokens over the shapes above; the first row of each fills its length."""
+    most = longest(architecture)
     cases = []
     for batch, tokens, side in (*_SHAPES, (1, most, "right")):
         length = min(tokens, most)
+        rng = np.random.default_rng([batch, length])
+        lengths = [length, *rng.integers(1, length + 1, batch - 1).tolist()]
         ids = np.full((batch, length), pad, np.int64)
         mask = np.zeros((batch, length), np.int64)
-        for row in range(batch):
-            valid = length if row == 0 else int(rng.integers(1, length + 1))
+        for row, valid in enumerate(lengths):
             place = slice(length - valid, None) if side == "left" else slice(valid)
-            drawn = rng.integers(0, architecture.vocabulary - 1, valid)
-            ids[row, place] = drawn + (drawn >= pad)
+            ids[row, place] = draw_text(architecture, pad, valid, row)
             mask[row, place] = 1
         cases.append(Case(ids, mask))
     return cases
 
 
-def reference(
-    architecture: Architecture,
-    cases: Sequence[Case],
-    outputs: Sequence[OutputCard],
-    feed_forwards: Sequence[nn.Module] = (),
-) -> list[list[list[Array]]]:
-    """What each output should be, by case, row and output: [hidden], or [tokens, hidden] of states.
-
-    Raises:
-        ExportError: the model does not give one hidden state more than it has blocks.
-    """
-    with eager(architecture.model):
-        return [
-            [_row(architecture, ids, outputs, feed_forwards) for ids, _ in case.rows()]
-            for case in cases
-        ]
-
-
 def compare(
-    session: Any,
-    cases: Sequence[Case],
-    expected: Sequence[Sequence[Sequence[Array]]],
-    outputs: Sequence[OutputCard],
+    session: Any, cases: Sequence[Case], references: References, outputs: Sequence[OutputCard]
 ) -> Comparison:
     """Run the graph over the cases and measure it against the reference.
 
     Args:
         session: an ``onnxruntime.InferenceSession`` on the written file.
-        cases: as ``reference`` was given.
-        expected: what ``reference`` returned.
-        outputs: as ``reference`` was given.
+        cases: whose texts were asked of ``references``.
+        references: of the model.
+        outputs: of the graph.
     """
     names = [card.name for card in outputs]
     differences = Differences(names)
-    for case, rows in zip(cases, expected, strict=True):
+    for case in cases:
         feeds = {"input_ids": case.input_ids, "attention_mask": case.attention_mask}
-        for index, found in enumerate(session.run(names, feeds)):
-            for number, (_, valid) in enumerate(case.rows()):
+        values = session.run(names, feeds)
+        for number, (ids, valid) in enumerate(case.rows()):
+            expected = references.of(ids)
+            for card, found in zip(outputs, values, strict=True):
                 mine = found[number][valid] if found.ndim == 3 else found[number]
-                differences.add(names[index], mine, rows[number][index])
+                differences.add(
+                    card.name, mine, _pooled(expected.exact, card), _pooled(expected.rounded, card)
+                )
     return differences.comparison(len(cases))
 
 
-@contextmanager
-def eager(model: PreTrainedModel) -> Iterator[None]:
-    """Plain attention within the block, as the paper writes it."""
-    attention = model.config._attn_implementation  # noqa: SLF001
-    model.set_attn_implementation("eager")
-    try:
-        yield
-    finally:
-        model.set_attn_implementation(attention)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Observed:
-    """One unpadded text through the model in PyTorch, float64.
-
-    Attributes:
-        states: L + 1 arrays [tokens, hidden].
-        normed: the last state after the final norm, [tokens, hidden].
-        mlp: what each feed-forward part wrote, [tokens, hidden].
-        output: what the model returned.
-    """
-
-    states: Sequence[Array]
-    normed: Array
-    mlp: Sequence[Array]
-    output: Any
-
-
-@torch.inference_mode()
-def observe(
-    architecture: Architecture,
-    ids: Array,
-    feed_forwards: Sequence[nn.Module] = (),
-    causal: PreTrainedModel | None = None,
-    **given: Any,
-) -> Observed:
-    """Run one text, with no mask and no position ids.
-
-    Args:
-        architecture: the backbone.
-        ids: int64 [tokens].
-        feed_forwards: whose outputs to keep.
-        causal: the language model to call, instead of its backbone alone.
-        given: further arguments of the call.
-
-    Raises:
-        ExportError: the model does not give one hidden state more than it has blocks.
-    """
-    kept: dict[int, Array] = {}
-
-    def keep(place: int) -> Any:
-        def hook(_: nn.Module, __: object, output: Any) -> None:
-            kept[place] = _array(first(output))
-
-        return hook
-
-    # place 0 is the last block; transformers only gives what the final norm made of it
-    watched = [architecture.blocks[-1], *feed_forwards]
-    handles = [module.register_forward_hook(keep(i)) for i, module in enumerate(watched)]
-    try:
-        run = (causal or architecture.model)(
-            input_ids=torch.from_numpy(ids[None]),
-            output_hidden_states=True,
-            return_dict=True,
-            **given,
-        )
-    finally:
-        for handle in handles:
-            handle.remove()
-    if len(run.hidden_states) != architecture.layers + 1:
-        raise ExportError(
-            f"{type(architecture.model).__name__} gives {len(run.hidden_states)} hidden states for "
-            f"{architecture.layers} blocks; expected one more than blocks, so the export cannot be "
-            "proved. Report the model"
-        )
-    return Observed(
-        states=[*(_array(state) for state in run.hidden_states[:-1]), kept[0]],
-        normed=_array(run.hidden_states[-1]),
-        mlp=[kept[place] for place in range(1, len(watched))],
-        output=run,
-    )
-
-
-def _row(
-    architecture: Architecture,
-    ids: Array,
-    outputs: Sequence[OutputCard],
-    feed_forwards: Sequence[nn.Module],
-) -> list[Array]:
-    """The outputs for one unpadded text, float64."""
-    seen = observe(architecture, ids, feed_forwards)
-    give: dict[str, Any] = {
-        "state": lambda layer: seen.states[layer],
-        "last": lambda layer: seen.states[layer][-1],
-        "mean": lambda layer: seen.states[layer].mean(0),
-        "final_norm": lambda _: seen.normed,
-        "final_norm_last": lambda _: seen.normed[-1],
-        "final_norm_mean": lambda _: seen.normed.mean(0),
-        "mlp_mean": lambda layer: seen.mlp[layer - 1].mean(0),
-    }
-    return [give[card.kind](card.layer) for card in outputs]
-
-
-def _array(tensor: torch.Tensor) -> Array:
-    """[1, tokens, hidden] -> float64 [tokens, hidden]."""
-    return tensor[0].to(torch.float64).numpy()
+def _pooled(seen: Observed, card: OutputCard) -> Array:
+    """What an output should be: [hidden], or [tokens, hidden] of states."""
+    states: Array
+    if card.kind == "mlp_mean":
+        states = seen.mlp[card.layer - 1]
+    elif card.kind.startswith("final_norm"):
+        states = seen.normed
+    else:
+        states = seen.states[card.layer]
+    pooled: Array = states
+    if card.kind.endswith("last"):
+        pooled = states[-1]
+    elif card.kind.endswith("mean"):
+        pooled = states.mean(0, dtype=np.float64)
+    return pooled

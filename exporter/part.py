@@ -37,7 +37,7 @@ class Part:
         inputs: of the graph.
         outputs: of the graph.
         prove: compares an ``onnxruntime.InferenceSession`` on the written file with what PyTorch
-            gave, in float32, when the part was made.
+            gives in float32 and float64.
     """
 
     mode: Literal["states", "pooled", "decode", "analysis"]

@@ -12,13 +12,14 @@ from tqdm import tqdm
 
 from layerguard.exporter import graph as onnx_graph
 from layerguard.exporter.analysis import analysis_part
-from layerguard.exporter.architecture import Architecture, examine
+from layerguard.exporter.architecture import Architecture, examine, feed_forwards
 from layerguard.exporter.comparison import GATES, Comparison, Dtype
 from layerguard.exporter.decode import decode_part
 from layerguard.exporter.loading import Loaded, Source, load
 from layerguard.exporter.outputs import Mode
 from layerguard.exporter.part import Part
 from layerguard.exporter.precision import halve, quantize
+from layerguard.exporter.reference import References
 from layerguard.exporter.score import score_part
 from layerguard.exporter.text_rules import text_rules
 from layerguard.exporter.tokenizer import read_tokenizer
@@ -113,17 +114,18 @@ def export(source: str, out: Path, options: Options | None = None) -> Exported:
             max_windows=options.max_windows,
         )
         step("running it in PyTorch")
-        parts = {
-            "score": score_part(
-                architecture, options.mode, layers, text.pad_token_id, mlp=options.mlp
-            )
-        }
+        pad, mlps = text.pad_token_id, feed_forwards(architecture)[:layers] if options.mlp else ()
+        references = References(architecture, loaded.causal, mlps)
+        parts = {"score": score_part(architecture, options.mode, layers, pad, references, mlps)}
         skipped: dict[str, str] = {}
         if options.decode == "yes" or (options.decode == "auto" and architecture.kind == "decoder"):
             with _skipping("decode", options, skipped):
-                parts["decode"] = decode_part(loaded, architecture, layers, options.dtype)
+                parts["decode"] = decode_part(
+                    loaded, architecture, layers, options.dtype, pad, references
+                )
         if options.analysis:
-            parts["analysis"] = analysis_part(loaded, architecture, layers, text.pad_token_id)
+            parts["analysis"] = analysis_part(loaded, architecture, layers, pad)
+        references.run()  # in the checkpoint's precision, before it becomes the graph's
         if options.dtype == "float16":
             halve(loaded.causal or loaded.model)
         weights = SharedWeights(folder)
@@ -242,6 +244,7 @@ def _graph_card(file: str, part: Part, proof: Comparison, dtype: Dtype) -> Graph
             tolerance=GATES[dtype].limit,
             shapes=proof.shapes,
             largest=dict(proof.decisive(dtype)),
+            rounding=dict(proof.rounding) if GATES[dtype].measure == "difference" else {},
         ),
     )
 

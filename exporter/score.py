@@ -1,37 +1,47 @@
 """The score graph: whole texts in, states or pooled states out."""
 
+from collections.abc import Sequence
 from functools import partial
 
-from layerguard.exporter.architecture import Architecture, feed_forwards
+from torch import nn
+
+from layerguard.exporter.architecture import Architecture
 from layerguard.exporter.outputs import Mode, plan
-from layerguard.exporter.parity import compare, make_cases, reference
+from layerguard.exporter.parity import compare, make_cases
 from layerguard.exporter.part import Part, text_inputs
+from layerguard.exporter.reference import References
 from layerguard.exporter.wrapper import Reader
 
 
-def score_part(architecture: Architecture, mode: Mode, layers: int, pad: int, *, mlp: bool) -> Part:
-    """The score graph of the first ``layers`` blocks; the model is run in PyTorch for the proof.
+def score_part(
+    architecture: Architecture,
+    mode: Mode,
+    layers: int,
+    pad: int,
+    references: References,
+    feed_forwards: Sequence[nn.Module] = (),
+) -> Part:
+    """The score graph of the first ``layers`` blocks; its texts are asked of ``references``.
 
     Args:
-        architecture: in float32.
+        architecture: of the backbone.
         mode: ``pooled``, of a decoder with every token's states beside, or ``states``.
         layers: 1 to all.
         pad: token id that fills short rows.
-        mlp: also the mean feed-forward output of each block.
-
-    Raises:
-        ExportError: the model's states cannot be proved, or it has no feed-forward parts.
+        references: of the model, with the same feed-forward parts.
+        feed_forwards: of the kept blocks, whose mean outputs the graph gives too; or none.
     """
-    mlps = feed_forwards(architecture)[:layers] if mlp else ()
     norm = architecture.final_norm and layers == architecture.layers
     tokens = architecture.kind == "decoder"
-    outputs = plan(mode, layers, final_norm=norm, mlp=mlp, tokens=tokens)
+    outputs = plan(mode, layers, final_norm=norm, mlp=bool(feed_forwards), tokens=tokens)
     cases = make_cases(architecture, pad)
-    expected = reference(architecture, cases, outputs, mlps)
+    for case in cases:
+        for ids, _ in case.rows():
+            references.want(ids)
     return Part(
         mode=mode,
-        module=Reader(architecture, outputs, mlps),
+        module=Reader(architecture, outputs, feed_forwards),
         inputs=text_inputs(),
         outputs=outputs,
-        prove=partial(compare, cases=cases, expected=expected, outputs=outputs),
+        prove=partial(compare, cases=cases, references=references, outputs=outputs),
     )

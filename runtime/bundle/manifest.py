@@ -73,13 +73,18 @@ class OutputCard:
 class Parity:
     """What the export proved against PyTorch, over ``shapes`` batches that the trace never saw.
 
-    ``largest`` is, by output, the largest value of the measure that is held to ``tolerance``: for
-    float32 |graph - PyTorch| / max(1, |PyTorch|), for float16 and int8 1 - cosine.
+    ``largest`` is, by output, the largest value of the measure that decides. For float16 and int8
+    that is 1 - cosine of a vector, held to ``tolerance``. For float32 it is the largest difference
+    of a vector from PyTorch in float64, over the vector's largest element; ``rounding`` is the same
+    of PyTorch in float32. An output may differ by ``tolerance`` or by twenty times its
+    ``rounding``, whichever is more, and never by more than 1e-3. Bundles without ``rounding`` were
+    held to |graph - PyTorch| / max(1, |PyTorch|) of each element, by ``tolerance`` alone.
     """
 
     tolerance: float
     shapes: int
     largest: dict[str, float]
+    rounding: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

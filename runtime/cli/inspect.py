@@ -40,10 +40,12 @@ def _lines(bundle: Bundle) -> Iterator[str]:
     yield f"text     template {text.template!r}, windows {text.windows} of {text.max_tokens} tokens"
     for name, graph in manifest.graphs.items():
         largest = max(graph.parity.largest.values(), default=0.0)
+        rounding = max(graph.parity.rounding.values(), default=0.0)
+        own = f", whose own float32 rounding is {rounding:.2g}" if rounding else ""
         yield (
             f"graph    {name}: {graph.file}, {graph.mode}, {len(graph.outputs)} outputs, opset "
-            f"{graph.opset}; largest difference from PyTorch {largest:.2g} over "
-            f"{graph.parity.shapes} shapes (allowed {graph.parity.tolerance:g})"
+            f"{graph.opset}; largest difference from PyTorch {largest:.2g}{own}, over "
+            f"{graph.parity.shapes} shapes (always allowed {graph.parity.tolerance:g})"
         )
     for name, fused in manifest.fused.items():
         proof = fused.proof

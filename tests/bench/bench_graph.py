@@ -15,6 +15,7 @@ from layerguard.exporter.loading import Source, load
 from layerguard.exporter.parity import compare
 from layerguard.exporter.part import Part, text_inputs
 from layerguard.exporter.pipeline import write_graph
+from layerguard.exporter.reference import References
 from layerguard.exporter.weights import SharedWeights
 from layerguard.exporter.wrapper import Reader
 from layerguard.runtime.bundle.manifest import OutputCard
@@ -62,7 +63,7 @@ def _bare() -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         architecture = examine(load(Source(str(model_folder()))).model)
         output = OutputCard("state_last", "final_norm", architecture.layers)
-        unproved = partial(compare, cases=[], expected=[], outputs=[output])
+        unproved = partial(compare, cases=[], references=References(architecture), outputs=[output])
         reader = Reader(architecture, [output])
         part = Part("states", reader, text_inputs(), (output,), unproved)
         write_graph(part, folder, path.name, SharedWeights(folder))

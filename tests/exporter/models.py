@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -12,6 +13,9 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
+from transformers.pytorch_utils import Conv1D
+
+from layerguard.exporter.architecture import examine
 
 LAYERS, WIDTH, VOCABULARY = 3, 32, 101
 _ANY = {
@@ -76,6 +80,21 @@ def build_causal(name: str, **changes: Any) -> PreTrainedModel:
     model = _shaken(AutoModelForCausalLM, name, changes)
     if getattr(model.config, "attn_logit_softcapping", None) is not None:
         model.set_attn_implementation("eager")
+    return model
+
+
+OUTLIERS = {3: 1_000, 17: -400}
+"""By channel, what a block's feed-forward writes there times so much."""
+
+
+def plant_outliers(model: PreTrainedModel) -> PreTrainedModel:
+    """Make a few channels of the states as large as they are in trained language models."""
+    with torch.no_grad():
+        for block in examine(model).blocks:
+            *_, last = (m for m in block.modules() if isinstance(m, nn.Linear | Conv1D))
+            rows = last.weight if isinstance(last, nn.Linear) else last.weight.T
+            for channel, factor in OUTLIERS.items():
+                rows[channel] *= factor
     return model
 
 

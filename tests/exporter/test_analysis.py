@@ -125,7 +125,7 @@ def test_every_decoder_is_read_under_gates(name: str) -> None:
         with torch.inference_mode():
             found = reader(*map(torch.from_numpy, gated.feeds().values()))
         for layer, logits in enumerate(found):
-            theirs = np.stack([row[layer] for row in rows])
+            theirs = np.stack([row.exact[layer] for row in rows])
             np.testing.assert_allclose(logits.numpy(), theirs, rtol=LIMIT, atol=LIMIT)
 
 
@@ -148,7 +148,7 @@ def test_gated_graphs_are_gated_models(graph: Graph) -> None:
     expected = reference_lens(graph.architecture, graph.causal, cases)
     for gated, rows in zip(cases, expected, strict=True):
         for layer, logits in enumerate(graph.run(gated)):
-            theirs = np.stack([row[layer] for row in rows])
+            theirs = np.stack([row.exact[layer] for row in rows])
             np.testing.assert_allclose(logits, theirs, rtol=LIMIT, atol=LIMIT)
 
 
@@ -235,7 +235,7 @@ def test_the_bundle_holds_the_graph_and_its_weights_once(bundle: Path) -> None:
     card = manifest.graphs["analysis"]
     assert (card.file, card.mode) == ("analysis.onnx", "analysis")
     assert card.inputs == ("input_ids", "attention_mask", "bypass", "keep")
-    assert max(card.parity.largest.values()) <= card.parity.tolerance == LIMIT
+    assert max(card.parity.largest.values()) <= card.parity.tolerance == 1e-5
     parameters = build_causal("llama", num_hidden_layers=BLOCKS).parameters()
     assert manifest.files["weights.data"].bytes <= sum(tensor.nbytes for tensor in parameters)
 

@@ -1,4 +1,7 @@
-"""Every architecture exports, and its graph is the model: one export each, with every output."""
+"""Every architecture exports, and its graph is the model: one export each, with every output.
+
+The weights are random, with channels of the states in the thousands, as trained models have them.
+"""
 
 from dataclasses import dataclass
 from functools import partial
@@ -13,15 +16,31 @@ from transformers import PreTrainedModel
 from layerguard.exporter.architecture import Architecture, examine, feed_forwards
 from layerguard.exporter.comparison import Comparison
 from layerguard.exporter.outputs import plan
-from layerguard.exporter.parity import Case, compare, make_cases, reference
+from layerguard.exporter.parity import Case, compare, make_cases
 from layerguard.exporter.part import Part, text_inputs
 from layerguard.exporter.pipeline import write_graph
+from layerguard.exporter.reference import References
 from layerguard.exporter.weights import SharedWeights
 from layerguard.exporter.wrapper import Reader
 from layerguard.runtime.types import Array
-from tests.exporter.models import ARCHITECTURES, ENCODERS, LAYERS, VOCABULARY, WIDTH, build
+from tests.exporter.models import (
+    ARCHITECTURES,
+    ENCODERS,
+    LAYERS,
+    VOCABULARY,
+    WIDTH,
+    build,
+    plant_outliers,
+)
 
 LIMIT = 1e-4
+"""Of the largest element of a vector."""
+
+
+def assert_close(found: Array, expected: Array) -> None:
+    """Each vector along the last axis, by its largest element."""
+    apart, scale = np.abs(found - expected).max(-1), np.abs(expected).max(-1)
+    assert (apart <= LIMIT * scale).all(), (apart / scale).max()
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,19 +65,22 @@ class Exported:
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """One architecture through the exporter, states and pooled outputs in one graph."""
     folder = tmp_path_factory.mktemp(request.param)
-    model = build(request.param)
+    model = plant_outliers(build(request.param))
     architecture = examine(model)
     has = {"final_norm": architecture.final_norm, "mlp": False}
     outputs = plan("states", LAYERS, **has) + plan("pooled", LAYERS, **{**has, "mlp": True})
     mlps = feed_forwards(architecture)
     cases = make_cases(architecture, model.config.pad_token_id or 0)
-    expected = reference(architecture, cases, outputs, mlps)
+    references = References(architecture, feed_forwards=mlps)
+    for case in cases:
+        for ids, _ in case.rows():
+            references.want(ids)
     part = Part(
         "states",
         Reader(architecture, outputs, mlps),
         text_inputs(),
         outputs,
-        partial(compare, cases=cases, expected=expected, outputs=outputs),
+        partial(compare, cases=cases, references=references, outputs=outputs),
     )
     write_graph(part, folder, "score.onnx", SharedWeights(folder))
     session = onnxruntime.InferenceSession(str(folder / "score.onnx"))
@@ -67,9 +89,8 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 
 def test_every_output_is_the_models_own(exported: Exported) -> None:
-    """No value of any state, pooled state or feed-forward mean differs by more than 1e-4."""
+    """No state, pooled state or feed-forward mean differs by more than the gate allows."""
     exported.comparison.decide("float32")
-    assert max(exported.comparison.largest.values()) <= LIMIT
     worst = max(exported.comparison.largest, key=exported.comparison.largest.__getitem__)
     print(f"{exported.name}: {worst} {exported.comparison.largest[worst]:.1e}")
 
@@ -94,14 +115,14 @@ def test_the_last_state_is_before_the_final_norm(exported: Exported) -> None:
     state = outputs[f"state_{LAYERS:02}"]
     norm = ARCHITECTURES[exported.name][2]
     if norm is None:
-        np.testing.assert_allclose(state, final, atol=LIMIT)
+        assert_close(state, final)
         assert "final_norm" not in outputs
         return
     with torch.inference_mode():
         normed = getattr(exported.model, norm)(torch.from_numpy(state)).numpy()
     assert np.abs(state - final).max() > 0.1
-    np.testing.assert_allclose(normed, final, atol=LIMIT)
-    np.testing.assert_allclose(outputs["final_norm"], final, atol=LIMIT)
+    assert_close(normed, final)
+    assert_close(outputs["final_norm"], final)
 
 
 def test_state_zero_is_what_the_first_block_reads(exported: Exported) -> None:
@@ -116,7 +137,7 @@ def test_state_zero_is_what_the_first_block_reads(exported: Exported) -> None:
     with handle, torch.inference_mode():
         exported.model(input_ids=torch.from_numpy(case.input_ids))
     state = exported.run(case)["state_00"]
-    np.testing.assert_allclose(state, read[0], atol=LIMIT)
+    assert_close(state, read[0])
     if exported.name.startswith("gemma"):
         table = exported.model.get_input_embeddings().weight.detach().numpy()
         np.testing.assert_allclose(state, table[case.input_ids] * WIDTH**0.5, rtol=1e-5)
@@ -131,7 +152,7 @@ def test_pooled_is_the_pooled_states(exported: Exported) -> None:
                 states = outputs[f"state_{layer:02}"][row, valid]
                 np.testing.assert_array_equal(outputs[f"last_{layer:02}"][row], states[-1])
                 mean = states.mean(0, dtype=np.float64)
-                np.testing.assert_allclose(outputs[f"mean_{layer:02}"][row], mean, atol=1e-5)
+                assert_close(outputs[f"mean_{layer:02}"][row], mean)
             if "final_norm" in outputs:
                 normed = outputs["final_norm"][row, valid]
                 np.testing.assert_array_equal(outputs["final_norm_last"][row], normed[-1])
@@ -144,4 +165,4 @@ def test_rows_do_not_feel_their_neighbours(exported: Exported) -> None:
     for row, (ids, _) in enumerate(case.rows()):
         alone = exported.run(Case(ids[None], np.ones((1, len(ids)), np.int64)))
         for name in (f"last_{LAYERS:02}", f"mean_{LAYERS:02}"):
-            np.testing.assert_allclose(alone[name][0], together[name][row], atol=LIMIT)
+            assert_close(alone[name][0], together[name][row])

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,13 +19,15 @@ from layerguard.exporter.cached_attention import attend
 from layerguard.exporter.decode import decode_part
 from layerguard.exporter.decode_parity import Continued, continue_texts
 from layerguard.exporter.loading import Loaded
-from layerguard.exporter.parity import Case, eager
+from layerguard.exporter.parity import Case
 from layerguard.exporter.part import Part
 from layerguard.exporter.pipeline import write_graph
 from layerguard.exporter.recording import first, recording, replaced
+from layerguard.exporter.reference import References, eager
 from layerguard.exporter.weights import SharedWeights
 from layerguard.runtime.errors import ExportError
 from layerguard.runtime.types import Array
+from tests.exporter.in_pytorch import InPyTorch
 from tests.exporter.models import DECODERS, VOCABULARY, WIDTH, build, build_causal
 
 LIMIT = 1e-4
@@ -55,7 +56,8 @@ def shallow(name: str) -> Any:
 def part_of(causal: Any, layers: int = BLOCKS) -> Part:
     """The decode graph of its first blocks, before it is written."""
     loaded = Loaded(causal.base_model, causal, "0" * 40, frozenset())
-    return decode_part(loaded, examine(causal.base_model), layers, "float32")
+    architecture = examine(causal.base_model)
+    return decode_part(loaded, architecture, layers, "float32", 0, References(architecture, causal))
 
 
 def write(part: Part, folder: Path) -> Any:
@@ -90,31 +92,6 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Graph:
     """Grouped queries, rotary positions."""
     causal = shallow("llama")
     return Graph(causal, write(part_of(causal), tmp_path_factory.mktemp("llama")))
-
-
-class InPyTorch:
-    """A part's module under a session's methods: what would be traced, seconds before it is."""
-
-    def __init__(self, part: Part) -> None:
-        """Take a decode graph's part."""
-        self._part = part
-
-    def get_inputs(self) -> list[Any]:
-        """Names, shapes and types, as ONNX Runtime tells them."""
-        return [
-            SimpleNamespace(name=item.name, shape=list(item.example.shape), type="tensor(float)")
-            for item in self._part.inputs
-        ]
-
-    def get_outputs(self) -> Sequence[Any]:
-        """Their names."""
-        return self._part.outputs
-
-    def run(self, _: Sequence[str], feeds: dict[str, Array]) -> list[Array]:
-        """All outputs."""
-        given = [torch.from_numpy(feeds[item.name]) for item in self._part.inputs]
-        with torch.inference_mode():
-            return [value.numpy() for value in self._part.module(*given)]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,108 @@
+"""The second part of the demo: a chat model answers under a guard that reads every token."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from layerguard.runtime.cli.demo.steps import step
+from layerguard.runtime.cli.table import render, shorten, word
+from layerguard.runtime.generation.event import Event
+from layerguard.runtime.guard import Guard
+from layerguard.runtime.rows import Row, read_rows
+from layerguard.runtime.types import Verdict
+
+_TARGET_FPR = "0.05"
+_EVERY = 5
+"""Calibrated on every fifth clean prompt, and on as many harmful ones: what a minute allows."""
+
+_ASKED = 4
+"""Clean prompts that are asked, and as many bad ones."""
+
+_TOKENS = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """How one prompt and its answer were judged.
+
+    Attributes:
+        verdict: the first that flagged, else the last.
+        place: where it flagged: ``prompt``, or a token's number.
+    """
+
+    verdict: Verdict
+    place: str
+
+
+def run(model: Path, out: Path, prompts: Path) -> int:
+    """Export, calibrate, answer and print the table; arguments as in ``classifier.run``."""
+    with TemporaryDirectory() as folder:
+        clean, bad = Path(folder) / "clean.jsonl", Path(folder) / "harmful.jsonl"
+        taken = _thin(prompts / "clean.jsonl", clean, _EVERY)
+        _thin(prompts / "harmful.jsonl", bad, 1, taken)
+        code = step("export", str(model), "-o", str(out)) or step(
+            "calibrate", str(out), "--clean", str(clean), "--labelled", str(clean), str(bad),
+            "--target-fpr", _TARGET_FPR,
+        )  # fmt: skip
+        if code:
+            return code
+    guard = Guard.load(out)
+    rows = _asked(read_rows([prompts / "fresh.jsonl"]).good)
+    print(f'\n$ layerguard generate {out} "..." --max-new-tokens {_TOKENS}    ({len(rows)} times)')
+    answers = [_answer(guard, row) for row in rows]
+    print(f"\n{_table(rows, answers)}")
+    print(
+        "\nA flagged answer is withheld (--on-flag log shows it). Layers: those that moved the "
+        f'score most.\nThe bundle is in {out}: layerguard generate {out} "your own question"'
+    )
+    return 0
+
+
+def _thin(source: Path, target: Path, every: int, most: int | None = None) -> int:
+    """Write every n-th line, and at most so many; how many were written."""
+    lines = list(islice(source.read_text(encoding="utf-8").splitlines()[::every], most))
+    target.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return len(lines)
+
+
+def _asked(rows: Sequence[Row]) -> list[Row]:
+    """The first clean and the first bad prompts."""
+    return [row for label in (0, 1) for row in [r for r in rows if r.label == label][:_ASKED]]
+
+
+def _answer(guard: Guard, row: Row) -> Answer:
+    """Let the model answer, and print what may be shown as soon as it may."""
+    print(f"\n> {shorten(row.request.prompt, 100)}\n  ", end="", flush=True)
+    flagged, place, tokens = None, "", 0
+    last: Event | None = None
+    for last in guard.generate(row.request.prompt, max_new_tokens=_TOKENS):
+        print(last.text.replace("\n", "\n  "), end="", flush=True)
+        tokens += last.kind == "token"
+        if last.verdict.flagged and flagged is None:
+            flagged, place = last.verdict, f"token {tokens}" if tokens else "prompt"
+    print()
+    assert last is not None
+    return Answer(flagged or last.verdict, place)
+
+
+def _table(rows: Sequence[Row], answers: Sequence[Answer]) -> str:
+    body = [
+        [
+            row.request.prompt,
+            row.domain or "",
+            word(answer.verdict),
+            answer.place,
+            *_why(answer.verdict),
+        ]
+        for row, answer in zip(rows, answers, strict=True)
+    ]
+    return render(["prompt", "is", "verdict", "at", "detector", "layers"], body)
+
+
+def _why(verdict: Verdict) -> tuple[str, str]:
+    """The detectors that flagged, and the layers that moved them most."""
+    found = [reading for reading in verdict.readings.values() if reading.flagged]
+    layers = [", ".join(str(item.layer) for item in reading.evidence[:3]) for reading in found]
+    return "; ".join(reading.detector for reading in found), "; ".join(layers)
