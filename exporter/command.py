@@ -19,7 +19,7 @@ from layerguard.runtime.bundle.manifest import OutputCard
 def add_arguments(parser: ArgumentParser) -> None:
     """The arguments of ``layerguard export``."""
     add = parser.add_argument
-    add("model", metavar="MODEL", help="folder with config.json and weights, or a hub id")
+    add("model", metavar="MODEL", help="folder with config.json and weights, GGUF file, or hub id")
     add("-o", "--out", type=Path, required=True, metavar="BUNDLE", help="folder to write")
     add(
         "--mode",

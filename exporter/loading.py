@@ -1,4 +1,4 @@
-"""A model by folder or hub id: its backbone in float32, with its head, its name and revision."""
+"""A model by folder, GGUF file or hub id: its backbone in float32, its head, name and revision."""
 
 import hashlib
 import re
@@ -11,8 +11,10 @@ from optimum.exporters.tasks import TasksManager
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from layerguard.exporter import adapter
-from layerguard.runtime.errors import ExportError
+from layerguard.exporter import adapter, gguf_model
+from layerguard.runtime.bundle.files import card_of
+from layerguard.runtime.checkpoints.gguf import GgufFile, find_gguf, read_gguf
+from layerguard.runtime.errors import ExportError, InputError
 
 _WEIGHTS = (".safetensors", ".bin")
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
@@ -23,7 +25,7 @@ class Source:
     """Where a model comes from.
 
     Attributes:
-        name: a folder, or a hub id.
+        name: a folder, a GGUF file, or a hub id.
         revision: branch, tag or commit of a hub model.
         trust_remote_code: run code that comes with the model.
         adapter: folder of a LoRA adapter to merge into the weights.
@@ -41,9 +43,28 @@ class Source:
         return path if path.is_dir() else None
 
     @property
+    def gguf(self) -> Path | None:
+        """The GGUF file, where it is one or a folder that holds one.
+
+        Raises:
+            ExportError: the folder holds several.
+        """
+        try:
+            return find_gguf(Path(self.name))
+        except InputError as error:
+            raise ExportError(str(error)) from error
+
+    @property
     def label(self) -> str:
-        """The hub id, or the folder's name: never a path of this machine; ``+`` the adapter's."""
-        model = self.name if self.folder is None else self.folder.resolve().name
+        """The hub id, or the name of the folder or the GGUF file; ``+`` the adapter's.
+
+        Never a path of this machine. A GGUF file goes by its own name, which tells the
+        quantisation; its ``general.name`` is seldom that of the model.
+        """
+        if self.gguf is not None:
+            model = self.gguf.stem
+        else:
+            model = self.name if self.folder is None else self.folder.resolve().name
         return model if self.adapter is None else f"{model}+{self.adapter.resolve().name}"
 
     def arguments(self) -> dict[str, Any]:
@@ -60,7 +81,8 @@ class Loaded:
         causal: the language model that ``model`` is the backbone of, the very same module; None
             where the checkpoint holds no language-model head, or towers beside the text part.
         revision: the hub's commit, or a sha256 over configuration and weights of a folder; with an
-            adapter, ``+`` the sha256 of that.
+            adapter, ``+`` the sha256 of that. The sha256 of the file itself where it is a GGUF.
+        quantisation: block types of a GGUF's tensors, the one of most weights first; else None.
         missing: its parameters that the checkpoint lacks and that were therefore made at random.
     """
 
@@ -68,6 +90,7 @@ class Loaded:
     causal: PreTrainedModel | None
     revision: str
     missing: frozenset[str]
+    quantisation: str | None = None
 
 
 def load(source: Source) -> Loaded:
@@ -77,25 +100,13 @@ def load(source: Source) -> Loaded:
         ExportError: there is no such model, it is none that transformers can load, or the adapter
             is none for it.
     """
+    file = _gguf_file(source)
     try:
-        config = AutoConfig.from_pretrained(source.name, **source.arguments())
-        if config.is_encoder_decoder:
-            raise ExportError(
-                f"{source.label} is an encoder-decoder ({config.model_type}); expected one stack "
-                "of blocks, an encoder or a decoder. Save its encoder as a model of its own"
-            )
-        task = "text-generation" if _has_head(config) else "feature-extraction"
-        # optimum knows the model types whose bare backbone AutoModel does not give
-        kind = TasksManager.get_model_class_for_task(
-            task, framework="pt", model_type=config.model_type
-        )
-        model, info = kind.from_pretrained(
-            source.name,
-            config=config,
-            dtype=torch.float32,
-            output_loading_info=True,
-            **source.arguments(),
-        )
+        config = _config(source, file)
+        if file is None:
+            model, info = _pretrained(source, config)
+        else:
+            model, info = gguf_model.read_model(file, config)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise ExportError(_failure(source, error)) from error
     model.eval()
@@ -112,7 +123,45 @@ def load(source: Source) -> Loaded:
         causal=model if _has_head(config) and len(made_up) == len(missing) else None,
         revision=_revision(source, config),
         missing=missing,
+        quantisation=None if file is None else file.quantisation,
     )
+
+
+def _gguf_file(source: Source) -> GgufFile | None:
+    """The header of the GGUF file that the source is."""
+    try:
+        return None if source.gguf is None else read_gguf(source.gguf)
+    except InputError as error:
+        raise ExportError(str(error)) from error
+
+
+def _config(source: Source, file: GgufFile | None) -> PretrainedConfig:
+    """The configuration of one stack of blocks."""
+    if file is None:
+        config = AutoConfig.from_pretrained(source.name, **source.arguments())
+    else:
+        config = gguf_model.read_config(file)
+    if config.is_encoder_decoder:
+        raise ExportError(
+            f"{source.label} is an encoder-decoder ({config.model_type}); expected one stack "
+            "of blocks, an encoder or a decoder. Save its encoder as a model of its own"
+        )
+    return config
+
+
+def _pretrained(source: Source, config: PretrainedConfig) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """The model that ``from_pretrained`` makes of a folder or hub id, and its loading info."""
+    task = "text-generation" if _has_head(config) else "feature-extraction"
+    # optimum knows the model types whose bare backbone AutoModel does not give
+    kind = TasksManager.get_model_class_for_task(task, framework="pt", model_type=config.model_type)
+    model, info = kind.from_pretrained(
+        source.name,
+        config=config,
+        dtype=torch.float32,
+        output_loading_info=True,
+        **source.arguments(),
+    )
+    return model, info
 
 
 def _has_head(config: PretrainedConfig) -> bool:
@@ -140,8 +189,13 @@ def _failure(source: Source, error: Exception) -> str:
             f"{found}; read the code that comes with it, and if you trust it add "
             "--trust-remote-code"
         )
+    if source.gguf is not None:
+        return f"{found}; expected a language model's GGUF file that transformers reads"
     if source.folder is None and not _HUB_ID.fullmatch(source.name):
-        return f"{source.name}: no such folder; expected one with config.json and weights"
+        return (
+            f"{source.name}: no such folder; expected one with config.json and weights, or a GGUF "
+            "file"
+        )
     if source.folder is None:
         return f"{found}; expected a hub id, or a folder with config.json and weights"
     return (
@@ -159,9 +213,12 @@ def _library(folder: Path) -> str:
 
 
 def _revision(source: Source, config: PretrainedConfig) -> str:
-    """The hub's commit or the folder's fingerprint, ``+`` the adapter's."""
+    """The hub's commit or the fingerprint of folder or file, ``+`` the adapter's."""
     commit = getattr(config, "_commit_hash", None)
-    parts = [commit or (_fingerprint(source.folder) if source.folder else "unknown")]
+    if source.gguf is not None:
+        parts = [card_of(source.gguf).sha256]
+    else:
+        parts = [commit or (_fingerprint(source.folder) if source.folder else "unknown")]
     if source.adapter is not None:
         parts.append(_fingerprint(source.adapter))
     return "+".join(parts)

@@ -88,7 +88,7 @@ class Exported:
 
 
 def export(source: str, out: Path, options: Options | None = None) -> Exported:
-    """Export the model ``source`` (a folder or hub id) as the bundle ``out``.
+    """Export the model ``source`` (a folder, GGUF file or hub id) as the bundle ``out``.
 
     Raises:
         ExportError: the model cannot be exported, or a graph is not the model. ``out`` is then as
@@ -263,6 +263,7 @@ def _model_card(
         width=architecture.width,
         vocabulary=architecture.vocabulary,
         dtype=dtype,
+        quantisation=loaded.quantisation,
     )
 
 

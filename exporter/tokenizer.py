@@ -50,9 +50,12 @@ def read_tokenizer(source: Source, vocabulary: int, pad_token_id: int | None) ->
     Raises:
         ExportError: there is none, it is a slow one, or it has ids that the model has no row for.
     """
+    gguf = source.gguf
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            source.name, **source.arguments()
+        tokenizer: PreTrainedTokenizerBase = (
+            AutoTokenizer.from_pretrained(source.name, **source.arguments())
+            if gguf is None
+            else AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ExportError(

@@ -23,7 +23,11 @@ _MOST = 2**31 - 1
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """The exported transformer; ``layers`` are those kept in the graph, of ``total_layers``."""
+    """The exported transformer; ``layers`` are those kept in the graph, of ``total_layers``.
+
+    ``quantisation`` are the types in which the weights were stored where the model came as a GGUF
+    file, the one of most weights first; None: as PyTorch stores them.
+    """
 
     id: str
     revision: str
@@ -35,6 +39,7 @@ class ModelCard:
     width: int
     vocabulary: int
     dtype: Literal["float32", "float16", "int8"]
+    quantisation: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

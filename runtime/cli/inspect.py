@@ -37,6 +37,8 @@ def _lines(bundle: Bundle) -> Iterator[str]:
         f"states   0..{model.layers} of width {model.width}, {model.dtype} graph "
         f"({model.layers} of {model.total_layers} blocks)"
     )
+    if model.quantisation:
+        yield f"weights  stored as {model.quantisation} in the GGUF file that was exported"
     yield f"text     template {text.template!r}, windows {text.windows} of {text.max_tokens} tokens"
     for name, graph in manifest.graphs.items():
         largest = max(graph.parity.largest.values(), default=0.0)
