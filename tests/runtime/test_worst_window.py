@@ -1,7 +1,6 @@
 """A text in several windows has the reading of its worst one; one that is not finite is worst."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
