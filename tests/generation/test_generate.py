@@ -139,6 +139,24 @@ def test_steering_cannot_mend_another_detector(tmp_path: Path) -> None:
     assert (made(events), events[-1].finish) == ([], "withheld")
 
 
+def test_steering_does_not_show_the_token_that_another_detector_flags(
+    guard: Guard, tmp_path: Path
+) -> None:
+    """What came before it has left; the token itself never does, and the answer ends there."""
+    calm = list(guard.generate("small boats", max_new_tokens=NEW, on_flag="log"))
+    prompt, first, second, *_ = [event.verdict.readings["siren"].score for event in calm]
+    assert prompt < first < second
+    assert calm[1].text
+    assert calm[2].text
+    strict = load(tmp_path / "bundle", with_threshold("siren", (first + second) / 2))
+    found = list(strict.generate("small boats", max_new_tokens=NEW, on_flag="steer"))
+    assert [event.kind for event in found] == ["prompt", "token", "token", "end"]
+    assert made(found) == made(calm)[:2]
+    assert [event.verdict.flagged for event in found] == [False, False, True, True]
+    assert [event.text for event in found] == ["", calm[1].text, "", WITHHELD]
+    assert found[-1].finish == "withheld"
+
+
 def test_steering_needs_weightwatch(tmp_path: Path) -> None:
     """Else there is nothing to take out."""
     params = with_threshold("", 0)

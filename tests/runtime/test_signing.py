@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from layerguard.runtime import Bundle, BundleError, Guard, InputError, MachineError
+from layerguard.runtime import guard as guard_module
 from layerguard.runtime.cli import main
 from layerguard.runtime.packing import pack
 from layerguard.runtime.signing import MAX_SIGNATURE_BYTES, load_verified, sign
@@ -188,6 +189,25 @@ def test_what_was_loaded_is_what_was_signed(
     load = Bundle.load
     monkeypatch.setattr(Bundle, "load", lambda _: load(other))
     refused(signed, keys[1], "the signature is of a manifest.json")
+
+
+@pytest.mark.parametrize("step", ["Backbone", "bind_detectors", "replay_canaries"])
+@pytest.mark.parametrize("name", ["score.onnx", "tokenizer.json", "detectors.npz"])
+def test_a_file_that_changes_behind_the_verification_is_refused(
+    signed: Path, keys: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, name: str, step: str
+) -> None:
+    """One bit, once the signature was verified and before loading ends; the file is named."""
+    real = getattr(guard_module, step)
+
+    def altering(*arguments: object) -> object:
+        done = real(*arguments)
+        data = bytearray((signed / name).read_bytes())
+        data[len(data) // 2] ^= 1
+        (signed / name).write_bytes(data)
+        return done
+
+    monkeypatch.setattr(guard_module, step, altering)
+    refused(signed, keys[1], name, "the manifest says")
 
 
 def test_copies_and_wheels_keep_it(

@@ -24,7 +24,7 @@ Arrays = dict[str, Array]
 
 def archives() -> dict[str, bytes]:
     """All of them, by name."""
-    return {**_sound(), **_unfit(), **_hostile()}
+    return {**_sound(), **_unfit(), **_hostile(), **_overlapping()}
 
 
 def main() -> None:
@@ -156,7 +156,11 @@ def _unfit() -> dict[str, bytes]:
         "model": {"serving/model": np.array([9, 9], np.int32)},
         "neurons": {"siren/neurons": np.array([0, -1, 1], np.int32)},
         "offsets": {"siren/neuron_offsets": np.array([0, 9, 3], np.int32)},
+        "deep": {"siren/layers": np.array([1, LAYERS + 1], np.int32)},
+        "wide": {"siren/neurons": np.array([0, WIDTH, 1], np.int32)},
     }
+    for name in ("deep", "wide"):  # nobody says the model's size but LCF
+        found[f"parameters-{name}-alone"] = _npz({**lcf, **_siren(), **later[name]})
     return found | {
         f"parameters-{name}": _npz({**decided, **own}, packed=True) for name, own in later.items()
     }
@@ -208,20 +212,69 @@ def _swelling() -> bytes:
     return data
 
 
+def _local(name: str, data: bytes) -> bytes:
+    """A stored member behind its own header."""
+    head = struct.pack("<HHHHHIII", 20, 0, 0, 0, 0x21, zlib.crc32(data), len(data), len(data))
+    return b"PK\3\4" + head + struct.pack("<HH", len(name), 0) + name.encode() + data
+
+
+def _directory(body: bytes, *entries: tuple[str, bytes, int]) -> bytes:
+    """These bytes, and behind them where members lie: name, data, offset of the header."""
+    found = b""
+    for name, data, offset in entries:
+        sizes = struct.pack("<III", zlib.crc32(data), len(data), len(data))
+        head = _ENTRY + struct.pack("<HHHH", 0, 0, 0, 0x21) + sizes
+        found += head + struct.pack("<HHHHHII", len(name), 0, 0, 0, 0, 0, offset) + name.encode()
+    sides = len(entries), len(entries), len(found), len(body), 0
+    return body + found + b"PK\5\6" + struct.pack("<HHHHIIH", 0, 0, *sides)
+
+
+_ENTRY = b"PK\1\2" + struct.pack("<HH", 20, 20)
+
+
+def _overlapping() -> dict[str, bytes]:
+    """Each refused by one check alone: whoever leaves that out reads every member of it."""
+    names = "lcf/mu.npy", "lcf/mv.npy", "lcf/mw.npy"
+    data = _npy(np.zeros(2))
+    inner = _local(names[1], data)
+    outer = _npy(np.frombuffer(inner, np.uint8))
+    whole = _local(names[0], outer)
+    three = [_local(name, data) for name in names]
+    places = [0, len(three[0]), len(three[0] + three[1])]
+    entries = [(name, data, place) for name, place in zip(names, places, strict=True)]
+    over = _npy(np.frombuffer(_ENTRY, np.uint8))
+    return {
+        "archive-inside": _directory(
+            whole, (names[0], outer, 0), (names[1], data, whole.index(inner))
+        ),
+        "archive-order": _directory(b"".join(three), entries[0], entries[2], entries[1]),
+        "archive-before": _directory(b"gap!" + three[0], (names[0], data, 4)),
+        "archive-over": _directory(_local(names[0], over)[: -len(_ENTRY)], (names[0], over, 0)),
+        "archive-beyond": _patched(
+            _directory(three[0], entries[0]), b"PK\3\4", 28, struct.pack("<H", 999)
+        ),
+    }
+
+
 def _hostile() -> dict[str, bytes]:
     one = _zip({"lcf/mu.npy": _npy(np.zeros(2))})
     two = _zip({"lcf/mu.npy": _npy(np.zeros(2)), "lcf/mv.npy": _npy(np.zeros(2))})
     small = _zip({"lcf/mu.npy": _npy(np.zeros(500))}, zipfile.ZIP_DEFLATED)
     descr = "{'descr': %s, 'fortran_order': %s, 'shape': %s, }\n"
-    entry, end = b"PK\1\2", b"PK\5\6"
+    local, entry, end = b"PK\3\4", b"PK\1\2", b"PK\5\6"
     field = struct.pack("<I", 1 << 20)
     return {
         "archive-empty": b"",
         "archive-half": one[: len(one) // 2],
         "archive-path": _zip({"../lcf/mu.npy": _npy(np.zeros(2))}),
-        "archive-overlap": _patched(two, entry, 42, struct.pack("<I", 0)),
+        "archive-other": _patched(two, entry, 42, struct.pack("<I", 0)),
         "archive-twice": two.replace(b"lcf/mv", b"lcf/mu"),
         "archive-checksum": _patched(one, entry, 16, b"\0\0\0\0"),
+        "archive-altered": one.replace(bytes(16), bytes(15) + b"\1"),
+        "archive-own-flags": _patched(one, local, 6, b"\2\0"),
+        "archive-own-method": _patched(one, local, 8, b"\x08\0"),
+        "archive-own-packed": _patched(one, local, 18, struct.pack("<I", 1)),
+        "archive-own-size": _patched(one, local, 22, struct.pack("<I", 1)),
         "archive-method": _patched(one, entry, 10, b"\x0c\0"),
         "archive-encrypted": _patched(one, entry, 8, b"\1\0"),
         "archive-offset": _patched(one, end, 16, field),
