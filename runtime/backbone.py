@@ -7,6 +7,7 @@ the device will see.
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -75,7 +76,8 @@ class Backbone:
         self._plans: dict[frozenset[Tap], Plan] = {}
         self._planner = Planner(self._graph, bundle.manifest.model.layers)
         self._tokens = TokenReader(bundle)
-        self.session = Session(bundle.path / self._graph.file, device, threads)
+        check = partial(bundle.check_unchanged, self._graph.file)
+        self.session = Session(bundle.path / self._graph.file, device, threads, check)
         faults = _graph_faults(self._graph, self.session)
         if faults:
             raise BundleError(bundle.path, faults)

@@ -53,6 +53,19 @@ class Guard:
         self.streams = Opener(bundle, backbone.reader, backbone.session, self._detectors)
         self._verdicts = Verdicts(bundle)
         self.decision, self.monitor = self._verdicts.decision, self._verdicts.monitor
+        self._verify: str | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as what to load: in the other process the bundle is opened and verified anew.
+
+        Its monitor begins anew there. Unpickling raises what ``load`` raises, and BundleError where
+        the folder holds another bundle by then.
+        """
+        session = self.backbone.session
+        where = str(self.bundle.path.absolute())
+        return _loaded_again, (
+            type(self), where, session.device, session.threads, self._verify, self.bundle.id
+        )  # fmt: skip
 
     @classmethod
     def load(
@@ -91,6 +104,7 @@ class Guard:
             faults = changed(folder, bundle.manifest.files) if verify is not None else []
             if faults:  # after they were verified, and maybe before they were read again
                 raise BundleError(folder, faults)
+            guard._verify = str(Path(verify).absolute()) if verify is not None else None
             return guard
 
         return steadily(folder, load_once)
@@ -308,6 +322,24 @@ class Guard:
         return self._verdicts.give(
             readings, timings, tokens=counted, truncated=False, domain=domain
         )
+
+
+def _loaded_again(
+    kind: type[Guard], path: str, device: Device, threads: int, verify: str | None, bundle_id: str
+) -> Guard:
+    """The guard that was pickled.
+
+    Raises:
+        BundleError: the bundle is another one by now; or as ``Guard.load``, as all other errors.
+    """
+    guard = kind.load(path, device=device, threads=threads, verify=verify)
+    if guard.bundle.id != bundle_id:
+        fault = (
+            f"its id is {guard.bundle.id}; the guard was pickled with {bundle_id}: load the guard "
+            "from this folder and pickle it again"
+        )
+        raise BundleError(path, [fault])
+    return guard
 
 
 def _check_domain(domain: Any) -> None:

@@ -14,6 +14,8 @@ arXiv 2210.01948; Shin, Ramdas and Rinaldo, "E-detectors", arXiv 2203.03532.
 import threading
 from collections.abc import Mapping
 
+from layerguard.runtime.forking import renew_after_fork
+
 ALPHA = 0.001
 """Chance that a guard whose share of flagged texts is within its interval ever alarms."""
 
@@ -41,8 +43,13 @@ class Monitor:
                 promises nothing, and nothing can drift.
         """
         self._bets = {domain: _bets(*interval) for domain, interval in promised.items()}
-        self._lock = threading.Lock()
+        self.renew()
         self.reset()
+        renew_after_fork(self)
+
+    def renew(self) -> None:
+        """In a forked process: another thread of the parent may have held the lock."""
+        self._lock = threading.Lock()
 
     def reset(self) -> None:
         """Begin anew."""

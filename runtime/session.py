@@ -1,12 +1,20 @@
 """One ONNX Runtime session, opened so that an always-on guard behaves."""
 
-from collections.abc import Mapping, Sequence
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal
 
 import numpy as np
 
 from layerguard.runtime.errors import BundleError, InputError, MachineError
+from layerguard.runtime.forking import (
+    keep_for_ever,
+    renew_after_fork,
+    skip_exit_handlers_after_fork,
+)
 from layerguard.runtime.types import Array
 
 Device = Literal["cpu", "cuda"]
@@ -22,59 +30,114 @@ _MOST_THREADS = 1_024
 """ONNX Runtime starts as many as it is told, until the machine gives in."""
 
 
+_NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"
+"""Since 1.29 onnxruntime reads it when it is imported: without it a thread sends events, a file
+with an identifier of the machine is written, and a forked process waits for that thread at its end.
+Later ``disable_telemetry_events`` undoes none of this."""
+
+
 class Session:
     """A graph ready to run; safe to call from many threads.
+
+    In a forked process it is opened anew when it is first used, on the CPU. The threads of the
+    parent's session are not there, so that one is neither run nor destroyed.
 
     Attributes:
         device: what was asked for, as ``threads``: another graph of the bundle is opened alike.
         providers: what the session really runs on, first choice first.
     """
 
-    def __init__(self, graph: Path, device: Device = "cpu", threads: int = 0) -> None:
+    def __init__(
+        self,
+        graph: Path,
+        device: Device = "cpu",
+        threads: int = 0,
+        check: Callable[[], None] | None = None,
+    ) -> None:
         """Open ``graph``.
 
         Args:
             graph: the ONNX file; its external weights lie beside it.
             device: ``cpu`` or ``cuda``. CUDA that does not engage is an error.
             threads: threads within one operator; 0 lets ONNX Runtime choose.
+            check: called whenever the graph was opened anew, in a forked process; raises where the
+                files are no longer those that were verified.
 
         Raises:
             MachineError: ONNX Runtime is not installed or the device does not engage.
             BundleError: the graph cannot be loaded.
         """
-        runtime = load_onnxruntime()
         if device not in PROVIDERS:
             raise InputError(f"device {device!r}; expected cpu or cuda")
         if not 0 <= threads <= _MOST_THREADS:
             raise InputError(
                 f"threads {threads}; expected 1 to {_MOST_THREADS}, or 0 for ONNX Runtime's choice"
             )
-        wanted = PROVIDERS[device]
-        if wanted not in runtime.get_available_providers():
-            raise MachineError(
-                f"onnxruntime {runtime.__version__} here offers "
-                f"{', '.join(runtime.get_available_providers())}; device {device!r} needs {wanted}:"
-                " pip uninstall onnxruntime, then pip install 'layerguard[cuda]'"
-            )
-        options = runtime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-        options.log_severity_level = 3
-        try:
-            self._session = runtime.InferenceSession(str(graph), options, providers=[wanted])
-        except Exception as error:  # onnxruntime raises many types of its own
-            fault = f"{graph.name} cannot be loaded by onnxruntime ({error}); export it again"
-            raise BundleError(graph.parent, [fault]) from error
-        self._graph = graph
         self.device, self.threads = device, threads
-        self.providers: tuple[str, ...] = tuple(self._session.get_providers())
+        self._graph, self._check = graph, check
+        self._lock = Lock()
+        self._opened: Any = self._open()
+        self.providers: tuple[str, ...] = tuple(self._opened.get_providers())
+        wanted = PROVIDERS[device]
         if self.providers[0] != wanted:
             raise MachineError(
                 f"device {device!r} did not engage: the session runs on "
                 f"{', '.join(self.providers)}. Run `layerguard doctor`; CUDA and cuDNN libraries "
                 "of the version that onnxruntime-gpu was built for must be found"
             )
+        renew_after_fork(self)
+
+    def _open(self) -> Any:
+        """ONNX Runtime's session."""
+        runtime = load_onnxruntime()
+        wanted = PROVIDERS[self.device]
+        if wanted not in runtime.get_available_providers():
+            raise MachineError(
+                f"onnxruntime {runtime.__version__} here offers "
+                f"{', '.join(runtime.get_available_providers())}; device {self.device!r} needs "
+                f"{wanted}: pip uninstall onnxruntime, then pip install 'layerguard[cuda]'"
+            )
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        try:
+            return runtime.InferenceSession(str(self._graph), options, providers=[wanted])
+        except Exception as error:  # onnxruntime raises many types of its own
+            fault = f"{self._graph.name} cannot be loaded by onnxruntime ({error}); export it again"
+            raise BundleError(self._graph.parent, [fault]) from error
+
+    @property
+    def _session(self) -> Any:
+        """ONNX Runtime's session of this process, opened anew where there is none yet.
+
+        Raises:
+            MachineError: the process was forked from one whose session is on CUDA.
+            BundleError: the files are no longer those that were verified.
+        """
+        if self._opened is not None:
+            return self._opened
+        with self._lock:
+            if self._opened is None:
+                if self.device != "cpu":
+                    raise MachineError(
+                        f"process {os.getpid()} was forked from one with a guard on "
+                        f"{self.device}, which a forked process cannot use; load the guard in "
+                        "each process (gunicorn without --preload), or start them by spawn"
+                    )
+                opened = self._open()
+                if self._check is not None:
+                    self._check()
+                self._opened = opened
+            return self._opened
+
+    def renew(self) -> None:
+        """In a forked process: leave the parent's session alone."""
+        if self._opened is not None:
+            keep_for_ever(self._opened)
+        self._opened = None
+        self._lock = Lock()
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -96,10 +159,12 @@ class Session:
         """The named outputs for the given inputs.
 
         Raises:
-            BundleError: the graph fails on them.
+            BundleError: the graph fails on them; or see ``_session``, in a forked process.
+            MachineError: as there.
         """
+        session = self._session
         try:
-            arrays: list[Array] = self._session.run(outputs, feeds)
+            arrays: list[Array] = session.run(outputs, feeds)
         except Exception as error:  # onnxruntime raises many types of its own
             fault = f"{self._graph.name} fails on its input ({error}); run `layerguard doctor`"
             raise BundleError(self._graph.parent, [fault]) from error
@@ -112,6 +177,10 @@ def load_onnxruntime() -> Any:
     Raises:
         MachineError: it is not installed, or it does not load on this machine.
     """
+    if "onnxruntime" not in sys.modules:
+        os.environ.setdefault(_NO_TELEMETRY, "1")
+    if os.environ.get(_NO_TELEMETRY) != "1":
+        skip_exit_handlers_after_fork()
     try:
         import onnxruntime  # noqa: PLC0415
     except ImportError as error:

@@ -14,6 +14,8 @@ from layerguard.runtime.bundle.files import (
     MANIFEST,
     SIGNATURE,
     TOKENIZER,
+    WEIGHTS,
+    changed,
     file_faults,
 )
 from layerguard.runtime.bundle.installed import find_bundle
@@ -74,6 +76,22 @@ class Bundle:
         except (OSError, UnicodeDecodeError) as error:
             fault = f"{CHAT_TEMPLATE} cannot be read ({error}); export the model again"
             raise BundleError(self.path, [fault]) from error
+
+    def check_unchanged(self, graph: str) -> None:
+        """Refuse files that took the place of those that were verified at loading.
+
+        Args:
+            graph: the graph that was opened since.
+
+        Raises:
+            BundleError: the graph or the weights are others.
+        """
+        files = self.manifest.files
+        cards = {name: files[name] for name in (graph, WEIGHTS) if name in files}
+        faults = changed(self.path, cards)
+        if faults:
+            faults.append("the bundle changed after it was loaded; load the guard again")
+            raise BundleError(self.path, faults)
 
 
 def steadily(folder: Path, read: Callable[[], T]) -> T:

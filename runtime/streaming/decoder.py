@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -55,7 +56,8 @@ class Decoder:
             )
         model = bundle.manifest.model
         self._folder, self._file = bundle.path, card.file
-        self._session = Session(bundle.path / card.file, device, threads)
+        check = partial(bundle.check_unchanged, card.file)
+        self._session = Session(bundle.path / card.file, device, threads, check)
         names = {(output.kind, output.layer): output.name for output in card.outputs}
         blocks = range(1, model.layers + 1)
         wanted = [("state", 0), *[(k, n) for n in blocks for k in ("state", "key", "value")]]

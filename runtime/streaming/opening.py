@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from threading import Lock
 
 from layerguard.runtime.bundle import Bundle
-from layerguard.runtime.bundle.files import WEIGHTS, changed
 from layerguard.runtime.detectors import Detector
-from layerguard.runtime.errors import BundleError
+from layerguard.runtime.forking import renew_after_fork
 from layerguard.runtime.session import Session
 from layerguard.runtime.streaming.asked import Asked
 from layerguard.runtime.streaming.decoder import Decoder
@@ -45,6 +44,7 @@ class Opener:
         self._window = bundle.manifest.text.max_tokens
         self._means: Means | None = None
         self._lock = Lock()
+        renew_after_fork(self)
 
     @property
     def means(self) -> Means:
@@ -57,7 +57,7 @@ class Opener:
         with self._lock:
             if self._means is None:
                 decoder = Decoder(self._bundle, self._session.device, self._session.threads)
-                self._check_unchanged()
+                self._bundle.check_unchanged(self._bundle.manifest.graphs["decode"].file)
                 self._means = Means(
                     decoder=decoder,
                     reader=self.reader,
@@ -66,19 +66,9 @@ class Opener:
                 )
         return self._means
 
-    def _check_unchanged(self) -> None:
-        """Refuse a graph that took the place of the one that was verified at loading.
-
-        Raises:
-            BundleError: it or the weights are others.
-        """
-        manifest = self._bundle.manifest
-        names = (manifest.graphs["decode"].file, WEIGHTS)
-        cards = {name: manifest.files[name] for name in names if name in manifest.files}
-        faults = changed(self._bundle.path, cards)
-        if faults:
-            faults.append("the bundle changed after it was loaded; load the guard again")
-            raise BundleError(self._bundle.path, faults)
+    def renew(self) -> None:
+        """In a forked process: another thread of the parent may have held the lock."""
+        self._lock = Lock()
 
     def views(
         self, asked: Asked, *, want_logits: bool = False, steering: Array | None = None

@@ -1,5 +1,6 @@
 """A stream: the verdict on a request whose answer is still being written."""
 
+import os
 from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass, replace
@@ -101,6 +102,7 @@ class Stream:
         self._answer = Answer(self._asked.begun, opener.reader.tokenizer, opener.vocabulary)
         self._read = 0
         self._open = True
+        self._process = os.getpid()
         self.rescoring = opener.obstacle
         views: Views | None = []
         if not self.rescoring:
@@ -209,6 +211,11 @@ class Stream:
     def _need_open(self) -> None:
         if not self._open:
             raise InputError("the stream is closed; open another one with guard.stream(...)")
+        if self._process != os.getpid():
+            raise InputError(
+                f"the stream was opened in process {self._process}, from which process "
+                f"{os.getpid()} was forked; open another one here with guard.stream(...)"
+            )
 
     def _drop(self) -> None:
         self._open = False
