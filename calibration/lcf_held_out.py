@@ -67,9 +67,10 @@ class FoldMoments:
             parts = self.first
             if start:
                 parts = moments(states, self.folds - start, len(chosen))
-            yield chosen, [
-                total.without(part) for total, part in zip(self.total, parts, strict=True)
-            ]
+            yield (
+                chosen,
+                [total.without(part) for total, part in zip(self.total, parts, strict=True)],
+            )
 
 
 def held_out_scores(states: Array | States, folds: Array, floor: Floor) -> Array:

@@ -149,7 +149,7 @@ class Recording:
 
     def _write(self, block: Array) -> None:
         assert self._file is not None
-        left = memoryview(block).cast("B")
+        left = block.data.cast("B")
         try:
             while left:
                 left = left[self._file.write(left) :]
@@ -162,7 +162,7 @@ class Recording:
     def _read(self, into: Array, row: int) -> None:
         """Fill a contiguous array from where row number ``row`` of width floats lies."""
         assert self._file is not None
-        left, offset = memoryview(into).cast("B"), row * self._width * _ITEM
+        left, offset = into.data.cast("B"), row * self._width * _ITEM
         while left:
             count = os.preadv(self._file.fileno(), [left], offset)
             if not count:

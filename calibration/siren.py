@@ -130,9 +130,7 @@ def train(
     return Trained(params, choice.held_out, settings)
 
 
-def _choose(
-    states: Array | States, labels: Array, codes: Array, eta: float, seed: int
-) -> _Choice:
+def _choose(states: Array | States, labels: Array, codes: Array, eta: float, seed: int) -> _Choice:
     """The network's settings with the best AUROC over all held-out rows, the first of equals.
 
     Neurons are chosen anew in every fold, from its training rows.

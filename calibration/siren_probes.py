@@ -159,7 +159,7 @@ def standardised(
 def _probe(
     x: Array, labels: Array, rows: tuple[Array, Array], seed: int
 ) -> tuple[Array, float, float]:
-    """Weights [hidden], validation macro-F1 and C of the best probe of one layer, float32 [n, hidden].
+    """Weights [hidden], validation macro-F1 and C of the best probe of a layer, [n, hidden].
 
     Of equal scores the first, the sparsest probe, wins, as published.
     """

@@ -1,9 +1,9 @@
 """Bounds of the cosines that clean text reaches, by our rule and by the published one.
 
 Extremes of all rows are ``rows x 4 x 2 x K`` floats, 0.8 GB for 20,000 rows and 1,280 directions.
-They are read as ``States`` of eight layers, the least and the greatest cosines of each role: medians
-need a column of all rows, so our rule reads one role at a time; the published one is a merge of
-blocks. Each rule gives the bounds of all rows, and those without each of some folds.
+They are read as ``States`` of eight layers, the least and the greatest cosines of each role.
+Medians need a column of all rows, so our rule reads one role at a time; the published one is a
+merge of blocks. Each rule gives the bounds of all rows, and those without each of some folds.
 """
 
 from collections.abc import Sequence
@@ -116,7 +116,7 @@ class Reference:
     trim: float
 
     def bounds(self, extremes: States, folds: Array) -> tuple[Bounds, list[Bounds]]:
-        """The bounds of all rows, and those without each fold; see ``Standard.bounds`` and ``of``."""
+        """The bounds of all rows, and those without each fold; see ``Standard`` and ``of``."""
         parts: dict[int, Ranges] = {}
         for rows, block in extremes.blocks():
             by_row = as_extremes(block)
