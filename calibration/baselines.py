@@ -15,6 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from layerguard.calibration.folds import stratified_folds
+from layerguard.calibration.states import States, as_states
 from layerguard.runtime.types import Array
 
 _FOLDS = 5
@@ -59,7 +60,7 @@ class LayerProbe:
         layer: its state index, 1..L.
     """
 
-    def __init__(self, states: Array, labels: Array, codes: Array, seed: int) -> None:
+    def __init__(self, states: Array | States, labels: Array, codes: Array, seed: int) -> None:
         """Fit on training states; layer and inverse penalty are chosen by cross-validation.
 
         Args:
@@ -69,16 +70,18 @@ class LayerProbe:
             seed: of the folds.
         """
         folds = stratified_folds(labels, codes, _FOLDS, seed)
+        states = as_states(states)
         best = -1.0
         for layer in range(1, states.shape[1]):
+            of_layer = states.layer(layer)
             for strength in _PROBE_STRENGTHS:
                 model = make_pipeline(
                     StandardScaler(), LogisticRegression(C=strength, max_iter=1000)
                 )
-                score = _held_out_f1(model, states[:, layer], labels, folds)
+                score = _held_out_f1(model, of_layer, labels, folds)
                 if score > best:
                     best, self.layer, self._model = score, layer, model
-        self._model.fit(states[:, self.layer], labels)
+        self._model.fit(states.layer(self.layer), labels)
 
     def score(self, states: Array) -> Array:
         """The probability of harm, float64 [n], from the chosen layer, float32 [n, hidden]."""

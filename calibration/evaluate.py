@@ -8,12 +8,14 @@ import numpy as np
 
 from layerguard.calibration import siren
 from layerguard.calibration.baselines import LayerProbe, WordBaseline
-from layerguard.calibration.collect import collect, read_chunks
+from layerguard.calibration.collect import read_chunks, record
 from layerguard.calibration.domains import guard_flags, limits
 from layerguard.calibration.figures import Figures, FileResult, of_decisions, of_scores
 from layerguard.calibration.folds import group_codes
 from layerguard.calibration.labelled import labels_of, read_labelled
 from layerguard.calibration.leakage import TestTexts, prompt_group
+from layerguard.calibration.recording import Recording
+from layerguard.calibration.scoring import of_rows
 from layerguard.calibration.threads import one_thread
 from layerguard.runtime.backbone import Backbone, PooledStates
 from layerguard.runtime.binding import bind_detectors
@@ -103,21 +105,22 @@ def fit_baselines(
     """
     found = read_labelled(training)
     kept = TestTexts.read(tests).without(found.rows)
-    collected = collect(backbone, kept, _MEAN, "training rows")
-    rows, owner = collected.rows, collected.owner
-    labels = labels_of(rows)
-    codes = group_codes([prompt_group(row) for row in rows], len(rows))
-    siren.check_counts("the baselines", labels, codes)
-    with one_thread():
-        words = WordBaseline([row.request.content() for row in rows], labels, codes, seed)
-        probe = LayerProbe(collected.states, labels[owner], codes[owner], seed)
+    with Recording(len(kept)) as recording:
+        collected = record(backbone, kept, _MEAN, "training rows", recording)
+        rows, owner = collected.rows, collected.owner
+        labels = labels_of(rows)
+        codes = group_codes([prompt_group(row) for row in rows], len(rows))
+        siren.check_counts("the baselines", labels, codes)
+        with one_thread():
+            words = WordBaseline([row.request.content() for row in rows], labels, codes, seed)
+            probe = LayerProbe(collected.states, labels[owner], codes[owner], seed)
 
     def score_words(rows: Sequence[Row], _: PooledStates) -> Array:
         return words.score([row.request.content() for row in rows])
 
     def score_probe(rows: Sequence[Row], pooled: PooledStates) -> Array:
         layers, owner = pooled.of(_MEAN)
-        return _worst(probe.score(layers[probe.layer]), owner, len(rows))
+        return of_rows(probe.score(layers[probe.layer]), owner, len(rows))
 
     methods = tuple(
         Method(name, _MEAN, score, baseline=True, probability=True)
@@ -175,16 +178,9 @@ def _scorer(detector: Detector) -> Callable[[Sequence[Row], PooledStates], Array
     def score(rows: Sequence[Row], pooled: PooledStates) -> Array:
         layers, owner = pooled.of(detector.tap)
         scores = np.array([reading.score for reading in detector.score_pooled(layers)])
-        return _worst(scores, owner, len(rows))
+        return of_rows(scores, owner, len(rows))
 
     return score
-
-
-def _worst(scores: Array, owner: Array, rows: int) -> Array:
-    """The largest score of each row's windows, float64 [rows]; not a number is the largest."""
-    worst = np.full(rows, -np.inf)
-    np.maximum.at(worst, owner, np.where(np.isfinite(scores), scores, np.inf))
-    return worst
 
 
 def _joined(parts: Sequence[Array]) -> Array:

@@ -14,22 +14,25 @@ to 0.684 (MiniLM, ToxicChat against Alpaca) and from 0.71 to 0.63 (simulated, wi
 rows), with the realised false-positive rate unchanged.
 """
 
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import numpy as np
 
 from layerguard.calibration import conformal
 from layerguard.calibration.folds import Groups, group_codes, group_maxima, random_folds
-from layerguard.calibration.lcf_held_out import held_out_scores
+from layerguard.calibration.lcf_held_out import FoldMoments, scores_and_lengths
 from layerguard.calibration.lcf_statistics import (
     ABSOLUTE_FLOOR,
+    Aggregate,
+    Frozen,
     aggregate,
-    differences,
     lengths,
     mahalanobis,
     precision,
 )
-from layerguard.calibration.states import checked
+from layerguard.calibration.moments import Moments
+from layerguard.calibration.states import States, as_states
 from layerguard.calibration.threads import one_thread
 from layerguard.calibration.trained import Trained
 from layerguard.runtime.errors import CalibrationError, InputError
@@ -50,7 +53,7 @@ LEAST_PROMPTS = 10
 
 
 def fit(
-    states: Array,
+    states: Array | States,
     mode: Mode = "cross-fit",
     target_fpr: float = 0.1,
     seed: int = 0,
@@ -61,7 +64,7 @@ def fit(
 
 
 def train(
-    states: Array,
+    states: Array | States,
     mode: Mode = "cross-fit",
     target_fpr: float = 0.1,
     seed: int = 0,
@@ -70,7 +73,8 @@ def train(
     """Fit LCF to clean prompts.
 
     Args:
-        states: float32 [n, L + 1, hidden], each row's states at its last token.
+        states: float32 [n, L + 1, hidden], each row's states at its last token: an array, which may
+            be an ``np.memmap``, or ``States`` that are read in parts.
         mode: ``cross-fit``, 20 folds; ``loo``, one group at a time; ``reference``, the published
             threshold max(percentile of pseudo-leave-one-out scores, 1).
         target_fpr: share of clean prompts that may be flagged, in (0, 1).
@@ -92,8 +96,9 @@ def train(
     if mode not in get_args(Mode):
         raise InputError(f"mode: found {mode!r}; expected one of {', '.join(get_args(Mode))}")
     conformal.exact(target_fpr)
-    states = checked(states)
-    codes = group_codes(groups, len(states))
+    states = as_states(states)
+    rows = states.shape[0]
+    codes = group_codes(groups, rows)
     if len(np.unique(codes)) < LEAST_PROMPTS:
         raise CalibrationError(
             f"LCF found {len(np.unique(codes))} clean prompts; expected at least {LEAST_PROMPTS}, "
@@ -103,17 +108,21 @@ def train(
     if mode != "reference":
         conformal.rank(prompts, target_fpr)  # refuses before the work
     with one_thread():
-        params, z = _parameters(
-            states, relative_floor=0.0 if mode == "reference" else RELATIVE_FLOOR
-        )
         if mode == "reference":
-            held_out = _published_scores(z)
+            found = FoldMoments.read(states, np.zeros(rows, np.int64))
+            frozen = _frozen(found.total, relative_floor=0.0)
+            in_sample = lengths(states, [frozen])[0][:, 0]
+            all_layers = aggregate(in_sample)
+            held_out = _published_scores(all_layers.z(in_sample))
             scores = np.sort(held_out)
             limit = max(float(np.percentile(scores, 100 * (1 - target_fpr))), 1.0)
             interval = np.array([0.0, 1.0])
         else:
             folds = codes if mode == "loo" else random_folds(codes, min(FOLDS, prompts), seed)
-            held_out = held_out_scores(states, folds, _floored)
+            found = FoldMoments.read(states, folds)
+            frozen = _frozen(found.total, RELATIVE_FLOOR)
+            held_out, (in_sample,) = scores_and_lengths(states, found, _floored, [frozen])
+            all_layers = aggregate(in_sample[:, 0])
             scores = group_maxima(held_out, codes)
             limit = conformal.threshold(scores, target_fpr)
             interval = conformal.fpr_interval(prompts, target_fpr)
@@ -124,33 +133,33 @@ def train(
         "fpr_interval": interval,
     }
     settings = {"folds": FOLDS} if mode == "cross-fit" else {}
-    return Trained({**params, **calibrated}, held_out, settings)
+    return Trained({**_parameters(frozen, all_layers), **calibrated}, held_out, settings)
 
 
-def _parameters(states: Array, relative_floor: float) -> tuple[dict[str, Array], Array]:
-    """The published parameters and Z, float64 [n, L], of the rows they were fitted on."""
-    mu, sigma, s = [], [], []
-    for layer, x in enumerate(differences(states)):
-        deviation = x.std(axis=0)
-        if not deviation.any():
+def _frozen(total: Sequence[Moments], relative_floor: float) -> Frozen:
+    """Mean and deviation of every layer, as they are frozen."""
+    for layer, of_all in enumerate(total):
+        if not of_all.squares.any():
             raise CalibrationError(
                 f"LCF found the same difference of states {layer} and {layer + 1} in all "
-                f"{len(states)} clean prompts; expected prompts that differ"
+                f"{int(of_all.count)} clean prompts; expected prompts that differ"
             )
-        mu.append(x.mean(axis=0).astype(np.float32))
-        sigma.append(_floored(deviation, relative_floor).astype(np.float32))
-        s.append(lengths(x, mu[-1], sigma[-1]))
-    lengths_of_rows = np.stack(s, axis=1)
-    all_layers = aggregate(lengths_of_rows)
-    params = {
-        "mu": np.stack(mu),
-        "sigma": np.stack(sigma),
+    sigma = [_floored(of_all.deviation, relative_floor) for of_all in total]
+    return Frozen(
+        np.stack([of_all.mean for of_all in total]).astype(np.float32),
+        np.stack(sigma).astype(np.float32),
+    )
+
+
+def _parameters(frozen: Frozen, all_layers: Aggregate) -> dict[str, Array]:
+    return {
+        "mu": frozen.mu,
+        "sigma": frozen.sigma,
         "score_mean": all_layers.mean,
         "score_scale": all_layers.scale,
         "centre": all_layers.centre,
         "precision": all_layers.precision,
     }
-    return params, all_layers.z(lengths_of_rows)
 
 
 def _floored(deviation: Array, relative: float = RELATIVE_FLOOR) -> Array:

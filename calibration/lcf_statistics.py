@@ -2,14 +2,20 @@
 
 A row is one prompt. D[i, l] = h_{l+1} - h_l at its last token; S[i, l] is the length of D[i, l]
 after standardising every dimension; Z standardises S; the score is Z's Mahalanobis length.
+
+D is never held for all rows: a first pass over the states gives its mean and deviation by layer and
+dimension, a second one the lengths under them, which are small.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from sklearn.covariance import LedoitWolf
 
+from layerguard.calibration.moments import Moments
+from layerguard.calibration.states import States
 from layerguard.runtime.types import Array
 
 ABSOLUTE_FLOOR = 1e-8
@@ -38,18 +44,65 @@ class Aggregate:
         return mahalanobis(self.z(lengths), self.centre, self.precision)
 
 
-def differences(states: Array) -> Iterator[Array]:
-    """D of one layer after the other, float64 [n, hidden]; subtracted in float32, as published."""
-    for layer in range(states.shape[1] - 1):
-        yield (states[:, layer + 1] - states[:, layer]).astype(np.float64)
+class Standard(Protocol):
+    """One or several ways to standardise D."""
+
+    @property
+    def ways(self) -> int:
+        """How many."""
+
+    def lengths(self, layer: int, difference: Array) -> Array:
+        """S of one layer, float64 [rows, ways], of D, float64 [rows, hidden]."""
 
 
-def lengths(difference: Array, mu: Array, sigma: Array) -> Array:
-    """S of one layer, float64 [n]."""
-    standard = difference - mu
-    standard /= sigma
-    length: Array = np.sqrt(np.einsum("nd,nd->n", standard, standard))
-    return length
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """The published parameters as they are frozen: float32 [L, hidden]."""
+
+    mu: Array
+    sigma: Array
+    ways: int = 1
+
+    def lengths(self, layer: int, difference: Array) -> Array:
+        """See ``Standard``."""
+        standard = difference - self.mu[layer]
+        standard /= self.sigma[layer]
+        length: Array = np.sqrt(np.einsum("nd,nd->n", standard, standard))
+        return length[:, None]
+
+
+def differences(states: States) -> Iterator[tuple[slice, int, Array]]:
+    """D in parts: which rows, layer, float64 [rows, hidden]; subtracted in float32, as published.
+
+    Every part is the caller's to change.
+    """
+    for rows, block in states.blocks():
+        for layer in range(len(block) - 1):
+            yield rows, layer, (block[layer + 1] - block[layer]).astype(np.float64)
+
+
+def moments(states: States, groups: Array, count: int) -> tuple[Moments, ...]:
+    """Of each layer's D, the moments [count, hidden] of every group of rows; one pass.
+
+    Args:
+        states: of all rows.
+        groups: int64 [n], 0..count-1; rows of another number count for none.
+        count: of groups.
+    """
+    found = [Moments.none(count, states.shape[2]) for _ in range(states.shape[1] - 1)]
+    for rows, layer, difference in differences(states):
+        found[layer] = found[layer].merged(Moments.of_groups(difference, groups[rows], count))
+    return tuple(found)
+
+
+def lengths(states: States, standards: Sequence[Standard]) -> list[Array]:
+    """S of all rows under each of some standards, float64 [n, ways, L] each; one pass."""
+    n, depth = states.shape[0], states.shape[1] - 1
+    found = [np.empty((n, standard.ways, depth)) for standard in standards]
+    for rows, layer, difference in differences(states):
+        for standard, s in zip(standards, found, strict=True):
+            s[rows, :, layer] = standard.lengths(layer, difference)
+    return found
 
 
 def aggregate(s: Array) -> Aggregate:

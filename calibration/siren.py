@@ -21,7 +21,7 @@ from layerguard.calibration import conformal
 from layerguard.calibration.folds import Groups, group_codes, group_maxima, stratified_folds
 from layerguard.calibration.siren_head import HIDDEN, MEMBERS, Committee, Head
 from layerguard.calibration.siren_probes import Selection, select
-from layerguard.calibration.states import checked
+from layerguard.calibration.states import States, as_states
 from layerguard.calibration.threads import one_thread
 from layerguard.calibration.trained import Trained
 from layerguard.runtime.errors import CalibrationError, InputError
@@ -49,7 +49,7 @@ class _Choice:
 
 
 def fit(
-    states: Array,
+    states: Array | States,
     labels: Array,
     groups: Groups = None,
     eta: float = 0.9,
@@ -61,7 +61,7 @@ def fit(
 
 
 def train(
-    states: Array,
+    states: Array | States,
     labels: Array,
     groups: Groups = None,
     eta: float = 0.9,
@@ -71,7 +71,8 @@ def train(
     """Choose neurons and settings, train the network, and set the threshold.
 
     Args:
-        states: float32 [n, L + 1, hidden], each row's states as the mean over its tokens.
+        states: float32 [n, L + 1, hidden], each row's states as the mean over its tokens: an array,
+            which may be an ``np.memmap``, or ``States`` that are read in parts.
         labels: [n], 0 clean or 1 harmful.
         groups: one label a row; groups (windows of one text, paraphrases) never straddle folds,
             and a group's clean rows count as one text with their largest score.
@@ -91,11 +92,11 @@ def train(
             states that are not finite.
         InputError: an argument is of the wrong shape, or outside its range.
     """
-    states = checked(states)
-    labels = _checked_labels(labels, len(states))
+    states = as_states(states)
+    labels = _checked_labels(labels, states.shape[0])
     if not 0 < eta <= 1:
         raise InputError(f"eta: found {eta}; expected a share above 0, at most 1")
-    codes = group_codes(groups, len(states))
+    codes = group_codes(groups, len(labels))
     check_counts("SIREN", labels, codes)
     clean = labels == 0
     texts = len(np.unique(codes[clean]))
@@ -129,7 +130,7 @@ def train(
     return Trained(params, choice.held_out, settings)
 
 
-def _choose(states: Array, labels: Array, codes: Array, eta: float, seed: int) -> _Choice:
+def _choose(states: Array | States, labels: Array, codes: Array, eta: float, seed: int) -> _Choice:
     """The network's settings with the best AUROC over all held-out rows, the first of equals.
 
     Neurons are chosen anew in every fold, from its training rows.
@@ -139,8 +140,8 @@ def _choose(states: Array, labels: Array, codes: Array, eta: float, seed: int) -
     with tqdm(total=len(folds) * (1 + len(DECAYS)), desc="siren", unit="fit", disable=None) as bar:
         for training, held in folds:
             known = labels[training]
-            selection = select(states[training], known, codes[training], eta, seed)
-            features, unseen = (selection.features(states[rows]) for rows in (training, held))
+            selection = select(states, labels, codes, eta, seed, training)
+            features, unseen = (selection.features(states, rows) for rows in (training, held))
             bar.update()
             for decay in DECAYS:
                 committee, shown = Committee(features, known, decay, seed), 0

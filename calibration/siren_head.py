@@ -13,12 +13,15 @@ import numpy as np
 from scipy.special import expit
 from sklearn.neural_network import MLPClassifier
 
-from layerguard.calibration.siren_probes import standardisation
+from layerguard.calibration.siren_probes import standardisation, standardised
 from layerguard.runtime.types import Array
 
 MEMBERS = 3
 HIDDEN = 128
 """Units of each member."""
+
+_ROWS = 1024
+"""That are scored at once, in float64."""
 
 _LEARNING_RATE = 1e-3
 _STEPS_AN_EPOCH = 16
@@ -40,6 +43,14 @@ class Head:
 
     def probability(self, features: Array) -> Array:
         """softmax(logits)[1], float64 [n]: what ``SirenKernel`` computes."""
+        return np.concatenate(
+            [
+                self._probability(features[start : start + _ROWS])
+                for start in range(0, len(features), _ROWS)
+            ]
+        )
+
+    def _probability(self, features: Array) -> Array:
         value = features.astype(np.float64)
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
             value = np.maximum(value @ weight.T + bias, 0.0)
@@ -61,7 +72,9 @@ class Committee:
             seed: of the first member; the others follow.
         """
         self._mean, self._deviation = standardisation(features)
-        self._features = ((features - self._mean) / self._deviation).astype(np.float32)
+        self._features = standardised(
+            features, np.arange(len(features)), self._mean, self._deviation, np.float32
+        )
         self._labels = labels
         low, high = _BATCH
         batch = min(int(np.clip(len(labels) // _STEPS_AN_EPOCH, low, high)), len(labels))

@@ -3,11 +3,15 @@
 "LLM Safety From Within", arXiv 2604.18519; METHODS "Layer probes", "Safety neurons", "Layer
 weights". Ours: neurons are standardised, so that a weight compares between dimensions, and the
 solver is exact (liblinear) where the published one stops after a number of epochs.
+
+States are read one layer at a time. liblinear copies what it is given into two lists of 16 bytes a
+value, so its training rows are what takes memory: 40 bytes x rows x hidden of one layer.
 """
 
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
@@ -15,6 +19,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 
 from layerguard.calibration.folds import stratified_folds
+from layerguard.calibration.states import States, as_states
 from layerguard.runtime.types import Array
 
 STRENGTHS = (50.0, 100.0, 200.0, 500.0, 1000.0)
@@ -25,6 +30,8 @@ LEAST_ALPHA = 0.1
 
 _VALIDATION_FOLDS = 5
 _RELATIVE_FLOOR = 1e-3
+_COLUMNS, _ROWS = 256, 1024
+"""Of a layer that are widened to float64 at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +52,32 @@ class Selection:
     f1: tuple[float, ...]
     strengths: tuple[float, ...]
 
-    def features(self, states: Array) -> Array:
-        """concat_l alpha_l x_l[neurons_l], float32 [n, features]; what the head reads."""
-        return np.concatenate(
-            [
-                alpha * states[:, layer, neurons]
-                for layer, neurons, alpha in zip(self.layers, self.neurons, self.alpha, strict=True)
-            ],
-            axis=1,
-        )
+    def features(self, states: Array | States, rows: Array | None = None) -> Array:
+        """concat_l alpha_l x_l[neurons_l], float32 [n, features]; what the head reads.
+
+        Args:
+            states: of all rows.
+            rows: int64 [n], those to give, all by default.
+        """
+        states = as_states(states)
+        rows = np.arange(states.shape[0]) if rows is None else rows
+        found = np.empty((len(rows), sum(map(len, self.neurons))), np.float32)
+        start = 0
+        for layer, neurons, alpha in zip(self.layers, self.neurons, self.alpha, strict=True):
+            stop = start + len(neurons)
+            found[:, start:stop] = alpha * states.layer(layer)[np.ix_(rows, neurons)]
+            start = stop
+        return found
 
 
-def select(states: Array, labels: Array, codes: Array, eta: float, seed: int) -> Selection:
+def select(
+    states: Array | States,
+    labels: Array,
+    codes: Array,
+    eta: float,
+    seed: int,
+    rows: Array | None = None,
+) -> Selection:
     """Fit a probe for every layer and choose its neurons.
 
     Args:
@@ -65,10 +86,14 @@ def select(states: Array, labels: Array, codes: Array, eta: float, seed: int) ->
         codes: int64 [n], groups that must not straddle training and validation.
         eta: share of a probe's absolute weight that its chosen neurons hold, in (0, 1].
         seed: of the validation rows and the solver.
+        rows: int64, the rows to fit on, all by default.
     """
-    rows = stratified_folds(labels, codes, _VALIDATION_FOLDS, seed)[0]
+    states = as_states(states)
+    rows = np.arange(len(labels)) if rows is None else rows
+    training, validation = stratified_folds(labels[rows], codes[rows], _VALIDATION_FOLDS, seed)[0]
     layers = range(1, states.shape[1])
-    probes = [_probe(states[:, layer], labels, rows, seed) for layer in layers]
+    split = rows[training], rows[validation]
+    probes = [_probe(states.layer(layer), labels, split, seed) for layer in layers]
     f1 = [score for _, score, _ in probes]
     return Selection(
         layers=tuple(layers),
@@ -99,27 +124,49 @@ def layer_weights(f1: Sequence[float] | Array) -> Array:
     return weights
 
 
-def standardisation(x: Array) -> tuple[Array, Array]:
+def standardisation(x: Array, rows: Array | None = None) -> tuple[Array, Array]:
     """Mean and standard deviation of each column, float64; no deviation near zero.
 
     A column that hardly varies gets a floor of 1e-3 of the median deviation (1 where that is
     zero), so that it stays small after division.
+
+    Args:
+        x: floats [n, columns]; some columns at a time are copied.
+        rows: int64, the rows to take, all by default.
     """
-    mean, deviation = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
+    width = x.shape[1]
+    mean, deviation = np.empty(width), np.empty(width)
+    for start in range(0, width, _COLUMNS):
+        columns = slice(start, start + _COLUMNS)
+        some = x[:, columns] if rows is None else x[rows, columns]
+        mean[columns] = some.mean(axis=0, dtype=np.float64)
+        deviation[columns] = some.std(axis=0, dtype=np.float64)
     floor = _RELATIVE_FLOOR * float(np.median(deviation)) or 1.0
     return mean, np.maximum(deviation, floor)
+
+
+def standardised(
+    x: Array, rows: Array, mean: Array, deviation: Array, dtype: type[np.floating[Any]]
+) -> Array:
+    """(x - mean) / deviation of some rows, computed in float64, some rows at a time."""
+    found = np.empty((len(rows), x.shape[1]), dtype)
+    for start in range(0, len(rows), _ROWS):
+        some = slice(start, start + _ROWS)
+        found[some] = (x[rows[some]] - mean) / deviation
+    return found
 
 
 def _probe(
     x: Array, labels: Array, rows: tuple[Array, Array], seed: int
 ) -> tuple[Array, float, float]:
-    """Weights [hidden], validation macro-F1 and C of the best probe of one layer.
+    """Weights [hidden], validation macro-F1 and C of the best probe of a layer, [n, hidden].
 
     Of equal scores the first, the sparsest probe, wins, as published.
     """
     training, validation = rows
-    mean, deviation = standardisation(x[training])
-    standard = (x - mean) / deviation
+    mean, deviation = standardisation(x, training)
+    known, unseen = (standardised(x, part, mean, deviation, np.float64) for part in rows)
+    del x  # the solver needs the memory
     best: tuple[Array, float, float] | None = None
     for strength in STRENGTHS:
         probe = LogisticRegression(
@@ -131,8 +178,8 @@ def _probe(
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # good enough to rank neurons
-            probe.fit(standard[training], labels[training])
-        found = probe.predict(standard[validation])
+            probe.fit(known, labels[training])
+        found = probe.predict(unseen)
         score = float(f1_score(labels[validation], found, average="macro", zero_division=0.0))
         if best is None or score > best[1]:
             best = probe.coef_[0], score, strength

@@ -4,16 +4,16 @@ from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
+from layerguard.calibration.collect import read_once
 from layerguard.calibration.decision import FIXED, Column, Policy, Settled, settle
 from layerguard.calibration.fingerprint import text_hashes
 from layerguard.calibration.fitting import Fitted
 from layerguard.calibration.leakage import prompt_group
-from layerguard.calibration.scoring import score_columns
+from layerguard.calibration.scoring import Scorer
 from layerguard.runtime.backbone import Backbone
 from layerguard.runtime.binding import bind_detectors
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.errors import InputError
-from layerguard.runtime.guard import Guard
 from layerguard.runtime.rows import Row
 from layerguard.runtime.types import Array
 
@@ -52,6 +52,57 @@ def settle_together(
     )
 
 
+class KeptDetectors:
+    """Detectors that are not fitted anew, and their honest scores of clean texts.
+
+    A text that the bundle's decision was calibrated on keeps its scores; one that no detector was
+    fitted on is scored as it would be served; any other has none.
+
+    Attributes:
+        fresh: the rows that ``scorer`` has to read.
+        scorer: scores them.
+    """
+
+    def __init__(self, bundle: Bundle, kept: Collection[str], rows: Sequence[Row]) -> None:
+        """Find what is known.
+
+        Args:
+            bundle: as it was before.
+            kept: names of the detectors.
+            rows: clean rows.
+
+        Raises:
+            InputError: the bundle does not say what its detectors were fitted on.
+        """
+        self.names = sorted(kept)
+        if kept and bundle.manifest.decision is None and not _imported(bundle, kept):
+            raise InputError(
+                f"{bundle.path} keeps {', '.join(self.names)} and does not say which texts they "
+                "were fitted on, so their scores of these rows cannot be trusted; calibrate all "
+                "detectors in one call"
+            )
+        texts = list(dict.fromkeys(map(prompt_group, rows)))
+        codes = dict(zip(texts, text_hashes(texts).tolist(), strict=True))
+        stored, seen = _stored(bundle), set(seen_texts(bundle).tolist())
+        self._stored = {text: stored[code] for text, code in codes.items() if code in stored}
+        unseen = (row for row in rows if codes[prompt_group(row)] not in seen)
+        self.fresh = list(unseen) if kept else []
+        bound = bind_detectors(bundle) if kept else {}
+        self.scorer = Scorer({name: bound[name] for name in self.names})
+
+    def texts(self) -> set[str]:
+        """The texts that have scores, or get them if all fresh rows can be scored."""
+        return self._stored.keys() | set(map(prompt_group, self.fresh))
+
+    def columns(self) -> dict[str, Column]:
+        """By detector, the scores, once ``scorer`` has read the fresh rows."""
+        scored = self.scorer.columns()
+        return {
+            name: {text: own[name] for text, own in self._stored.items()} | scored[name]
+            for name in self.names
+        }
+
+
 def kept_columns(
     bundle: Bundle,
     backbone: Backbone,
@@ -59,41 +110,14 @@ def kept_columns(
     rows: Sequence[Row],
     faults: list[str],
 ) -> dict[str, Column]:
-    """By detector, honest scores of the rows' texts.
+    """The columns of ``KeptDetectors``, from a pass of their own; see there for the errors.
 
-    A text that the bundle's decision was calibrated on keeps its scores; one that no detector was
-    fitted on is scored as it would be served; any other has none.
-
-    Args:
-        bundle: as it was before.
-        backbone: its graph.
-        kept: detectors that are not fitted anew.
-        rows: clean rows.
-        faults: a sentence is added for each row that could not be read.
-
-    Raises:
-        InputError: the bundle does not say what its detectors were fitted on.
+    A sentence is added to ``faults`` for each row that could not be scored.
     """
-    if not kept:
-        return {}
-    if bundle.manifest.decision is None and not _imported(bundle, kept):
-        raise InputError(
-            f"{bundle.path} keeps {', '.join(sorted(kept))} and does not say which texts they were "
-            "fitted on, so their scores of these rows cannot be trusted; calibrate all detectors "
-            "in one call"
-        )
-    texts = list(dict.fromkeys(map(prompt_group, rows)))
-    codes = dict(zip(texts, text_hashes(texts).tolist(), strict=True))
-    stored = _stored(bundle)
-    known = set(seen_texts(bundle).tolist())
-    fresh = [row for row in rows if codes[prompt_group(row)] not in known]
-    guard = Guard(bundle, backbone, bind_detectors(bundle))
-    scored = score_columns(guard, fresh, faults) if fresh else {}
-    return {
-        name: {text: stored[code][name] for text, code in codes.items() if code in stored}
-        | scored.get(name, {})
-        for name in kept
-    }
+    detectors = KeptDetectors(bundle, kept, rows)
+    if detectors.fresh:
+        faults += read_once(backbone, detectors.fresh, [detectors.scorer], "scoring rows")
+    return detectors.columns()
 
 
 def seen_texts(bundle: Bundle) -> Array:

@@ -33,8 +33,9 @@ import numpy as np
 from layerguard.calibration import conformal
 from layerguard.calibration.folds import Groups, group_codes, group_maxima, random_folds
 from layerguard.calibration.ranges import Ranges, refuse_nan
+from layerguard.calibration.states import ArrayStates, States
 from layerguard.calibration.trained import Trained
-from layerguard.calibration.weightwatch_bounds import Bounds, Reference, Standard
+from layerguard.calibration.weightwatch_bounds import Bounds, Reference, Standard, as_extremes
 from layerguard.runtime.detectors.weightwatch import directions_sha256
 from layerguard.runtime.errors import CalibrationError, InputError
 from layerguard.runtime.types import ROLES, Array
@@ -52,7 +53,7 @@ LEAST_PROMPTS = 10
 
 
 def fit(
-    extremes: Array,
+    extremes: Array | States,
     directions: Mapping[str, Array],
     mode: Mode = "cross-fit",
     target_fpr: float = 0.1,
@@ -65,7 +66,7 @@ def fit(
 
 
 def train(
-    extremes: Array,
+    extremes: Array | States,
     directions: Mapping[str, Array],
     mode: Mode = "cross-fit",
     target_fpr: float = 0.1,
@@ -77,7 +78,8 @@ def train(
 
     Args:
         extremes: float32 [n, 4, 2, K], each row's least and greatest cosine by role (see
-            ``layerguard.runtime.types.ROLES``); +inf and -inf for a role without tokens.
+            ``layerguard.runtime.types.ROLES``); +inf and -inf for a role without tokens. Or
+            ``States`` of them, [n, 8, K].
         directions: as ``weightwatch_directions.directions`` returned them.
         mode: ``cross-fit``; or ``reference``, the published rule, which promises nothing.
         target_fpr: share of clean conversations that may be flagged, in (0, 1); ``reference``
@@ -100,8 +102,8 @@ def train(
     if mode not in get_args(Mode):
         raise InputError(f"mode: found {mode!r}; expected one of {', '.join(get_args(Mode))}")
     conformal.exact(target_fpr)
-    extremes = _checked(extremes, len(directions["directions"]))
-    codes = group_codes(groups, len(extremes))
+    found = _checked(extremes, len(directions["directions"]))
+    codes = group_codes(groups, found.shape[0])
     prompts = len(np.unique(codes))
     if prompts < LEAST_PROMPTS:
         raise CalibrationError(
@@ -114,12 +116,14 @@ def train(
     if mode == "reference":
         rule = Reference(directions_sha256(directions), trim)
     folds = random_folds(codes, min(FOLDS, prompts), seed)
-    held_out = np.empty(len(extremes))
-    for fold in range(int(folds.max()) + 1):
-        held = folds == fold
-        held_out[held] = rule.bounds(extremes[~held]).scores(extremes[held])
+    bounds, without = rule.bounds(found, folds)
+    held_out = np.empty(len(folds))
+    for rows, block in found.blocks():
+        by_row = as_extremes(block)
+        for fold in np.unique(folds[rows]).tolist():
+            held = folds[rows] == fold
+            held_out[rows][held] = without[fold].scores(by_row[held])
     scores = group_maxima(held_out, codes)
-    bounds = rule.bounds(extremes)
     limit, interval = PUBLISHED_MARGIN, np.array([0.0, 1.0])
     if mode != "reference":
         limit = conformal.threshold(scores, target_fpr)
@@ -162,7 +166,10 @@ def reference(
     }
 
 
-def _checked(extremes: Array, directions: int) -> Array:
+def _checked(extremes: Array | States, directions: int) -> States:
+    """Extremes as ``States`` of eight layers; a recording holds no NaN."""
+    if isinstance(extremes, States):
+        return extremes
     extremes = np.asarray(extremes)
     expected = (len(ROLES), 2, directions)
     if extremes.dtype != np.float32 or extremes.shape[1:] != expected:
@@ -171,7 +178,7 @@ def _checked(extremes: Array, directions: int) -> Array:
             f"[n, {', '.join(map(str, expected))}]"
         )
     refuse_nan(extremes)
-    return extremes
+    return ArrayStates(extremes.reshape(len(extremes), 2 * len(ROLES), directions))
 
 
 def _settings(

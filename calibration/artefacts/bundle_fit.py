@@ -18,6 +18,7 @@ from layerguard.calibration.collect import Collected
 from layerguard.calibration.folds import group_codes, group_maxima
 from layerguard.calibration.freeze import Calibrated
 from layerguard.calibration.leakage import prompt_group
+from layerguard.calibration.states import States
 from layerguard.runtime.bundle import Manifest
 from layerguard.runtime.bundle.files import CHAT_TEMPLATE
 from layerguard.runtime.detectors import REGISTRY
@@ -114,7 +115,7 @@ def as_published(head: Head, artefact: str, tap: Tap, *, last_layer_read: bool) 
     return Calibrated(head.detector, "imported", params, (), 0, settings, tap)
 
 
-def recalibrated(item: Calibrated, found: Collected, target_fpr: float) -> Calibrated:
+def recalibrated(item: Calibrated, found: Collected[States], target_fpr: float) -> Calibrated:
     """The same with a threshold of one's own: split-conformal, as the head never saw the rows.
 
     Args:
@@ -126,8 +127,13 @@ def recalibrated(item: Calibrated, found: Collected, target_fpr: float) -> Calib
         CalibrationError: too few clean texts for the target, or a score that is not finite.
     """
     detector = REGISTRY[item.name].bind(item.params, item.tap)
-    layers = [np.ascontiguousarray(found.states[:, i]) for i in range(found.states.shape[1])]
-    scores = np.array([reading.score for reading in detector.score_pooled(layers)])
+    scores = np.array(
+        [
+            reading.score
+            for _, block in found.states.blocks()
+            for reading in detector.score_pooled(list(map(np.ascontiguousarray, block)))
+        ]
+    )
     if not np.isfinite(scores).all():
         raise CalibrationError(
             f"{item.name}: {np.count_nonzero(~np.isfinite(scores))} clean rows have no finite "

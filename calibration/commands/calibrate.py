@@ -15,22 +15,21 @@ A bad row is reported with its line; the others are used, and the exit code is t
 
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import get_args
 
-from layerguard.calibration import lcf, weightwatch
+from layerguard.calibration import lcf
 from layerguard.calibration.commands.summary import decision_lines, detector_line, dropped_lines
-from layerguard.calibration.decision import Column, Policy
-from layerguard.calibration.fitting import Fitted, fit_lcf, fit_siren, fit_weightwatch
+from layerguard.calibration.decision import Policy
+from layerguard.calibration.fit_all import How, fit_all
 from layerguard.calibration.freeze import freeze
 from layerguard.calibration.labelled import LabelledRows, read_clean, read_labelled
 from layerguard.calibration.leakage import TestTexts, prompt_group
-from layerguard.calibration.together import kept_columns, settle_together
+from layerguard.calibration.together import KeptDetectors, settle_together
 from layerguard.calibration.weights import Tuning, adapter_alone, between
 from layerguard.runtime.backbone import Backbone
 from layerguard.runtime.bundle import Bundle
-from layerguard.runtime.bundle.manifest import ModelCard
 from layerguard.runtime.cli import options
 from layerguard.runtime.errors import CalibrationError, InputError
 from layerguard.runtime.rows import Row
@@ -63,6 +62,13 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     add("--mode", choices=get_args(lcf.Mode), default="cross-fit", help="thresholds")
     add("--eta", type=float, default=0.9, metavar="SHARE", help="SIREN: probe weight that is kept")
+    add(
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        help="folder of the temporary files of states, on a disk (default: the system's folder for "
+        "such files); up to half a gigabyte stays in memory",
+    )
     options.add_seed(parser, "everything random")
     options.add_session(parser)
 
@@ -108,26 +114,39 @@ def run(arguments: Namespace) -> int:
     if arguments.mode != "reference":
         policy.check_support(asked, now | kept)
 
-    backbone = Backbone(bundle, arguments.device, arguments.threads)
-    columns = kept_columns(bundle, backbone, kept, texts, faults)
+    others = KeptDetectors(bundle, kept, texts)
     if arguments.mode != "reference":
-        _check_kept(columns, texts, policy, now | kept)
-    fitted = _fit(backbone, bundle.manifest.model, clean, labelled, tuning, arguments)
-    faults += [fault for item in fitted for fault in item.faults]
-    settled = settle_together(bundle, fitted, columns, texts, (*clean, *labelled), policy)
+        _check_kept(others, texts, policy, now | kept)
+
+    backbone = Backbone(bundle, arguments.device, arguments.threads)
+    how = How(arguments.mode, arguments.eta, arguments.target_fpr, arguments.seed, arguments.cache)
+    model = bundle.manifest.model
+    fitted, found = fit_all(backbone, model, clean, labelled, tuning, others, how)
+    faults += found
+    try:
+        settled = settle_together(
+            bundle, fitted, others.columns(), texts, (*clean, *labelled), policy
+        )
+    except CalibrationError:
+        _report(faults)  # they may be why
+        raise
     dropped = dropped_lines(bundle)
     manifest = freeze(bundle, backbone, [item.calibrated for item in fitted], settled)
     for name in sorted(now):
         print(detector_line(name, manifest.detectors[name]))
     print("\n".join([*decision_lines(settled.card, asked), *dropped]))
     print(f"wrote {arguments.bundle} (id {Bundle.load(arguments.bundle).id})")
-    for fault in faults:
-        print(f"layerguard calibrate: {fault}", file=sys.stderr)
+    _report(faults)
     return 2 if faults else 0
 
 
+def _report(faults: Sequence[str]) -> None:
+    for fault in faults:
+        print(f"layerguard calibrate: {fault}", file=sys.stderr)
+
+
 def _check_kept(
-    kept: Mapping[str, Column], rows: Sequence[Row], policy: Policy, detectors: Collection[str]
+    kept: KeptDetectors, rows: Sequence[Row], policy: Policy, detectors: Collection[str]
 ) -> None:
     """Refuse clean texts of which too few have a score of the detectors that are kept.
 
@@ -135,11 +154,11 @@ def _check_kept(
         CalibrationError: saying how many have none, and why.
     """
     asked = set(map(prompt_group, rows))
-    scored = asked.intersection(*kept.values())
+    scored = kept.texts() if kept.names else asked
     try:
         policy.check_support(len(scored), detectors)
     except CalibrationError as error:
-        names = ", ".join(sorted(kept))
+        names = ", ".join(kept.names)
         raise CalibrationError(
             f"{error}. {len(asked) - len(scored)} of {len(asked)} are left out: detectors of the "
             f"bundle were fitted on them, and {names}, kept as calibrated before, has no score of "
@@ -167,27 +186,6 @@ def _tuning(arguments: Namespace) -> Tuning | None:
             "found no --clean; expected clean rows, on which WeightWatch is calibrated"
         )
     return between(base, tuned or adapter) if base else adapter_alone(adapter)
-
-
-def _fit(
-    backbone: Backbone,
-    model: ModelCard,
-    clean: Sequence[Row],
-    labelled: Sequence[Row],
-    tuning: Tuning | None,
-    arguments: Namespace,
-) -> list[Fitted]:
-    """The detectors that these rows can fit."""
-    target, chosen = arguments.target_fpr, arguments.seed
-    fitted = []
-    if clean:
-        fitted.append(fit_lcf(backbone, clean, arguments.mode, target, chosen))
-    if tuning is not None:
-        mode: weightwatch.Mode = "reference" if arguments.mode == "reference" else "cross-fit"
-        fitted.append(fit_weightwatch(backbone, clean, tuning, model, mode, target, chosen))
-    if labelled:
-        fitted.append(fit_siren(backbone, labelled, clean, arguments.eta, target, chosen))
-    return fitted
 
 
 def _without_leaks(

@@ -16,11 +16,12 @@ from typing import get_args
 
 from layerguard.calibration import conformal
 from layerguard.calibration.artefacts import artefact, bundle_fit
-from layerguard.calibration.collect import collect
+from layerguard.calibration.collect import record
 from layerguard.calibration.commands.summary import dropped_lines
 from layerguard.calibration.freeze import Calibrated, freeze
 from layerguard.calibration.labelled import read_clean
 from layerguard.calibration.leakage import prompt_group
+from layerguard.calibration.recording import Recording
 from layerguard.runtime.backbone import Backbone
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.cli import options
@@ -77,8 +78,9 @@ def run(arguments: Namespace) -> int:
     if arguments.clean:
         clean = read_clean(arguments.clean)
         conformal.rank(len({prompt_group(row) for row in clean.rows}), arguments.target_fpr)
-        found = collect(backbone, clean.rows, item.tap, "clean rows")
-        item = bundle_fit.recalibrated(item, found, arguments.target_fpr)
+        with Recording(len(clean.rows)) as recording:
+            found = record(backbone, clean.rows, item.tap, "clean rows", recording)
+            item = bundle_fit.recalibrated(item, found, arguments.target_fpr)
         faults = (*clean.faults, *found.faults)
     dropped = dropped_lines(bundle)
     freeze(bundle, backbone, [item])

@@ -19,6 +19,7 @@ from layerguard.calibration.freeze import freeze
 from layerguard.calibration.leakage import prompt_group
 from layerguard.calibration.scoring import score_columns
 from layerguard.calibration.together import seen_texts
+from layerguard.runtime.binding import bind_detectors
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.bundle.decision import DecisionCard
 from layerguard.runtime.cli import options
@@ -59,7 +60,7 @@ def run(arguments: Namespace) -> int:
     policy = _policy(guard, arguments.target_fpr)
     policy.check_support(asked, before.detectors)
 
-    columns = score_columns(guard, rows, faults)
+    columns = score_columns(guard.backbone, bind_detectors(bundle), rows, faults)
     settled = settle(columns, rows, bundle.params, policy, seen=seen_texts(bundle))
     dropped = dropped_lines(bundle)
     after = freeze(bundle, guard.backbone, [], settled)

@@ -17,8 +17,10 @@ from typing import Any, Literal
 import numpy as np
 
 from layerguard.calibration import metrics
-from layerguard.calibration.fitting import Fitted, fit_lcf, fit_weightwatch
+from layerguard.calibration.fit_all import How, fit_all
+from layerguard.calibration.fitting import Fitted
 from layerguard.calibration.leakage import normalised
+from layerguard.calibration.together import KeptDetectors
 from layerguard.calibration.weights import between
 from layerguard.runtime.backbone import Backbone
 from layerguard.runtime.bundle import Bundle
@@ -97,10 +99,12 @@ def _fit(
     mode: Mode,
 ) -> Fitted:
     if detector == "lcf":
-        alone = [replace(row, request=request(row.request.prompt)) for row in rows]
-        return fit_lcf(backbone, alone, mode, TARGET, SEED)
-    model = bundle.manifest.model
-    return fit_weightwatch(backbone, rows, between(BASE, adapter), model, mode, TARGET, SEED)
+        rows = [replace(row, request=request(row.request.prompt)) for row in rows]
+    how = How(mode, 0.9, TARGET, SEED)
+    tuning = between(BASE, adapter) if detector == "weightwatch" else None
+    none_kept = KeptDetectors(bundle, (), ())
+    fitted, _ = fit_all(backbone, bundle.manifest.model, rows, (), tuning, none_kept, how)
+    return next(item for item in fitted if item.calibrated.name == detector)
 
 
 def prompts(task: str, trigger: str) -> tuple[list[Row], list[Row]]:
