@@ -114,6 +114,7 @@ def report(exported: Exported) -> list[str]:
             distance = max(comparison.cosine_distance[output] for output in names)
             lines.append(f"  {label:<12} {largest:20.2e} {rounding:19.2e} {distance:17.2e}")
     lines += [f"no {name} graph: {reason}" for name, reason in exported.skipped.items()]
+    lines += [f"the chat template refuses {form}: {w}" for form, w in exported.refused.items()]
     return lines
 
 

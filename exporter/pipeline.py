@@ -13,6 +13,7 @@ from tqdm import tqdm
 from layerguard.exporter import graph as onnx_graph
 from layerguard.exporter.analysis import analysis_part
 from layerguard.exporter.architecture import Architecture, examine, feed_forwards
+from layerguard.exporter.chat_forms import refused_forms
 from layerguard.exporter.comparison import GATES, Comparison, Dtype
 from layerguard.exporter.decode import decode_part
 from layerguard.exporter.loading import Loaded, Source, load
@@ -80,11 +81,13 @@ class Exported:
         manifest: as written.
         proofs: by graph, how far it is from PyTorch.
         skipped: graphs that this model cannot have, by name, and why.
+        refused: forms of chats that the chat template refuses, and its words.
     """
 
     manifest: Manifest
     proofs: Mapping[str, Comparison]
     skipped: Mapping[str, str]
+    refused: Mapping[str, str]
 
 
 def export(source: str, out: Path, options: Options | None = None) -> Exported:
@@ -113,6 +116,8 @@ def export(source: str, out: Path, options: Options | None = None) -> Exported:
             max_tokens=options.max_tokens,
             max_windows=options.max_windows,
         )
+        is_chat = rules.template == "chat"
+        refused = refused_forms(text.chat_template or "", text.special_tokens) if is_chat else {}
         step("running it in PyTorch")
         pad, mlps = text.pad_token_id, feed_forwards(architecture)[:layers] if options.mlp else ()
         references = References(architecture, loaded.causal, mlps)
@@ -155,7 +160,7 @@ def export(source: str, out: Path, options: Options | None = None) -> Exported:
                 "onnxruntime": load_onnxruntime().__version__,  # its package has several names
             },
         )
-        return Exported(seal(folder, manifest), proofs, skipped)
+        return Exported(seal(folder, manifest), proofs, skipped, refused)
 
 
 def _open(graph: Path) -> Any:

@@ -5,7 +5,7 @@ from typing import Literal
 from layerguard.exporter.architecture import Architecture
 from layerguard.exporter.loading import Loaded
 from layerguard.exporter.tokenizer import TextFiles
-from layerguard.runtime.bundle.manifest import TextRules
+from layerguard.runtime.bundle.manifest import TEXT_RULES, TextRules
 from layerguard.runtime.errors import ExportError
 
 _UNBOUNDED_TOKENS = 2048
@@ -56,6 +56,7 @@ def text_rules(
         pad_token_id=text.pad_token_id,
         special_tokens=text.special_tokens,
         end_token_ids=_end_tokens(loaded, architecture) if architecture.kind == "decoder" else (),
+        rules_version=TEXT_RULES,
     )
 
 

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from layerguard.runtime.bundle.manifest import (
+    TEXT_RULES,
     Canary,
     DetectorCard,
     GraphCard,
@@ -219,7 +220,9 @@ def make_manifest(
             "tiny", "0" * 40, "Tiny", "tiny", "encoder",
             LAYERS, LAYERS, WIDTH, len(WORDS), "float32",
         ),
-        text=TextRules(template, windows, 12, 4, 0, {"eos_token": "[SEP]"}),
+        text=TextRules(
+            template, windows, 12, 4, 0, {"eos_token": "[SEP]"}, rules_version=TEXT_RULES
+        ),
         graphs={
             "score": GraphCard(
                 "score.onnx",

@@ -15,6 +15,9 @@ from layerguard.runtime.types import Limit, Pooling, Semantics, View
 SCHEMA = 1
 """Version of the manifest that this release writes, and the newest that it reads."""
 
+TEXT_RULES = 2
+"""Version of the text rules that this release writes, and the newest that it knows."""
+
 MAX_MANIFEST_BYTES = 4 << 20
 
 _MOST = 2**31 - 1
@@ -51,6 +54,10 @@ class TextRules:
     ``sliding`` reads overlapping windows, at most ``max_windows``, and the worst one decides.
     ``special_tokens`` are what a chat template may name: ``bos_token``, ``eos_token``, ...
     ``end_token_ids`` are the tokens with which the model ends an answer.
+    ``rules_version`` says how a chat becomes the prompt; scores depend on it, so a bundle keeps
+    the one that it was exported with. 2: as transformers' ``apply_chat_template`` with
+    ``tokenize=True`` (``runtime/text/chat.py``). 1, where the manifest names none: the tokenizer's
+    opening tokens come first where the template does not write them, and a plain text is stripped.
     """
 
     template: str
@@ -60,6 +67,7 @@ class TextRules:
     pad_token_id: int
     special_tokens: dict[str, str] = field(default_factory=dict)
     end_token_ids: tuple[int, ...] = ()
+    rules_version: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,9 +216,15 @@ def _contradictions(manifest: Manifest) -> list[str]:
             ("text.max_tokens", text.max_tokens, 8, _MOST),
             ("text.max_windows", text.max_windows, 1, _MOST),
             ("text.pad_token_id", text.pad_token_id, 0, model.vocabulary - 1),
+            ("text.rules_version", text.rules_version, 1, _MOST),
         )
         if not least <= value <= most
     ]
+    if text.rules_version > TEXT_RULES:
+        faults.append(
+            f"manifest.json: text.rules_version is {text.rules_version}; this release knows up to "
+            f"{TEXT_RULES}: upgrade layerguard, or export the model again with this release"
+        )
     if faults:
         return faults
     if model.layers > model.total_layers:

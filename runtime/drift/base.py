@@ -1,6 +1,6 @@
 """The base model that a monitor belongs to, and which checkpoints are of it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from layerguard.runtime.bundle import Bundle
@@ -42,6 +42,8 @@ class Base:
 def load_checkpoint(path: str | Path, base: Base, layer: int) -> Bundle:
     """The bundle at ``path``, a checkpoint of ``base`` that can be read at state ``layer``.
 
+    It is read by the version of the text rules that the base was: its tokens must be the same.
+
     Raises:
         BundleError: it is faulty, or of another model, or lacks the layer; with every fault.
     """
@@ -49,7 +51,8 @@ def load_checkpoint(path: str | Path, base: Base, layer: int) -> Bundle:
     faults = _differences(base, bundle, layer)
     if faults:
         raise BundleError(bundle.path, faults)
-    return bundle
+    text = replace(bundle.manifest.text, rules_version=base.text.rules_version)
+    return replace(bundle, manifest=replace(bundle.manifest, text=text))
 
 
 def _differences(base: Base, bundle: Bundle, layer: int) -> list[str]:

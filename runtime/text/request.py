@@ -23,6 +23,9 @@ _CHAT_MARKERS = (
     "<<SYS>>", "<</SYS>>", "[INST]", "[/INST]", "<s>", "</s>", "<|s|>", "<|/s|>",
 )  # fmt: skip
 _MARKER = re.compile("|".join(re.escape(marker) for marker in _CHAT_MARKERS))
+_TEXT_PARTS = ("text", "input_text", "output_text")
+"""Types of parts that are text, as OpenAI's interfaces name them."""
+
 _BLANKS = re.compile(r"[ \t]+")
 _EMPTY_LINES = re.compile(r"\n{3,}")
 
@@ -42,7 +45,7 @@ class Request:
 
         The last turns, where they are the assistant's, are the answer.
         """
-        turns = self.messages or ({"role": "user", "content": self.prompt.strip() or " "},)
+        turns = self.messages or ({"role": "user", "content": self.prompt},)
         while len(turns) > 1 and turns[-1]["role"] == "assistant":
             turns = turns[:-1]
         return turns
@@ -129,6 +132,8 @@ def _chat(messages: Any, tools: Any) -> Request:
             raise InputError(f"{name}: {error}; expected values that JSON can say") from error
     if not messages:
         raise InputError("messages: found an empty list; expected at least one turn")
+    for index, message in enumerate(messages):
+        _check_parts(f"messages[{index}]", message.get("content"))
     texts = [text_of(message) for message in messages]
     asked = [t for t, m in zip(texts, messages, strict=True) if m["role"] != "assistant"]
     return Request(
@@ -136,6 +141,27 @@ def _chat(messages: Any, tools: Any) -> Request:
         messages=tuple(messages),
         tools=None if tools is None else tuple(tools),
     )
+
+
+def _check_parts(where: str, content: Any) -> None:
+    """Refuse a part that is no text: a model that reads it reads more than the guard does.
+
+    Raises:
+        InputError: a part is an image, audio, a file or anything else without text.
+    """
+    if not isinstance(content, (list, tuple)):
+        return
+    for index, part in enumerate(content):
+        if not isinstance(part, Mapping):
+            continue  # ``text_of`` refuses it
+        kind = part.get("type", "text")
+        if kind not in _TEXT_PARTS or "text" not in part:
+            keys = ", ".join(map(str, part))[:60] or "no keys"
+            raise InputError(
+                f"{where}.content[{index}]: found a part of type {str(kind)[:40]!r} with {keys}; "
+                'expected text parts alone, {"type": "text", "text": ...}: a guard reads no '
+                "images, audio or files, and must not judge a request without them"
+            )
 
 
 def text_of(message: Message) -> str:

@@ -7,12 +7,15 @@ on the way there is not: a chat template is part of the bundle and trusted as it
 
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 from jinja2 import TemplateError, nodes, pass_context
 from jinja2.exceptions import SecurityError
+from jinja2.ext import Extension
+from jinja2.parser import Parser
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -25,8 +28,13 @@ _MAX_CHARACTERS = 1 << 24
 _STEPS = "layerguard_steps"
 
 _DAY = datetime(2024, 7, 26, tzinfo=UTC)
-"""What a template is told of today: a score must not depend on the day it is asked for, or canaries
-would fail on the next."""
+"""What ``strftime_now`` tells a template, every day: a score that depends on the date could not be
+reproduced, and canaries would fail. The model itself is told the true date: of a template that
+writes it, those tokens differ between guard and model, in calibration as in service."""
+
+_TO_ESCAPE = re.compile("[^\x00-\x7e\ue000\ue001]+")
+"""What ``tojson(ensure_ascii=true)`` escapes. The two private-use characters stay: they mark what
+``template.py`` has taken out, and are typed by nobody else."""
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
@@ -47,6 +55,18 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         return super().call_binop(context, operator, left, right)
 
 
+class _Generation(Extension):
+    """``{% generation %}``: the assistant's words, for those who train on them; the text stays."""
+
+    tags = {"generation"}  # noqa: RUF012  jinja2's own type
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        """The block's body in a scope of its own, as transformers renders it."""
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.Scope(body, lineno=line)
+
+
 def compile_chat(source: str) -> Callable[..., str]:
     """The render function of a chat template; it takes the template's variables by name.
 
@@ -56,7 +76,9 @@ def compile_chat(source: str) -> Callable[..., str]:
         InputError: the template does not compile.
     """
     environment = _Sandbox(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=["jinja2.ext.loopcontrols", _Generation],
     )
     environment.filters["tojson"] = _to_json
     environment.filters[_STEPS] = _counted
@@ -102,5 +124,15 @@ def _raise(message: str) -> NoReturn:
     raise TemplateError(message)
 
 
-def _to_json(value: Any, indent: int | None = None) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=indent)
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | str | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """JSON as transformers' filter of that name writes it: no HTML escapes."""
+    text = json.dumps(
+        value, ensure_ascii=False, indent=indent, separators=separators, sort_keys=sort_keys
+    )
+    return _TO_ESCAPE.sub(lambda run: json.dumps(run[0])[1:-1], text) if ensure_ascii else text

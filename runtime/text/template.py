@@ -10,8 +10,10 @@ from contextlib import suppress
 from functools import cached_property, partial
 from typing import Any
 
+from layerguard.runtime.bundle.manifest import TEXT_RULES
 from layerguard.runtime.errors import InputError
-from layerguard.runtime.text.request import Message, Request, text_of
+from layerguard.runtime.text.chat import chat_turns
+from layerguard.runtime.text.request import Message, Request
 from layerguard.runtime.text.roles import USER, Owner, owners, role_of
 from layerguard.runtime.text.sandbox import compile_chat
 from layerguard.runtime.text.trajectory import turns, without_system
@@ -32,6 +34,7 @@ class Template:
         chat_template: str | None,
         special_tokens: Mapping[str, str],
         never_typed: Sequence[str],
+        rules_version: int = TEXT_RULES,
     ) -> None:
         """Compile the template.
 
@@ -41,8 +44,12 @@ class Template:
                 trajectory view.
             special_tokens: what the chat template may name, such as ``bos_token``.
             never_typed: the strings that the tokenizer reads as special tokens.
+            rules_version: how a chat is laid out; see ``TextRules``.
         """
-        self._special_tokens = dict(special_tokens)
+        self._variables: dict[str, Any] = dict(special_tokens)
+        if rules_version > 1:  # a template may ask whether it is defined; in transformers it is
+            self._variables = {"documents": None, **special_tokens}
+        self._rules_version = rules_version
         longest_first = sorted(never_typed, key=len, reverse=True)
         self._typed = re.compile("|".join(map(re.escape, [*longest_first, _OPEN])))
         self.is_chat = template == "chat"
@@ -83,7 +90,7 @@ class Template:
         if len(request.asked) == 1:
             return [(0, last)]
         taken: list[str] = []
-        messages, tools = _hidden(request, partial(self._hide, taken))
+        messages, tools = self._hidden(request, partial(self._hide, taken))
 
         def prefixes() -> Iterator[tuple[str, int]]:
             for count, turn in enumerate(messages[:-1], 1):
@@ -123,7 +130,14 @@ class Template:
         return self._typed.sub(take, text)
 
     def _render_chat(self, request: Request, hide: Callable[[str], str]) -> str:
-        return self._open_answer(*_hidden(request, hide))
+        return self._open_answer(*self._hidden(request, hide))
+
+    def _hidden(
+        self, request: Request, hide: Callable[[str], str]
+    ) -> tuple[list[dict[str, Any]], Any]:
+        """The turns up to where the answer begins, and the tools, without special tokens."""
+        messages = [_each(turn, hide) for turn in chat_turns(request, self._rules_version)]
+        return messages, _each(request.tools, hide)
 
     def _open_answer(self, messages: Sequence[Message], tools: Any) -> str:
         return self._lay_out(messages, tools=tools, add_generation_prompt=True)
@@ -137,19 +151,13 @@ class Template:
                 messages=messages,
                 tools=tools,
                 add_generation_prompt=add_generation_prompt,
-                **self._special_tokens,
+                **self._variables,
             )
         except Exception as error:  # a template is a program: it may raise anything
             raise InputError(
                 f"the bundle's chat template refused the messages ({error}); expected turns as "
                 "the model was trained on, such as user and assistant in turn"
             ) from error
-
-
-def _hidden(request: Request, hide: Callable[[str], str]) -> tuple[list[dict[str, Any]], Any]:
-    """The turns up to where the answer begins, and the tools, without special tokens."""
-    messages = [_each({**turn, "content": text_of(turn)}, hide) for turn in request.asked]
-    return messages, _each(request.tools, hide)
 
 
 def _each(value: Any, hide: Callable[[str], str]) -> Any:

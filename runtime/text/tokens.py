@@ -55,6 +55,7 @@ class TokenReader:
                 bundle.chat_template,
                 self._rules.special_tokens,
                 [token.content for token in added if token.special],
+                self._rules.rules_version,
             )
         except InputError as error:
             raise BundleError(bundle.path, [str(error)]) from error
@@ -150,10 +151,15 @@ class TokenReader:
     def _frame_of_prompt(self, ids: Sequence[int]) -> tuple[Ids, Ids]:
         """The special tokens around a prompt.
 
-        A chat ends where the answer begins; some templates write what opens it, others do not.
+        A chat template writes its own, as ``apply_chat_template`` has it; nothing is added. By the
+        first version of the text rules what opens a text is added where the template does not
+        write it. The trajectory view has the tokenizer's frame around the rendered chat: so its
+        published heads were trained.
         """
         if not self._template.is_chat:
             return self._before, self._after
+        if self._rules.rules_version > 1:
+            return (), ()
         opened = tuple(ids[: len(self._before)]) == self._before
         return () if opened else self._before, ()
 

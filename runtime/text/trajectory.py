@@ -7,10 +7,10 @@ system turn, where an injection in a tool's description can be seen.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 from layerguard.runtime.errors import InputError
+from layerguard.runtime.text.chat import arguments_of
 from layerguard.runtime.text.request import Message, Request, check_text, text_of
 
 Turn = dict[str, str]
@@ -89,11 +89,7 @@ def _action(call: Any) -> str:
             f"tool_calls: found {type(call).__name__}; expected objects such as "
             '{"function": {"name": ..., "arguments": ...}}'
         )
-    arguments = function.get("arguments")
-    if isinstance(arguments, str):
-        with suppress(ValueError, RecursionError):  # garbled by the agent: its words, as they are
-            arguments = json.loads(arguments)
-    said = {"name": function.get("name"), "arguments": arguments}
+    said = {"name": function.get("name"), "arguments": arguments_of(function)}
     action = json.dumps(said, ensure_ascii=False, default=str)
     check_text("tool_calls", action)
     return f"Action: {action}"

@@ -64,7 +64,7 @@ TRAJECTORIES: list[dict[str, Any]] = [
     {"messages": _CHAT[3:], "tools": TOOLS[:1]},
     {
         "messages": [
-            {"role": "user", "content": [{"type": "text", "text": "one"}, {"type": "image"},
+            {"role": "user", "content": [{"type": "text", "text": "one"},
                                          {"type": "text", "text": "two"}]},
             {"role": "user", "content": "three"},
             {"role": "developer", "content": "Late rules."},

@@ -74,14 +74,14 @@ def test_a_chat_of_the_assistant_alone_is_still_a_prompt() -> None:
 
 
 def test_a_prompt_without_messages_is_one_turn_of_the_user() -> None:
-    """A plain text goes through the chat template as the user's turn."""
-    assert _rendered(_chat(_TURNS), request(" hello ")) == "user:hello|"
+    """A plain text goes through the chat template as the user's turn, its blanks as well."""
+    assert _rendered(_chat(_TURNS), request(" hello ")) == "user: hello |"
     assert _rendered(_chat(_TURNS), request(prompt="", response="x")) == "user: |"
 
 
 def test_parts_become_lines() -> None:
-    """Content in parts is joined by newlines; parts without text are left out."""
-    parts = [{"type": "text", "text": "a"}, {"type": "image"}, {"type": "text", "text": "b"}]
+    """Content in parts is joined by newlines; empty parts are left out."""
+    parts = [{"type": "text", "text": "a"}, {"text": ""}, {"type": "input_text", "text": "b"}]
     found = _rendered(_chat(_TURNS), request(messages=[{"role": "user", "content": parts}]))
     assert found == "user:a\nb|"
 

@@ -37,6 +37,8 @@ _DEEP: Any = "a"
 for _ in range(100_000):
     _DEEP = [_DEEP]
 
+_TEXT = {"type": "text", "text": "a"}
+
 _MESSAGES: dict[str, tuple[Any, str]] = {
     "text": ("hello", "messages: found str; expected a list of turns"),
     "bytes": (b"hello", "messages: found bytes"),
@@ -56,6 +58,29 @@ _MESSAGES: dict[str, tuple[Any, str]] = {
     "content-is-no-bytes": ([{"role": "user", "content": b""}], "content is bytes"),
     "parts-are-texts": ([{"role": "user", "content": ["a"]}], "a list of text parts"),
     "part-is-null": ([{"role": "user", "content": [None]}], "a list of text parts"),
+    "part-is-an-image": (
+        [
+            {"role": "user", "content": "a"},
+            {"role": "user", "content": [_TEXT, {"type": "image_url", "image_url": {"url": "x"}}]},
+        ],
+        r"messages\[1\].content\[1\]: found a part of type 'image_url' with type, image_url",
+    ),
+    "part-is-an-image-with-text": (
+        [{"role": "user", "content": [{"type": "image", "text": "a"}]}],
+        r"content\[0\]: found a part of type 'image' with type, text",
+    ),
+    "part-is-audio": (
+        [{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}],
+        r"messages\[0\].content\[0\]: found a part of type 'input_audio'",
+    ),
+    "part-is-a-file": (
+        [{"role": "user", "content": [_TEXT, _TEXT, {"type": "file", "file": {}}]}],
+        r"messages\[0\].content\[2\]: found a part of type 'file'",
+    ),
+    "part-has-no-type": (
+        [{"role": "user", "content": [{"image": "x"}]}],
+        r"content\[0\]: found a part of type 'text' with image; expected text parts alone",
+    ),
     "part-holds-a-number": ([{"role": "user", "content": [{"text": 7}]}], "a list of text parts"),
     "assistant-says-a-number": (
         [_USER, {"role": "assistant", "content": 7}],
@@ -113,13 +138,7 @@ def _prompt(bundle: Path, messages: Sequence[Any], tools: Any = None) -> list[st
 def test_control_tokens_of_a_template_are_special(tmp_path: Path) -> None:
     """The template's own control tokens are read as such."""
     bundle = _chat_bundle(tmp_path, "{{ messages[0].content }} <|im_end|>")
-    assert _prompt(bundle, [_USER]) == ["[CLS]", "the", "garden", "<|im_end|>"]
-
-
-def test_what_opens_a_text_is_written_once(tmp_path: Path) -> None:
-    """A template that writes the opening token itself is not given another."""
-    bundle = _chat_bundle(tmp_path, "[CLS] {{ messages[0].content }}")
-    assert _prompt(bundle, [_USER]) == ["[CLS]", "the", "garden"]
+    assert _prompt(bundle, [_USER]) == ["the", "garden", "<|im_end|>"]
 
 
 _SMUGGLED = {

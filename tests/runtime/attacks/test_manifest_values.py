@@ -37,6 +37,7 @@ _OPTIONAL = {
     ("fused",),
     ("text", "special_tokens"),
     ("text", "end_token_ids"),
+    ("text", "rules_version"),
 }
 _MAPS = {"versions", "detectors", "graphs", "special_tokens", "scores", "largest", "files"}
 """Objects whose keys are names of the bundle's own choice."""
