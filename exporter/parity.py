@@ -51,9 +51,12 @@ def make_cases(architecture: Architecture, pad: int) -> list[Case]:
     """Batches of random tokens over the shapes above; padding ids appear as padding only."""
     rng = np.random.default_rng(0)
     most = min(architecture.max_positions or LONGEST, LONGEST)
+    shapes = [(rows, min(tokens, most), side) for rows, tokens, side in _SHAPES]
+    shapes.append((1, most, "right"))
+    if architecture.rope_switch:  # one row of either set of rotary frequencies, side by side
+        shapes.append((2, architecture.rope_switch + 1, "left"))
     cases = []
-    for batch, tokens, side in (*_SHAPES, (1, most, "right")):
-        length = min(tokens, most)
+    for batch, length, side in shapes:
         ids = np.full((batch, length), pad, np.int64)
         mask = np.zeros((batch, length), np.int64)
         for row in range(batch):

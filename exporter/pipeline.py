@@ -112,6 +112,7 @@ def export(source: str, out: Path, options: Options | None = None) -> Exported:
             max_tokens=options.max_tokens,
             max_windows=options.max_windows,
         )
+        architecture = architecture.within(rules.max_tokens)
         step("running it in PyTorch")
         parts = {
             "score": score_part(
