@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from layerguard.runtime.errors import BundleError, InputError, MachineError
+from layerguard.runtime.providers import open_graph
 from layerguard.runtime.types import Array
 
 Device = Literal["cpu", "cuda"]
@@ -61,11 +62,7 @@ class Session:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
         options.log_severity_level = 3
-        try:
-            self._session = runtime.InferenceSession(str(graph), options, providers=[wanted])
-        except Exception as error:  # onnxruntime raises many types of its own
-            fault = f"{graph.name} cannot be loaded by onnxruntime ({error}); export it again"
-            raise BundleError(graph.parent, [fault]) from error
+        self._session = open_graph(runtime, graph, options, wanted)
         self._graph = graph
         self.device, self.threads = device, threads
         self.providers: tuple[str, ...] = tuple(self._session.get_providers())
