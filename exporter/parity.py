@@ -4,7 +4,8 @@ The reference takes another road than the graph: the untouched model with eager 
 unpadded row at a time with no mask and no position ids, its states as transformers gives them
 (``output_hidden_states``), pooled in float64. So padding on either side, batching, positions, the
 cut and the pooling are all proved together. Not proved: rows longer than 512 tokens, where windowed
-attention or a rope switch may lie beyond what was run.
+attention may lie beyond what was run. Where rotary frequencies switch, however late, one row is a
+token longer than that.
 """
 
 from collections.abc import Iterator, Sequence
