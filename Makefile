@@ -8,7 +8,7 @@ FUZZ_SECONDS ?= 3600
 NAMES := build/names/layerguard
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test threads fuzz embed lint format peers bench accuracy wheel clean
+.PHONY: help demo test threads fuzz embed lint format peers bench accuracy gpu wheel clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +69,9 @@ bench: $(SETUP)  ## measure ratios against peers; prints them and writes tests/b
 accuracy: $(SETUP)  ## measure false alarms and detection on ../shared (most of an hour)
 	for script in realised_fpr realised_guard_fpr safety_sets int8_parity backdoors steering drift_runs; do \
 		$(BIN)/python -m tests.bench.$$script || exit 1; done
+
+gpu: $(SETUP)  ## check a guard on this machine's GPU in ten minutes (needs onnxruntime-gpu); writes build/gpu
+	$(BIN)/python -m tests.gpu.check --device cuda
 
 wheel: $(SETUP)  ## build the abi3 wheel twice into dist/, audit it, prove it in a clean environment
 	$(BIN)/pip install --quiet --constraint .ci/constraints.txt \

@@ -8,7 +8,7 @@ when a later token does (encoder) or not (decoder)? Is the last hidden state the
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from layerguard.exporter.recording import Recorded, recording
+from layerguard.exporter.rope import switch_length
 from layerguard.runtime.errors import ExportError
 
 _PROBE_TOKENS = 8
@@ -38,6 +39,8 @@ class Architecture:
         max_positions: tokens that it can take, or None where nothing bounds them.
         inputs: which optional inputs its forward takes.
         first_position: position id of the first token (2 in RoBERTa, else 0).
+        rope_switch: the longest row that is read with the short set of rotary frequencies, where
+            longer ones take another; None where no row does.
     """
 
     model: PreTrainedModel
@@ -49,11 +52,18 @@ class Architecture:
     max_positions: int | None
     inputs: frozenset[str]
     first_position: int
+    rope_switch: int | None = None
 
     @property
     def layers(self) -> int:
         """L, the number of blocks."""
         return len(self.blocks)
+
+    def within(self, max_tokens: int) -> "Architecture":
+        """The same of a guard whose rows have at most ``max_tokens`` tokens."""
+        most = min(self.max_positions or max_tokens, max_tokens)
+        reached = self.rope_switch is not None and most > self.rope_switch
+        return replace(self, max_positions=most, rope_switch=self.rope_switch if reached else None)
 
     def arguments(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Any]:
         """What forward is called with; positions count the valid tokens, so padding may lie left.
@@ -103,6 +113,7 @@ def examine(model: PreTrainedModel) -> Architecture:
         max_positions=rows if table is None else table[0].num_embeddings - start,
         inputs=frozenset(inputs),
         first_position=start,
+        rope_switch=switch_length(model),
     )
 
 

@@ -59,6 +59,13 @@ def decode_part(
             f"{model} takes no position ids, so it cannot be told where in a text a token stands; "
             "a decode graph needs that. Export without it: --decode no"
         )
+    if architecture.rope_switch is not None:
+        raise ExportError(
+            f"{model} reads texts of more than {architecture.rope_switch} tokens with other rotary "
+            "frequencies (rope_type 'longrope'), with which the cache of a shorter text is of no "
+            "use; a decode graph needs one set of them. Export with --max-tokens "
+            f"{architecture.rope_switch}, or without it: --decode no"
+        )
     whole = layers == architecture.layers
     causal = loaded.causal if whole else None
     outputs = plan_decode(

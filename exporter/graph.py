@@ -10,8 +10,10 @@ import torch
 from torch import nn
 from torch.export import Dim, ExportedProgram
 
+from layerguard.exporter.experts import traceable_experts
 from layerguard.exporter.part import GraphInput, Part
 from layerguard.exporter.quiet import quiet
+from layerguard.exporter.rope import rows_apart
 from layerguard.runtime.errors import ExportError
 
 OPSET = 23
@@ -34,7 +36,13 @@ def trace(part: Part) -> ExportedProgram:
     axes = tuple(inspect.signature(module.forward).bind(*free).arguments.values())
     trail: list[str] = []
     try:
-        with quiet(), _following(module, trail), torch.no_grad():
+        with (
+            quiet(),
+            traceable_experts(module),
+            rows_apart(module),
+            _following(module, trail),
+            torch.no_grad(),
+        ):
             return torch.export.export(
                 module,
                 tuple(item.example for item in part.inputs),
@@ -47,9 +55,9 @@ def trace(part: Part) -> ExportedProgram:
         raise ExportError(
             f"{trail[-1] if trail else type(module).__name__} cannot be traced for ONNX: "
             f"{first_line(error)}. Expected a forward pass whose steps and shapes depend on "
-            "nothing but the shape of the input. Try another attention or rope setting in "
-            "config.json (rope_type 'dynamic' is not exportable), a newer transformers, or "
-            "rewrite that module without branches on tensor values"
+            "nothing but the shape of the input. Experts are exportable where transformers 5 can "
+            "switch their implementation. Try another attention setting in config.json, a newer "
+            "transformers, or rewrite that module without branches on tensor values"
         ) from error
 
 

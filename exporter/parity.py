@@ -3,7 +3,8 @@
 The graph reads padded batches with fused attention; the reference reads each text alone with eager
 attention (``exporter/reference.py``) and is pooled in float64 here. So padding on either side,
 batching, positions, the cut and the pooling are all proved together. Not proved: rows longer than
-512 tokens, where windowed attention or a rope switch may lie beyond what was run.
+512 tokens, where windowed attention may lie beyond what was run. Where rotary frequencies switch,
+however late, one row is a token longer than that.
 """
 
 from collections.abc import Iterator, Sequence
@@ -60,9 +61,12 @@ def draw_text(architecture: Architecture, pad: int, tokens: int, number: int) ->
 def make_cases(architecture: Architecture, pad: int) -> list[Case]:
     """Batches of random tokens over the shapes above; the first row of each fills its length."""
     most = longest(architecture)
+    shapes = [(rows, min(tokens, most), side) for rows, tokens, side in _SHAPES]
+    shapes.append((1, most, "right"))
+    if architecture.rope_switch:  # one row of either set of rotary frequencies, side by side
+        shapes.append((2, architecture.rope_switch + 1, "left"))
     cases = []
-    for batch, tokens, side in (*_SHAPES, (1, most, "right")):
-        length = min(tokens, most)
+    for batch, length, side in shapes:
         rng = np.random.default_rng([batch, length])
         lengths = [length, *rng.integers(1, length + 1, batch - 1).tolist()]
         ids = np.full((batch, length), pad, np.int64)

@@ -118,6 +118,7 @@ def export(source: str, out: Path, options: Options | None = None) -> Exported:
         )
         is_chat = rules.template == "chat"
         refused = refused_forms(text.chat_template or "", text.special_tokens) if is_chat else {}
+        architecture = architecture.within(rules.max_tokens)
         step("running it in PyTorch")
         pad, mlps = text.pad_token_id, feed_forwards(architecture)[:layers] if options.mlp else ()
         references = References(architecture, loaded.causal, mlps)

@@ -15,6 +15,7 @@ from layerguard.runtime.forking import (
     renew_after_fork,
     skip_exit_handlers_after_fork,
 )
+from layerguard.runtime.providers import open_graph
 from layerguard.runtime.types import Array
 
 Device = Literal["cpu", "cuda"]
@@ -102,11 +103,7 @@ class Session:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
         options.log_severity_level = 3
-        try:
-            return runtime.InferenceSession(str(self._graph), options, providers=[wanted])
-        except Exception as error:  # onnxruntime raises many types of its own
-            fault = f"{self._graph.name} cannot be loaded by onnxruntime ({error}); export it again"
-            raise BundleError(self._graph.parent, [fault]) from error
+        return open_graph(runtime, self._graph, options, wanted)
 
     @property
     def _session(self) -> Any:

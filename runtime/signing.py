@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from layerguard.runtime.bundle import Bundle
-from layerguard.runtime.bundle.files import MANIFEST, SIGNATURE, card_of
+from layerguard.runtime.bundle.files import MANIFEST, SIGNATURE, STAGED, card_of
 from layerguard.runtime.bundle.load import steadily
 from layerguard.runtime.errors import BundleError, InputError, MachineError
 
@@ -63,14 +63,16 @@ def sign(folder: Path, key: str | Path, password: str | None = None) -> Bundle:
     def sign_once() -> Bundle:
         bundle = Bundle.load(folder)
         real = folder.resolve()
-        with tempfile.TemporaryDirectory(dir=real.parent, prefix=".signing-") as beside:
+        with tempfile.TemporaryDirectory(prefix="layerguard-signing-") as beside:
             signature = Path(beside) / SIGNATURE
             try:
                 signer.sign(real, signature)
             except ValueError as error:  # a link among the files
                 raise BundleError(folder, [f"it cannot be signed: {error}"]) from error
             _match(bundle, _signed_files(signature.read_bytes())[MANIFEST])
-            signature.replace(real / SIGNATURE)
+            # the folder may be a mount point: only within it can a name be replaced at once
+            (real / STAGED).write_bytes(signature.read_bytes())
+            (real / STAGED).replace(real / SIGNATURE)
         return bundle
 
     try:

@@ -15,6 +15,9 @@ WEIGHTS = "weights.data"
 TOKENIZER = "tokenizer.json"
 CHAT_TEMPLATE = "chat_template.jinja"
 DETECTORS = "detectors.npz"
+STAGED, READY, MOVING = ".layerguard.writing", ".layerguard.ready", ".layerguard.moving"
+UNLISTED = frozenset({STAGED, READY, MOVING, "lost+found"})
+"""What may lie in a bundle's folder and is no part of it: a writer's, and a file system's own."""
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
@@ -40,7 +43,8 @@ def file_faults(
             continue
         faults += _one(folder / name, expected)
     try:
-        unlisted = {path.name for path in folder.iterdir()} - files.keys() - {MANIFEST, *may_hold}
+        unlisted = {path.name for path in folder.iterdir()} - files.keys()
+        unlisted -= {MANIFEST, *may_hold, *UNLISTED}
     except OSError as error:
         return [*faults, f"the folder cannot be listed ({error.strerror}); check its permissions"]
     faults += [f"{name!r} is not in the manifest; remove it" for name in sorted(unlisted)]

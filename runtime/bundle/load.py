@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from layerguard.runtime.bundle.contents import finish_interrupted, is_unfinished
 from layerguard.runtime.bundle.decision import DECISION, decision_faults
 from layerguard.runtime.bundle.files import (
     CHAT_TEMPLATE,
@@ -97,7 +98,7 @@ class Bundle:
 def steadily(folder: Path, read: Callable[[], T]) -> T:
     """What ``read`` makes of a folder, from the first to the last file the same one.
 
-    A calibration may replace the folder while it is read; then it is read again.
+    A calibration may replace the folder, or its files, while it is read; then it is read again.
 
     Raises:
         BundleError: what ``read`` raises of an unchanged folder; or it changes all the time.
@@ -107,13 +108,14 @@ def steadily(folder: Path, read: Callable[[], T]) -> T:
             handle = os.open(folder, os.O_PATH)
         except (OSError, ValueError):
             return read()  # which says what is wrong with the path
+        before = _stands_at(handle, folder)
         try:
             found = read()
         except BundleError:
-            if _stands_at(handle, folder):
+            if before and _stands_at(handle, folder) == before:
                 raise
         else:
-            if _stands_at(handle, folder):
+            if before and _stands_at(handle, folder) == before:
                 return found
         finally:
             os.close(handle)
@@ -121,14 +123,24 @@ def steadily(folder: Path, read: Callable[[], T]) -> T:
     raise BundleError(folder, [fault])
 
 
-def _stands_at(handle: int, folder: Path) -> bool:
+def _stands_at(handle: int, folder: Path) -> tuple[object, ...]:
+    """What tells the folder's manifest from another; nothing where it is another folder."""
     try:
-        return os.path.samestat(os.fstat(handle), folder.stat())
+        if not os.path.samestat(os.fstat(handle), folder.stat()):
+            return ()
     except OSError:
-        return False
+        return ()
+    try:
+        found = (folder / MANIFEST).stat()
+    except OSError:
+        return (None, is_unfinished(folder))
+    return (found.st_ino, found.st_mtime_ns, is_unfinished(folder))
 
 
 def _load(folder: Path) -> Bundle:
+    unfinished = finish_interrupted(folder)
+    if unfinished:
+        raise BundleError(folder, [unfinished])
     data = manifest_bytes(folder, "layerguard export")
     manifest, faults = read_manifest(data)
     if manifest is None:

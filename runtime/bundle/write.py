@@ -1,12 +1,11 @@
 """Writing a bundle atomically: a neighbouring folder, fsync, then one exchange of names.
 
 A killed or failed writer leaves the old bundle as it was. Two writers cannot meet: the second is
-told so.
+told so. Where the folder cannot be renamed, its files are replaced instead (``contents.py``).
 """
 
 import ctypes
 import errno
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -14,13 +13,18 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from layerguard.runtime.bundle.files import MANIFEST, card_of
+from layerguard.runtime.bundle import contents
+from layerguard.runtime.bundle.files import MANIFEST, UNLISTED, card_of
 from layerguard.runtime.bundle.manifest import Manifest, read_manifest
 from layerguard.runtime.errors import BundleError, InputError, MachineError
 
 _DISK_ERRORS = (
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM,
+    errno.EBUSY, errno.EXDEV, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ESTALE,
 )  # fmt: skip
+_NO_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EXDEV)
+_NO_RENAME = (errno.EBUSY, errno.EXDEV, errno.EPERM, errno.EACCES)
+"""Of a folder: a mount point, a lower layer of overlayfs, a parent that may not be written."""
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
@@ -37,26 +41,15 @@ def replacing(target: Path) -> Iterator[Path]:
     target = target.resolve()  # where a link points, so that what it points to is not left behind
     if not target.parent.is_dir():
         raise InputError(f"{target.parent} is not a folder; make it first")
-    if target.exists() and not (target / MANIFEST).is_file() and any_inside(target):
+    is_bundle = (target / MANIFEST).is_file() or contents.is_unfinished(target)
+    if target.exists() and not is_bundle and any_inside(target):
         raise InputError(
             f"{target} exists and is not a bundle (no {MANIFEST}); name a new folder, or empty it"
         )
-    folder = target.with_name(f".{target.name}.writing")
+    replacing_it = contents.replacing_contents if contents.must_stay(target) else _renaming
     try:
-        with ExitStack() as held:
-            folder.mkdir(exist_ok=True)
-            held.callback(os.close, _lock(folder, target))
-            if _aside(folder).exists():  # a writer was killed between its two renames
-                _undo(_aside(folder), target)
-            _empty(folder)  # what a killed writer left
-            try:
-                yield folder
-                _sync(folder)
-                if target.exists():  # it takes the new folder's name: nobody may write there yet
-                    held.callback(os.close, _lock(target, target))
-                _exchange(folder, target)
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
+        with replacing_it(target) as folder:
+            yield folder
     except OSError as error:
         if error.errno not in _DISK_ERRORS:
             raise
@@ -64,6 +57,27 @@ def replacing(target: Path) -> Iterator[Path]:
             f"{target} could not be written ({error.strerror}); what stood there is untouched. "
             "Make room on that disk, or permit writing there, and run the command again"
         ) from error
+
+
+@contextmanager
+def _renaming(target: Path) -> Iterator[Path]:
+    """A new folder beside ``target`` that takes its name."""
+    folder = target.with_name(f".{target.name}.writing")
+    with ExitStack() as held:
+        folder.mkdir(exist_ok=True)
+        held.callback(os.close, contents.lock(folder, target))
+        if _aside(folder).exists():  # a writer was killed between its two renames
+            _undo(_aside(folder), target)
+        for path in folder.iterdir():  # what a killed writer left
+            contents.remove(path)
+        try:
+            yield folder
+            contents.sync(folder)
+            if target.exists():  # it takes the new folder's name: nobody may write there yet
+                held.callback(os.close, contents.lock(target, target))
+            _exchange(folder, target)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def seal(folder: Path, manifest: Manifest) -> Manifest:
@@ -95,28 +109,8 @@ def carry_over(source: Path, folder: Path, names: list[str]) -> None:
 
 
 def any_inside(path: Path) -> bool:
-    """Whether ``path`` is a file, or a folder with something in it."""
-    return not path.is_dir() or any(path.iterdir())
-
-
-def _lock(folder: Path, target: Path) -> int:
-    """An open descriptor of ``folder``, which is then this process's alone.
-
-    Raises:
-        InputError: another process has it, or has just put another folder in its place.
-    """
-    descriptor = -1
-    try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.path.samestat(os.fstat(descriptor), folder.stat()):
-            return descriptor
-        fault = "was just written by another process; run the command again"
-    except OSError as error:
-        fault = f"is being written by another process ({error.strerror}); wait until it is done"
-    if descriptor >= 0:
-        os.close(descriptor)
-    raise InputError(f"{target} {fault}")
+    """Whether ``path`` is a file, or a folder with something of the user's in it."""
+    return not path.is_dir() or any(inner.name not in UNLISTED for inner in path.iterdir())
 
 
 def _aside(folder: Path) -> Path:
@@ -132,34 +126,32 @@ def _undo(aside: Path, target: Path) -> None:
         aside.rename(target)
 
 
-def _empty(folder: Path) -> None:
-    for path in folder.iterdir():
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def _sync(folder: Path) -> None:
-    for path in [*folder.iterdir(), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
 def _exchange(folder: Path, target: Path) -> None:
     """Give ``folder`` the name ``target`` in one step; what stood there takes ``folder``'s name."""
     if not target.exists():
         folder.rename(target)
-    elif not _renameat2(folder, target):  # a file system without exchange: two steps
-        aside = _aside(folder)
-        target.rename(aside)
-        folder.rename(target)
-        aside.rename(folder)
-    descriptor = os.open(target.parent, os.O_RDONLY)
+    else:
+        try:
+            if not _renameat2(folder, target):
+                _rename_twice(folder, target)
+        except OSError as error:
+            if error.errno not in _NO_RENAME:
+                raise
+            contents.move_inside(folder, target)
+            return
+    contents.sync_folder(target.parent)
+
+
+def _rename_twice(folder: Path, target: Path) -> None:
+    """Exchange two names on a file system that cannot do it in one step."""
+    aside = _aside(folder)
+    target.rename(aside)
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        folder.rename(target)
+    except OSError:
+        aside.rename(target)
+        raise
+    aside.rename(folder)
 
 
 def _renameat2(first: Path, second: Path) -> bool:
@@ -175,6 +167,6 @@ def _renameat2(first: Path, second: Path) -> bool:
     if call(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0:
         return True
     code = ctypes.get_errno()
-    if code in (errno.ENOSYS, errno.EINVAL):
+    if code in _NO_EXCHANGE:
         return False
     raise OSError(code, os.strerror(code), str(second))
