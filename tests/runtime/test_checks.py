@@ -1,6 +1,5 @@
 """Verdicts on rows: a row that the chat template refuses moves no other row's verdict."""
 
-
 import pytest
 
 from layerguard.runtime import Guard
