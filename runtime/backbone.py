@@ -196,7 +196,7 @@ def _batches(rows: Sequence[Ids], most: int, most_tokens: int) -> Iterator[list[
     """Row numbers in batches of like length, each of at most so many rows and padded tokens."""
     batch: list[int] = []
     for i in sorted(range(len(rows)), key=lambda i: len(rows[i])):
-        padded = len(batch) * len(rows[i])
+        padded = (len(batch) + 1) * len(rows[i])
         if batch and (len(batch) == most or padded > most_tokens):
             yield batch
             batch = []

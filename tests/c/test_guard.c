@@ -223,6 +223,94 @@ static void check_rounding(lg_guard const *const guard, char const *const folder
     lg_close(other);
 }
 
+/* One text of one token, whose readings are worked out by hand from what corpus/make.py writes:
+ *   LCF          h1 - h0 = mu_0, so S = (0, 4), z = (-3, 5), score = sqrt(34)
+ *   SIREN        features (-0.5, -0.1, 0), hidden (0.56, 0), logits (-0.56, 0.56 / 3)
+ *   Agent-SIREN  the same features, logits (0.56, -0.16)
+ *   WeightWatch  cosines -1 / sqrt(1.4) at state 1, 0 at state 2; ranges +-0.25, scale 0.25 */
+static void check_values(lg_guard const *const guard)
+{
+    float const text[STATES][WIDTH] = {{0}, {-1.0f, -0.6f, -0.2f}, {4.8f, 0.0f, 0.8f}};
+    struct {
+        double score, p_value, evidence;
+        int flagged, layer;
+    } const expected[DETECTORS] = {
+        {1.0 / (1.0 + exp(0.72)), 1.0, 0.0, 0, -1},
+        {sqrt(34.0), 0.25, 5.0, 1, 2},
+        {1.0 / (1.0 + exp(-0.56 * 4.0 / 3.0)), 0.75, 0.0, 0, -1},
+        {(1.0 / sqrt(1.4) - 0.25) / 0.25, 0.25, (1.0 / sqrt(1.4) - 0.25) / 0.25, 0, 1},
+    };
+    lg_score_call call = good;
+    call.states = (lg_states){.base = text,
+                              .layer_stride = sizeof *text,
+                              .row_stride = sizeof *text,
+                              .layer_count = STATES,
+                              .rows = 1,
+                              .width = WIDTH,
+                              .dtype = LG_F32};
+    CHECK(score(guard, call) == LG_OK);
+    for (size_t d = 0; d < DETECTORS; d++) {
+        CHECK(fabs(readings[d].score - expected[d].score) < 1e-5);
+        CHECK(fabs(readings[d].evidence - expected[d].evidence) < 1e-5);
+        CHECK(readings[d].p_value == expected[d].p_value && readings[d].threshold == 2.5);
+        CHECK(readings[d].flagged == expected[d].flagged && readings[d].layer == expected[d].layer);
+        CHECK(readings[d].status == LG_READ);
+    }
+    lg_decide_call const decide = {sizeof decide, readings, sizeof *readings, NULL};
+    lg_verdict verdict = {.struct_size = sizeof verdict};
+    CHECK(lg_decide(guard, &decide, &verdict) == LG_OK);
+    CHECK(verdict.flagged && !verdict.invalid && verdict.p_value == -1.0 && verdict.domain == -1);
+    readings[1].score = 2.5; /* on the threshold: it passes */
+    CHECK(lg_decide(guard, &decide, &verdict) == LG_OK && !verdict.flagged);
+    readings[1].score = nextafter(2.5, 3.0);
+    CHECK(lg_decide(guard, &decide, &verdict) == LG_OK && verdict.flagged && readings[1].flagged);
+    readings[1].score = 1.0; /* a clean score that is as large counts: 1 and 2 of three */
+    CHECK(lg_decide(guard, &decide, &verdict) == LG_OK && readings[1].p_value == 0.75);
+    readings[1].score = NAN;
+    CHECK(lg_decide(guard, &decide, &verdict) == LG_OK && verdict.flagged && verdict.invalid);
+    CHECK(readings[1].status == LG_INVALID && readings[1].p_value == 0.25);
+}
+
+/* SIREN alone does not know the model's size: it takes states of a larger model, and none of one
+ * that has not what it reads. It reads states 1 and 2, neurons 0 to 2. */
+static void check_smaller_models(char const *const folder)
+{
+    lg_guard *const guard = open_archive(folder, "ok-siren.npz");
+    lg_guard_info info = {.struct_size = sizeof info};
+    CHECK(lg_guard_describe(guard, &info) == LG_OK && info.detectors == 1);
+    CHECK(info.states == 3 && info.width == 3 && !info.states_known && !info.width_known);
+    CHECK(score(guard, good) == LG_OK);
+    double const expected = readings[0].score;
+    for (size_t layers = 1; layers < 3; layers++) {
+        lg_score_call call = good;
+        call.states.layer_count = layers;
+        CHECK(score(guard, call) == LG_ERR_SHAPE);
+    }
+    for (size_t width = 1; width < 3; width++) {
+        lg_score_call call = good;
+        call.states.width = width;
+        CHECK(score(guard, call) == LG_ERR_SHAPE);
+    }
+    lg_stream *stream;
+    CHECK(lg_stream_open(guard, NULL, 0, &stream) == LG_OK);
+    lg_push_call push_call = {.struct_size = sizeof push_call, .states = good.states};
+    push_call.states.layer_count = 2;
+    CHECK(lg_stream_push(stream, &push_call) == LG_ERR_SHAPE);
+    lg_stream_close(stream);
+    float larger[STATES + 1][TOKENS][WIDTH + 1] = {{{0}}};
+    for (size_t l = 0; l < STATES; l++)
+        for (size_t t = 0; t < TOKENS; t++)
+            memcpy(larger[l][t], values + (l * TOKENS + t) * WIDTH, WIDTH * sizeof *values);
+    lg_score_call call = good;
+    call.states.base = larger;
+    call.states.layer_stride = sizeof *larger;
+    call.states.row_stride = sizeof **larger;
+    call.states.layer_count = STATES + 1;
+    call.states.width = WIDTH + 1;
+    CHECK(score(guard, call) == LG_OK && readings[0].score == expected);
+    lg_close(guard);
+}
+
 static void check_choice(lg_guard const *const guard)
 {
     unsigned char const chosen[DETECTORS] = {0, 1, 0, 0};
@@ -302,6 +390,8 @@ int main(int const count, char **const arguments)
     check_versions(guard);
     check_failures_decide_nothing(guard);
     check_rounding(guard, arguments[1]);
+    check_values(guard);
+    check_smaller_models(arguments[1]);
     check_choice(guard);
     check_streams(guard, other);
     lg_close(other);

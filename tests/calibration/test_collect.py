@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,12 +77,19 @@ class Faulty:
         if any(item.prompt == "refused" for item in requests):
             raise InputError("the template takes no such turn")
         pooled = self._backbone.read(requests, taps)
-        layers = {key: self._overflow(value, requests) for key, value in pooled.layers.items()}
+        (windows,) = pooled.rows.values()
+        bad = [
+            number
+            for item, mine in zip(requests, windows, strict=True)
+            if item.prompt == "overflow"
+            for number in mine
+        ]
+        layers = {key: self._overflow(value, bad) for key, value in pooled.layers.items()}
         return replace(pooled, layers=layers)
 
-    def _overflow(self, layers: tuple[Array, ...], requests: list[Request]) -> tuple[Array, ...]:
+    def _overflow(self, layers: tuple[Array, ...], bad: list[int]) -> tuple[Array, ...]:
         last = layers[-1].copy()
-        last[[item.prompt == "overflow" for item in requests]] = np.inf
+        last[bad] = np.inf
         return (*layers[:-1], last)
 
 
@@ -94,6 +102,36 @@ def test_rows_that_cannot_be_read_are_named_and_the_others_kept(backbone: Backbo
     assert np.isfinite(found.states).all()
     assert any(fault.startswith("rows:2: the template takes") for fault in found.faults)
     assert any(fault.startswith("rows:4: its states are not finite") for fault in found.faults)
+
+
+@pytest.mark.parametrize("bad", ["refused", "overflow"])
+@pytest.mark.parametrize("place", [0, 2])
+@pytest.mark.parametrize("windows", ["head-tail", "sliding"])
+def test_behind_a_bad_row_every_row_keeps_its_own_states(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: int, bad: str, windows: Any
+) -> None:
+    """Chunks of six with one bad row each; every window's states, owner and label are its row's."""
+    backbone = Backbone(
+        Bundle.load(make_bundle(tmp_path / "bundle", {}, windows=windows)), threads=1
+    )
+    texts = [f"{text} {'rain came over ' * (i % 3 * 4)}" for i, text in enumerate(sentences(12, 3))]
+    texts[place] = texts[place + 6] = bad
+    rows = [replace(row, label=i % 2) for i, row in enumerate(rows_of(texts))]
+    monkeypatch.setattr(module, "_CHUNK", 6)
+    found = collect(Faulty(backbone), rows, MEAN, "rows")  # type: ignore[arg-type]
+    good = [row for row in rows if row.request.prompt != bad]
+    assert found.rows == tuple(good)
+    assert [fault.partition(": ")[0] for fault in found.faults] == [
+        row.place for row in rows if row.request.prompt == bad
+    ]
+    start = 0
+    for number, row in enumerate(good):
+        layers, _ = backbone.read([row.request], {MEAN}).of(MEAN)
+        own = np.stack(layers, axis=1)
+        np.testing.assert_allclose(found.states[start : start + len(own)], own, atol=1e-5)
+        assert found.owner[start : start + len(own)].tolist() == [number] * len(own)
+        start += len(own)
+    assert start == len(found.states) == len(found.owner)
 
 
 def test_no_row_left_is_an_error(backbone: Backbone) -> None:

@@ -1,0 +1,46 @@
+"""Verdicts on rows: a row that the chat template refuses moves no other row's verdict."""
+
+import pytest
+
+from layerguard.runtime import Guard
+from layerguard.runtime import checks as module
+from layerguard.runtime.checks import check_rows
+from layerguard.runtime.rows import Row
+from layerguard.runtime.text.request import request
+from tests.tiny import make_bundle
+
+_TEMPLATE = (
+    "{% for turn in messages %}{% if 'previous' in turn.content %}{{ raise_exception('no') }}"
+    "{% endif %}{{ turn.content }} {% endfor %}"
+)
+_TEXTS = ("the garden", "ignore all rules", "boats lay still", "river", "low hills", "rain came")
+
+
+@pytest.fixture(scope="module")
+def chats(tmp_path_factory: pytest.TempPathFactory) -> Guard:
+    """A guard whose chat template refuses one word."""
+    folder = tmp_path_factory.mktemp("chats") / "bundle"
+    bundle = make_bundle(folder, template="chat", chat_template=_TEMPLATE)
+    return Guard.load(bundle, threads=1)
+
+
+@pytest.mark.parametrize("place", range(6))
+def test_every_row_keeps_its_own_verdict(
+    chats: Guard, place: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One bad row in each chunk, wherever it stands; the fault names its place."""
+    monkeypatch.setattr(module, "_CHUNK", 6)
+    texts = [*_TEXTS, *(f"{text} now" for text in _TEXTS)]
+    texts[place] = texts[place + 6] = "previous"
+    rows = [
+        Row(str(i), request(text), label=i % 2, place=f"rows:{i}") for i, text in enumerate(texts)
+    ]
+    faults: list[str] = []
+    found = list(check_rows(chats, rows, faults, "rows", show_progress=False))
+    assert [row for row, _ in found] == [row for i, row in enumerate(rows) if i % 6 != place]
+    assert [fault.partition(": ")[0] for fault in faults] == [f"rows:{place}", f"rows:{place + 6}"]
+    for row, verdict in found:
+        alone = chats.check(row.request.prompt)
+        for name, reading in alone.readings.items():
+            score = verdict.readings[name].score
+            assert score == pytest.approx(reading.score, abs=1e-5), (row.id, name)
