@@ -62,6 +62,11 @@ class Session:
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
         options.log_severity_level = 3
         try:
+            str(graph).encode()
+        except UnicodeEncodeError as error:
+            fault = "its path is not UTF-8, and onnxruntime opens no other; rename the folder"
+            raise BundleError(graph.parent, [fault]) from error
+        try:
             self._session = runtime.InferenceSession(str(graph), options, providers=[wanted])
         except Exception as error:  # onnxruntime raises many types of its own
             fault = f"{graph.name} cannot be loaded by onnxruntime ({error}); export it again"
