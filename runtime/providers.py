@@ -29,6 +29,11 @@ def open_graph(runtime: Any, graph: Path, options: Any, provider: str) -> Any:
     """
     wanted = provider, dict(PROVIDER_OPTIONS.get(provider, {}))
     try:
+        str(graph).encode()
+    except UnicodeEncodeError as error:
+        fault = "its path is not UTF-8, and onnxruntime opens no other; rename the folder"
+        raise BundleError(graph.parent, [fault]) from error
+    try:
         return runtime.InferenceSession(str(graph), options, providers=[wanted], enable_fallback=0)
     except Exception as error:  # onnxruntime raises many types of its own
         # a fault of the graph is of one of its own types; a provider that fails is not

@@ -1,17 +1,24 @@
 """Rows of JSONL: ``{"id", "text" | "prompt"+"response" | "messages", "label"?, "domain"?}``.
 
 ``target``, the text that an answer should begin with, is a further key: ``layerguard trace`` reads
-it. A bad row is reported with its file and line; the good rows still run.
+it. A byte-order mark at a file's beginning is skipped. A bad row is reported with its file and
+line; the good rows still run.
 """
 
+import codecs
 import json
+import os
+import sys
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from layerguard.runtime.errors import InputError
 from layerguard.runtime.text.request import Request, check_text, request
+
+_STANDARD_INPUT = Path("-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +43,7 @@ class Rows:
 
 
 def read_rows(paths: Sequence[Path]) -> Rows:
-    """All rows of the files, in order; gzip is not read.
+    """All rows of the files, in order; ``-`` is standard input. gzip is not read.
 
     Raises:
         InputError: a file cannot be opened, or no row of it is good.
@@ -45,26 +52,40 @@ def read_rows(paths: Sequence[Path]) -> Rows:
     faults: list[str] = []
     for path in paths:
         before = len(good)
+        is_piped = path == _STANDARD_INPUT
+        where = "standard input" if is_piped else path
+        stem = "stdin" if is_piped else os.fsencode(path.stem).decode(errors="replace")
         for number, line in _lines(path):
             try:
-                row = _row(line, default_id=f"{path.stem}-{number}")
-                good.append(replace(row, place=f"{path}:{number}"))
+                row = _row(line, default_id=f"{stem}-{number}")
+                good.append(replace(row, place=f"{where}:{number}"))
             except (InputError, ValueError) as error:
-                faults.append(f"{path}:{number}: {error}")
+                faults.append(f"{where}:{number}: {error}")
         if len(good) == before:
             listed = "".join(f"\n  - {fault}" for fault in faults[:5])
             raise InputError(
-                f"{path}: found no usable row; expected JSON objects, one a line{listed}"
+                f"{where}: found no usable row; expected JSON objects, one a line{listed}"
             )
     return Rows(tuple(good), tuple(faults))
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     try:
-        with path.open("rb") as file:
-            yield from ((number, line) for number, line in enumerate(file, 1) if line.strip())
+        with _opened(path) as file:
+            for number, line in enumerate(file, 1):
+                text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+                if text.strip():
+                    yield number, text
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; expected a file of JSON rows") from error
+
+
+def _opened(path: Path) -> AbstractContextManager[BinaryIO]:
+    if path != _STANDARD_INPUT:
+        return path.open("rb")
+    if sys.stdin is None:
+        raise InputError("standard input is closed; expected JSON rows there")
+    return nullcontext(sys.stdin.buffer)
 
 
 def _row(line: bytes, default_id: str) -> Row:

@@ -51,8 +51,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare the command's arguments."""
     options.add_bundle(parser)
     add = parser.add_argument
-    add("text", nargs="?", metavar="TEXT", help="the prompt to trace")
-    add("--input", type=Path, metavar="ROWS", help="a JSONL file of prompts to trace")
+    add("text", nargs="?", metavar="TEXT", help="the prompt to trace, or - for standard input")
+    add("--input", type=Path, metavar="ROWS", help="a JSONL file of prompts to trace, or -")
     add(
         "--target",
         choices=("row", "model"),
@@ -149,7 +149,7 @@ def _rows(arguments: Namespace) -> tuple[Sequence[Row], Sequence[str]]:
     if arguments.input is not None:
         rows = read_rows([arguments.input])
         return rows.good, rows.faults
-    return [Row(id="text", request=request(arguments.text), place="text")], ()
+    return [Row(id="text", request=request(options.given_text(arguments.text)), place="text")], ()
 
 
 def _traces(

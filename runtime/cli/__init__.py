@@ -6,15 +6,16 @@ imported when it is called, so that the commands which serve never load what onl
 
 import difflib
 import importlib
-import os
 import sys
 import traceback
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from types import ModuleType
 
+from layerguard.runtime.cli import streams
+from layerguard.runtime.cli.arguments import Parser
 from layerguard.runtime.errors import LayerGuardError, MachineError
 
 EXIT_WRONG_CALL = 2
@@ -112,49 +113,60 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 done and nothing flagged, 1 something flagged, 2 the call or the data is wrong, 3 the
         machine is wrong (provider, missing extra).
     """
+    streams.accept_any_text()
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(_overview())
-        return 0 if arguments else EXIT_WRONG_CALL
-    if arguments[0] == "--version":
-        print(f"layerguard {version('layerguard')}")
-        return 0
     words = 2 if " ".join(arguments[:2]) in COMMANDS else 1
     name, rest = " ".join(arguments[:words]), arguments[words:]
     try:
-        return _run(name, rest)
+        with streams.flushed():
+            return _run(name, rest)
     except LayerGuardError as error:
-        print(f"layerguard {name}: {error}", file=sys.stderr)
+        streams.say(f"layerguard {name}: {error}")
         return error.exit_code
     except BrokenPipeError:  # the reader of our output left; nothing more to say to it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_WRONG_CALL
-    except Exception:  # noqa: BLE001  Python's own exit code for it, 1, would say "flagged"
-        traceback.print_exc()
-        print(f"layerguard {name}: a defect of LayerGuard; please report it", file=sys.stderr)
+    except Exception as error:  # noqa: BLE001  Python's own exit code, 1, would say "flagged"
+        if isinstance(error, OSError) and error.errno in streams.NO_ROOM:
+            streams.say(
+                f"layerguard {name}: output cannot be written ({error.strerror}); expected a disk "
+                "or pipe that takes it: free some space, or send it elsewhere"
+            )
+            return MachineError.exit_code
+        streams.say(traceback.format_exc().rstrip())
+        streams.say(f"layerguard {name}: a defect of LayerGuard; please report it")
         return MachineError.exit_code
     except KeyboardInterrupt:
-        print(f"layerguard {name}: interrupted", file=sys.stderr)
+        streams.say(f"layerguard {name}: interrupted")
         return _INTERRUPTED
 
 
 def _run(name: str, arguments: Sequence[str]) -> int:
+    if name in ("", "-h", "--help"):
+        print(_overview())
+        return 0 if name else EXIT_WRONG_CALL
+    if name == "--version":
+        print(f"layerguard {version('layerguard')}")
+        return 0
     if name not in COMMANDS:
         deeper = [command for command in COMMANDS if command.startswith(f"{name} ")]
         close = deeper or difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
-        print(f"layerguard: no command {name!r}{hint}\n\n{_overview()}", file=sys.stderr)
+        streams.say(f"layerguard: no command {name!r}{hint}\n\n{_overview()}")
         return EXIT_WRONG_CALL
     module = _load(COMMANDS[name])
-    parser = ArgumentParser(
+    code: int = module.run(command_parser(name, module).parse(arguments))
+    return code
+
+
+def command_parser(name: str, module: ModuleType) -> Parser:
+    """The parser of a command's arguments."""
+    parser = Parser(
         prog=f"layerguard {name}",
         description=module.__doc__,
         formatter_class=RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     module.add_arguments(parser)
-    code: int = module.run(parser.parse_args(arguments))
-    return code
+    return parser
 
 
 def _load(command: Command) -> ModuleType:

@@ -20,7 +20,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare the command's arguments."""
     options.add_bundle(parser)
     add = parser.add_argument
-    add("prompt", metavar="PROMPT", help="what is asked; the bundle's template is put around it")
+    add(
+        "prompt",
+        metavar="PROMPT",
+        help="what is asked, or - for standard input; a template goes round it",
+    )
     add("--max-new-tokens", type=int, default=256, metavar="N", help="at most (default: 256)")
     add("--on-flag", choices=get_args(OnFlag), default="abstain", help="default: abstain")
     add(
@@ -43,7 +47,7 @@ def run(arguments: Namespace) -> int:
     """Print the answer as it may be shown, then the verdict; 1 if anything was flagged."""
     guard = options.load_guard(arguments)
     events = guard.generate(
-        arguments.prompt,
+        options.given_text(arguments.prompt),
         max_new_tokens=arguments.max_new_tokens,
         on_flag=arguments.on_flag,
         temperature=arguments.temperature,

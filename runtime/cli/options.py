@@ -4,6 +4,7 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
 
 from layerguard.runtime.bundle.installed import find_bundle
+from layerguard.runtime.cli.streams import standard_input
 from layerguard.runtime.errors import InputError
 from layerguard.runtime.guard import Guard
 
@@ -17,6 +18,15 @@ def add_bundle(parser: ArgumentParser) -> None:
 def add_written_bundle(parser: ArgumentParser) -> None:
     """The folder of a bundle that the command changes, as the first argument."""
     parser.add_argument("bundle", type=_own, metavar="BUNDLE", help="folder of the bundle")
+
+
+def given_text(text: str) -> str:
+    """The text that an argument gives; ``-`` stands for standard input.
+
+    Raises:
+        InputError: standard input is closed, or not UTF-8.
+    """
+    return standard_input() if text == "-" else text
 
 
 def add_session(parser: ArgumentParser) -> None:

@@ -1,7 +1,8 @@
 """Score texts with a calibrated bundle.
 
-Give one TEXT, or rows of JSONL with --input, or text on standard input. A bad row is reported with
-its line; the others still run, and the exit code is then 2.
+Give one TEXT, or rows of JSONL with --input, or text on standard input. With TEXT or ROWS - it is
+read from standard input as well, in UTF-8; the end of its last line is not part of a text. A bad
+row is reported with its line; the others still run, and the exit code is then 2.
 """
 
 import json
@@ -20,8 +21,8 @@ from layerguard.runtime.text.request import request
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the command's arguments."""
     options.add_bundle(parser)
-    parser.add_argument("text", nargs="?", metavar="TEXT", help="the text to score")
-    parser.add_argument("--input", type=Path, metavar="ROWS", help="a JSONL file of rows to score")
+    parser.add_argument("text", nargs="?", metavar="TEXT", help="the text to score, or -")
+    parser.add_argument("--input", type=Path, metavar="ROWS", help="a JSONL file of rows, or -")
     parser.add_argument("--domain", help="of TEXT; rows carry their own (default: all traffic)")
     options.add_json(parser)
     options.add_session(parser)
@@ -54,17 +55,8 @@ def _rows(arguments: Namespace) -> tuple[tuple[Row, ...], tuple[str, ...]]:
     if arguments.input is not None:
         rows = read_rows([arguments.input])
         return rows.good, rows.faults
-    if arguments.text is None and sys.stdin.isatty():
+    if arguments.text is None and sys.stdin is not None and sys.stdin.isatty():
         raise InputError("found no TEXT and no --input; expected one, or text on standard input")
-    text = arguments.text if arguments.text is not None else _standard_input()
+    text = options.given_text("-" if arguments.text is None else arguments.text)
     row = Row(id="text", request=request(text), place="text", domain=arguments.domain)
     return (row,), ()
-
-
-def _standard_input() -> str:
-    try:
-        return sys.stdin.read()
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"standard input is not {error.encoding} at byte {error.start}; expected text"
-        ) from error

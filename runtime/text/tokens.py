@@ -42,8 +42,9 @@ class TokenReader:
         self._folder = bundle.path
         path = bundle.path / TOKENIZER
         try:
-            self._literal: Tokenizer = Tokenizer.from_file(str(path))
-            self._active: Tokenizer = Tokenizer.from_file(str(path))
+            source = path.read_text(encoding="utf-8")
+            self._literal: Tokenizer = Tokenizer.from_str(source)
+            self._active: Tokenizer = Tokenizer.from_str(source)
         except Exception as error:  # the tokenizers package raises bare Exception
             fault = f"{TOKENIZER} is not a tokenizer ({error}); export the model again"
             raise BundleError(bundle.path, [fault]) from error

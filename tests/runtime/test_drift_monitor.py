@@ -1,6 +1,7 @@
 """The drift monitor: what it says of states, and of checkpoints in bundles."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.drift import Monitor
+from layerguard.runtime.drift.base import Base, load_checkpoint
 from layerguard.runtime.drift.projection import drift, mean_norm, project
 from layerguard.runtime.drift.reading import DriftReading
 from layerguard.runtime.errors import BundleError, InputError
+from layerguard.runtime.text.request import request
+from layerguard.runtime.text.tokens import TokenReader
 from layerguard.runtime.types import Array
 from tests.drift_monitors import (
     PROMPTS,
@@ -202,3 +207,18 @@ def test_weights_of_nan_raise_the_alarm(base: Path, tmp_path: Path) -> None:
     diverged = make_checkpoint(base, tmp_path / "diverged", float("nan"))
     reading = monitor.check(diverged, threads=1)
     assert (reading.alarm, reading.status) == (True, "invalid")
+
+
+def test_checkpoints_are_read_by_the_text_rules_of_their_base(base: Path) -> None:
+    """A checkpoint that a later release exported is laid out as the base was when it was measured.
+
+    The toy tokenizer puts an opening token before a text: by the first rules before a chat as well.
+    """
+    of_base = Base.of(Bundle.load(base))
+    assert of_base.text.rules_version == 2
+    earlier = replace(of_base, text=replace(of_base.text, rules_version=1))
+    tokens = {}
+    for version, card in ((1, earlier), (2, of_base)):
+        reader = TokenReader(load_checkpoint(base, card, 2))
+        tokens[version] = reader.read(request("the rain"), {"prompt"})["prompt"].windows[0]
+    assert tokens[1] == (2, *tokens[2])

@@ -23,6 +23,7 @@ _SIZES = {
     "negative-window": (("text", "max_tokens"), -1),
     "endless-window": (("text", "max_tokens"), 10**20),
     "no-windows": (("text", "max_windows"), 0),
+    "rules-of-version-0": (("text", "rules_version"), 0),
 }
 
 
@@ -66,6 +67,10 @@ _EDITS: dict[str, tuple[Callable[[Any], None], tuple[str, ...]]] = {
     "template-with-two-prompts": (
         lambda v: v["text"].update(template="{prompt} {prompt}"),
         ("text.template", "once"),
+    ),
+    "text-rules-of-the-future": (
+        lambda v: v["text"].update(rules_version=3),
+        ("text.rules_version is 3", "knows up to 2", "upgrade layerguard"),
     ),
     "empty-template": (lambda v: v["text"].update(template=""), ("text.template is ''",)),
     "chat-without-chat-template": (

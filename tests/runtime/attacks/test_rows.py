@@ -147,16 +147,6 @@ def test_odd_rows_are_read(tmp_path: Path, case: str) -> None:
     assert all(row.id not in ("", "None") for row in rows.good)
 
 
-def test_a_byte_order_mark_is_named(tmp_path: Path) -> None:
-    """A row behind a byte order mark is reported, the rest is read."""
-    path = tmp_path / "rows.jsonl"
-    path.write_bytes(b'\xef\xbb\xbf{"text": "a"}\n{"text": "the"}\n')
-    rows = read_rows([path])
-    assert len(rows.good) == 1
-    assert "BOM" in rows.faults[0]
-    assert f"{path}:1:" in rows.faults[0]
-
-
 def test_a_chat_that_the_template_refuses_stops_only_itself(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
