@@ -82,6 +82,6 @@ def of_scores(
 
 
 def above(scores: Array, limit: Array | float) -> Array:
-    """Which scores are flagged, bool [n]; one that is not a number is."""
-    flagged: Array = ~(scores <= limit)
+    """Which scores are flagged, bool [n]; one that is not finite is."""
+    flagged: Array = ~(metrics.failing_closed(scores) <= limit)
     return flagged

@@ -1,4 +1,8 @@
-"""Figures of merit of a detector on labelled rows; None where a file cannot define one."""
+"""Figures of merit of a detector on labelled rows; None where a file cannot define one.
+
+A score that is not finite fails closed, as the runtime flags an invalid reading whatever the
+threshold: it ranks above every finite score, on clean and on harmful rows alike.
+"""
 
 import numpy as np
 from scipy.stats import rankdata
@@ -27,9 +31,9 @@ def auroc(labels: Array, scores: Array) -> float | None:
 
     Args:
         labels: int [n], 1 is harmful.
-        scores: float64 [n], larger is worse; infinity, an invalid reading, is the worst.
+        scores: float64 [n], larger is worse; one that is not finite is the worst.
     """
-    return float(roc_auc_score(labels, rankdata(scores))) if _both(labels) else None
+    return float(roc_auc_score(labels, rankdata(failing_closed(scores)))) if _both(labels) else None
 
 
 def recall_at_low_fpr(labels: Array, scores: Array) -> float | None:
@@ -39,8 +43,14 @@ def recall_at_low_fpr(labels: Array, scores: Array) -> float | None:
     """
     if not _both(labels):
         return None
-    fpr, tpr, _ = roc_curve(labels, rankdata(scores))
+    fpr, tpr, _ = roc_curve(labels, rankdata(failing_closed(scores)))
     return float(tpr[fpr <= LOW_FPR].max())
+
+
+def failing_closed(scores: Array) -> Array:
+    """The scores with infinity, which is above every threshold, for each that is not finite."""
+    worst: Array = np.where(np.isfinite(scores), scores, np.inf)
+    return worst
 
 
 def share_flagged(labels: Array, flagged: Array, label: int) -> float | None:

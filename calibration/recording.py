@@ -30,21 +30,21 @@ class Recording:
     """States of rows, written once from first to last and then read as ``States``."""
 
     def __init__(
-        self, rows: int, folder: Path | None = None, memory_bytes: int = MEMORY_BYTES
+        self, rows: int, folder: Path | None = None, memory_bytes: int | None = None
     ) -> None:
         """Prepare for some rows.
 
         Args:
             rows: expected; long texts may give more, rows that cannot be read fewer.
             folder: of the temporary file (default: the system's folder for such files).
-            memory_bytes: what may stay in memory.
+            memory_bytes: what may stay in memory (default: ``MEMORY_BYTES``).
 
         Raises:
             InputError: the folder is missing, or no file can be made in it.
         """
         self._expected = rows
         self._folder = Path(folder or tempfile.gettempdir())
-        self._memory_bytes = memory_bytes
+        self._memory_bytes = MEMORY_BYTES if memory_bytes is None else memory_bytes
         self._file: IO[bytes] | None = None
         self._held: list[Array] = []
         self._sizes: list[int] = []

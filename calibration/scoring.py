@@ -6,6 +6,7 @@ import numpy as np
 
 from layerguard.calibration.collect import read_once
 from layerguard.calibration.leakage import prompt_group
+from layerguard.calibration.metrics import failing_closed
 from layerguard.runtime.backbone import Backbone, PooledStates
 from layerguard.runtime.binding import worst_readings
 from layerguard.runtime.detectors import Detector
@@ -78,7 +79,7 @@ def largest(scored: Iterable[tuple[Row, float]]) -> dict[str, float]:
 
 
 def of_rows(scores: Array, owner: Array, rows: int) -> Array:
-    """The largest score of each row's windows, float64 [rows]; not a number is the largest."""
+    """The largest score of each row's windows, float64 [rows]; one not finite is the largest."""
     worst = np.full(rows, -np.inf)
-    np.maximum.at(worst, owner, np.where(np.isfinite(scores), scores, np.inf))
+    np.maximum.at(worst, owner, failing_closed(scores))
     return worst

@@ -3,10 +3,12 @@
     python -m tests.bench.bench_calibration_memory
 
 20,000 rows of 33 states of width 4096 (10.8 GB), random, drawn a block at a time and never held.
-LCF is fitted in full. Of SIREN one layer's probe on all rows is fitted, with one of the five
-strengths, and a committee learns one epoch: memory is that of a full fit, which takes 960 such
-probes. "In memory" is the algorithm of ``tests/reference/lcf_fit.py`` on an array of fewer rows;
-its size at all rows is the extrapolation in its own column. Each figure is of a process of its own.
+LCF is fitted in full. SIREN reads one layer at a time, so three states are recorded; one probe on
+all rows is fitted, with one of the five strengths, and a committee learns one epoch from as many
+features as 32 layers give: a full fit takes 960 such probes, one after the other. "In memory" is
+the algorithm of ``tests/reference/lcf_fit.py`` on an array of fewer rows; what the array and the
+temporary arrays of one layer take at all rows is extrapolated in its own column. Each figure is of
+a process of its own.
 """
 
 import json
@@ -17,6 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -37,7 +40,6 @@ FEW = 2_000
 BLOCK = 100
 _GB = 1e9
 _INTERVAL_S = 0.02
-_PROBED = 16
 
 
 def main() -> None:
@@ -54,28 +56,28 @@ def main() -> None:
         rows.append({"fit": name, **json.loads(done.stdout.splitlines()[-1])})
         print(rows[-1], flush=True)
     in_memory = rows[-1]
-    in_memory["extrapolated GB"] = in_memory["peak GB"] * ROWS / FEW
+    in_memory["extrapolated GB"] = in_memory["peak GB"] * ROWS / FEW  # all but the libraries' own
     report("calibration_memory", f"Memory of calibration, {STATES} states of width {WIDTH}", rows)
 
 
-def blocks(rows: int) -> Iterator[Array]:
-    """Random walks over layers, each row with a scale of its own, float32 [BLOCK, STATES, WIDTH].
+def blocks(rows: int, states: int = STATES) -> Iterator[Array]:
+    """Random walks over layers, each row with a scale of its own, float32 [BLOCK, states, WIDTH].
 
     Every third row is moved along a few dimensions.
     """
     for start in range(0, rows, BLOCK):
         rng = np.random.default_rng(start)
-        states = rng.standard_normal((BLOCK, STATES, WIDTH), np.float32)
-        states *= np.exp(0.1 * rng.standard_normal((BLOCK, 1, 1))).astype(np.float32)
-        np.cumsum(states, axis=1, out=states)
-        states[np.arange(start, start + BLOCK) % 3 == 0, :, :8] += 1
-        yield states
+        walk = rng.standard_normal((BLOCK, states, WIDTH), np.float32)
+        walk *= np.exp(0.1 * rng.standard_normal((BLOCK, 1, 1))).astype(np.float32)
+        np.cumsum(walk, axis=1, out=walk)
+        walk[np.arange(start, start + BLOCK) % 3 == 0, :, :8] += 1
+        yield walk
 
 
-def recorded() -> Recording:
+def recorded(states: int) -> Recording:
     """All rows on disk."""
     recording = Recording(ROWS)
-    for block in blocks(ROWS):
+    for block in blocks(ROWS, states):
         recording.append(block)
     assert recording.on_disk
     return recording
@@ -91,9 +93,9 @@ def streamed_siren(states: States) -> None:
     split = siren_probes.stratified_folds(labels, np.arange(ROWS), 5, 0)[0]
     siren_probes.STRENGTHS = siren_probes.STRENGTHS[:1]
     with one_thread():
-        weights, f1, strength = siren_probes._probe(states.layer(_PROBED), labels, split, 0)
+        weights, f1, strength = siren_probes._probe(states.layer(1), labels, split, 0)
         neurons = siren_probes.select_neurons(weights, 0.9)
-        layers = tuple(range(1, STATES))
+        layers = (1, 2) * (STATES // 2)
         found = siren_probes.Selection(
             layers,
             (neurons,) * len(layers),
@@ -111,8 +113,8 @@ def in_memory_lcf(states: Array) -> None:
 
 
 CASES: dict[str, tuple[Callable[[], States | Array], Callable[..., None], int]] = {
-    "LCF, in parts": (recorded, streamed_lcf, ROWS),
-    "SIREN, in parts, one probe": (recorded, streamed_siren, ROWS),
+    "LCF, in parts": (partial(recorded, STATES), streamed_lcf, ROWS),
+    "SIREN, in parts, one probe": (partial(recorded, 3), streamed_siren, ROWS),
     "LCF, in memory": (lambda: np.concatenate(list(blocks(FEW))), in_memory_lcf, FEW),
 }
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import beta, binom
 
 from layerguard.calibration import conformal
 from layerguard.runtime.errors import CalibrationError, InputError
@@ -81,3 +82,29 @@ def test_realised_rate_follows_its_interval() -> None:
     inside = np.mean((low <= realised) & (realised <= high))
     assert abs(inside - 0.95) < 4 * math.sqrt(0.95 * 0.05 / 2000)
     assert abs(realised.mean() - 0.1) < 4 * realised.std() / math.sqrt(2000)
+
+
+@given(n=st.integers(20, 3000), target=st.integers(5, 50).map(lambda per_cent: per_cent / 100))
+def test_interval_is_the_law_of_an_order_statistic(n: int, target: float) -> None:
+    """A rate below x means that at least n + 1 - k of n uniform scores lie in a part of length x.
+
+    So the bounds are where that binomial probability is 2.5 and 97.5 %; and the law is
+    Beta(n + 1 - k, k), neither count one more or less.
+    """
+    low, high = conformal.fpr_interval(n, target)
+    k = conformal.rank(n, target)
+    above = n + 1 - k
+    assert binom.sf(above - 1, n, low) == pytest.approx(0.025, rel=1e-9)
+    assert binom.sf(above - 1, n, high) == pytest.approx(0.975, rel=1e-9)
+    assert beta(above, k).cdf([low, high]) == pytest.approx([0.025, 0.975], rel=1e-9)
+
+
+@pytest.mark.parametrize(("n", "target"), [(19, 0.05), (19, 0.1), (30, 0.2)])
+def test_tails_of_the_realised_rate_are_the_intervals(n: int, target: float) -> None:
+    """Of 40,000 draws 2.5 % lie beyond either bound, within five standard errors."""
+    draws = np.sort(np.random.default_rng(1).random((40_000, n)), axis=1)
+    realised = 1 - draws[:, conformal.rank(n, target) - 1]
+    low, high = conformal.fpr_interval(n, target)
+    error = math.sqrt(0.025 * 0.975 / len(draws))
+    assert abs(np.mean(realised < low) - 0.025) < 5 * error
+    assert abs(np.mean(realised > high) - 0.025) < 5 * error

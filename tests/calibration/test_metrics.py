@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layerguard.calibration import metrics
-from layerguard.calibration.figures import of_decisions, of_scores
+from layerguard.calibration.figures import above, of_decisions, of_scores
+from layerguard.calibration.scoring import of_rows
 
 LABELS = np.array([0, 0, 0, 0, 1, 1])
 
@@ -75,3 +76,28 @@ def test_a_baseline_has_no_operating_threshold() -> None:
     assert found.macro_f1 is found.realised_fpr is found.detection is None
     assert found.auroc == 1.0
     assert found.macro_f1_at_half is not None
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(("row", "auroc", "recall", "fpr", "detection"), [
+    (5, 1.0, 1.0, 0.0, 1.0),  # harmful: found, as the guard stops it
+    (0, 0.75, 0.0, 0.25, 0.5),  # clean: a false alarm, above both harmful rows
+])  # fmt: skip
+def test_a_score_that_is_not_finite_fails_closed(
+    value: float, row: int, auroc: float, recall: float, fpr: float, detection: float
+) -> None:
+    """It is the worst of all scores, never the best: in ranks, in thresholds and in shares."""
+    scores = np.array([0.1, 0.2, 0.3, 0.4, 0.9, 0.45])
+    scores[row] = value
+    assert above(scores, 0.5).tolist() == [i in (row, 4) for i in range(6)]
+    found = of_scores("x", LABELS, scores, np.full(6, 0.5), probability=True)
+    assert (found.auroc, found.recall_at_1_percent_fpr) == (auroc, recall)
+    assert (found.realised_fpr, found.detection) == (fpr, detection)
+    assert found.macro_f1_at_half == found.macro_f1 == metrics.macro_f1(LABELS, above(scores, 0.5))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_window_that_is_not_finite_decides_for_its_row(value: float) -> None:
+    """The largest window of each row, and one without a finite score is larger than any."""
+    scores = np.array([0.3, 0.1, value, 0.2, 0.7])
+    assert of_rows(scores, np.array([0, 0, 1, 1, 2]), 3).tolist() == [0.3, math.inf, 0.7]
