@@ -8,14 +8,16 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import get_args
 
 import numpy as np
 
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.bundle.manifest import GraphCard
 from layerguard.runtime.errors import BundleError, InputError
+from layerguard.runtime.mapped import MappedWeights
 from layerguard.runtime.plan import Layers, Plan, Planner
-from layerguard.runtime.session import Device, Session
+from layerguard.runtime.session import Device, Session, Weights
 from layerguard.runtime.text.request import Request
 from layerguard.runtime.text.tokens import Ids, TokenReader
 from layerguard.runtime.types import Array, Group, Source, Tap
@@ -65,8 +67,25 @@ class PooledStates:
 class Backbone:
     """Tokenizer and graph of a bundle; thread-safe."""
 
-    def __init__(self, bundle: Bundle, device: Device = "cpu", threads: int = 0) -> None:
-        """Open the bundle's score graph; see ``Session`` for the arguments and errors."""
+    def __init__(
+        self,
+        bundle: Bundle,
+        device: Device = "cpu",
+        threads: int = 0,
+        weights: Weights = "packed",
+    ) -> None:
+        """Open the bundle's score graph; see ``Session`` for the arguments and errors.
+
+        Raises:
+            InputError: ``weights`` is neither, or mapped on another device than the CPU.
+        """
+        if weights not in get_args(Weights):
+            raise InputError(f"weights {weights!r}; expected packed or mapped")
+        if weights == "mapped" and device != "cpu":
+            raise InputError(
+                f"weights 'mapped' on device {device!r}, which holds its own copy of the weights; "
+                "leave them packed"
+            )
         self._graph = bundle.manifest.graphs["score"]
         # int8 activations share one scale a run: alone, a row's scores cannot depend on its company
         self._most_rows = 1 if bundle.manifest.model.dtype == "int8" else _MAX_ROWS
@@ -77,7 +96,8 @@ class Backbone:
         self._planner = Planner(self._graph, bundle.manifest.model.layers)
         self._tokens = TokenReader(bundle)
         check = partial(bundle.check_unchanged, self._graph.file)
-        self.session = Session(bundle.path / self._graph.file, device, threads, check)
+        mapped = MappedWeights() if weights == "mapped" else None
+        self.session = Session(bundle.path / self._graph.file, device, threads, check, mapped)
         faults = _graph_faults(self._graph, self.session)
         if faults:
             raise BundleError(bundle.path, faults)

@@ -21,7 +21,7 @@ from layerguard.runtime.generation.event import Event, OnFlag
 from layerguard.runtime.generation.guarded import guarded, settled
 from layerguard.runtime.generation.sampling import Sampler
 from layerguard.runtime.kernels import gathered
-from layerguard.runtime.session import Device
+from layerguard.runtime.session import Device, Weights
 from layerguard.runtime.signing import load_verified
 from layerguard.runtime.streaming.opening import Opener
 from layerguard.runtime.streaming.stream import DEFAULT_STRIDE, Judge, Stream
@@ -62,10 +62,14 @@ class Guard:
         the folder holds another bundle by then.
         """
         session = self.backbone.session
+        arguments = {
+            "device": session.device,
+            "threads": session.threads,
+            "verify": self._verify,
+            "weights": "packed" if session.weights is None else "mapped",
+        }
         where = str(self.bundle.path.absolute())
-        return _loaded_again, (
-            type(self), where, session.device, session.threads, self._verify, self.bundle.id
-        )  # fmt: skip
+        return _loaded_again, (type(self), where, arguments, self.bundle.id)
 
     @classmethod
     def load(
@@ -75,6 +79,7 @@ class Guard:
         device: Device = "cpu",
         threads: int = 0,
         verify: str | Path | None = None,
+        weights: Weights = "packed",
     ) -> "Guard":
         """Load, verify and try out a bundle.
 
@@ -84,11 +89,15 @@ class Guard:
             threads: ONNX Runtime's threads within one operator; 0 lets it choose.
             verify: file with a public key; a bundle that was not signed with its private key is
                 refused before anything of it is parsed. Needs ``layerguard[sign]``.
+            weights: ``packed``: each graph holds a copy of its own, laid out for speed; ``mapped``:
+                all graphs, and all processes on the machine, read the one file in memory. Then a
+                stream needs half the memory and loading a fraction of the time; single tokens of a
+                stream cost the same, and short prompts about twice as much.
 
         Raises:
             BundleError: the bundle has faults, is not calibrated, a canary gives another score, or
                 the signature does not verify.
-            InputError: ``verify`` is no key.
+            InputError: ``verify`` is no key, or another argument is wrong.
             MachineError: onnxruntime or model-signing is missing, or the device does not engage.
         """
         folder = find_bundle(path)
@@ -98,7 +107,8 @@ class Guard:
             if not bundle.manifest.detectors:
                 fault = "it has no detectors yet; run `layerguard calibrate BUNDLE --clean ROWS`"
                 raise BundleError(folder, [fault])
-            guard = cls(bundle, Backbone(bundle, device, threads), bind_detectors(bundle))
+            backbone = Backbone(bundle, device, threads, weights)
+            guard = cls(bundle, backbone, bind_detectors(bundle))
             replay_canaries(bundle, guard.check)
             guard.monitor.reset()
             faults = changed(folder, bundle.manifest.files) if verify is not None else []
@@ -325,14 +335,14 @@ class Guard:
 
 
 def _loaded_again(
-    kind: type[Guard], path: str, device: Device, threads: int, verify: str | None, bundle_id: str
+    kind: type[Guard], path: str, arguments: Mapping[str, Any], bundle_id: str
 ) -> Guard:
     """The guard that was pickled.
 
     Raises:
         BundleError: the bundle is another one by now; or as ``Guard.load``, as all other errors.
     """
-    guard = kind.load(path, device=device, threads=threads, verify=verify)
+    guard = kind.load(path, **arguments)
     if guard.bundle.id != bundle_id:
         fault = (
             f"its id is {guard.bundle.id}; the guard was pickled with {bundle_id}: load the guard "

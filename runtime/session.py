@@ -15,10 +15,15 @@ from layerguard.runtime.forking import (
     renew_after_fork,
     skip_exit_handlers_after_fork,
 )
+from layerguard.runtime.mapped import MappedWeights
 from layerguard.runtime.providers import open_graph
 from layerguard.runtime.types import Array
 
 Device = Literal["cpu", "cuda"]
+
+Weights = Literal["packed", "mapped"]
+"""How a graph holds its weights: a copy of its own in the order in which its operators read them,
+or a view of the file, which all graphs and processes share."""
 
 PROVIDERS: Mapping[str, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 """ONNX Runtime's name of what runs on each device."""
@@ -45,6 +50,7 @@ class Session:
 
     Attributes:
         device: what was asked for, as ``threads``: another graph of the bundle is opened alike.
+        weights: the map that its weights are read from; None where they are packed.
         providers: what the session really runs on, first choice first.
     """
 
@@ -54,6 +60,7 @@ class Session:
         device: Device = "cpu",
         threads: int = 0,
         check: Callable[[], None] | None = None,
+        weights: MappedWeights | None = None,
     ) -> None:
         """Open ``graph``.
 
@@ -63,6 +70,8 @@ class Session:
             threads: threads within one operator; 0 lets ONNX Runtime choose.
             check: called whenever the graph was opened anew, in a forked process; raises where the
                 files are no longer those that were verified.
+            weights: where to read the external weights, on the CPU; None lets ONNX Runtime pack
+                them.
 
         Raises:
             MachineError: ONNX Runtime is not installed or the device does not engage.
@@ -74,9 +83,10 @@ class Session:
             raise InputError(
                 f"threads {threads}; expected 1 to {_MOST_THREADS}, or 0 for ONNX Runtime's choice"
             )
-        self.device, self.threads = device, threads
+        self.device, self.threads, self.weights = device, threads, weights
         self._graph, self._check = graph, check
         self._lock = Lock()
+        self._values: dict[str, Any] = {}
         self._opened: Any = self._open()
         self.providers: tuple[str, ...] = tuple(self._opened.get_providers())
         wanted = PROVIDERS[device]
@@ -103,7 +113,17 @@ class Session:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
         options.log_severity_level = 3
+        self._values = self._mapped(runtime)
+        if self._values:
+            options.add_session_config_entry("session.disable_prepacking", "1")
+        for name, value in self._values.items():
+            options.add_initializer(name, value)
         return open_graph(runtime, self._graph, options, wanted)
+
+    def _mapped(self, runtime: Any) -> dict[str, Any]:
+        """ONNX Runtime's values over the mapped weights; the session does not keep them alive."""
+        arrays = self.weights.of(self._graph) if self.weights is not None else {}
+        return {name: runtime.OrtValue.ortvalue_from_numpy(a) for name, a in arrays.items()}
 
     @property
     def _session(self) -> Any:
@@ -132,8 +152,8 @@ class Session:
     def renew(self) -> None:
         """In a forked process: leave the parent's session alone."""
         if self._opened is not None:
-            keep_for_ever(self._opened)
-        self._opened = None
+            keep_for_ever((self._opened, self._values))
+        self._opened, self._values = None, {}
         self._lock = Lock()
 
     @property

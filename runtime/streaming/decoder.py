@@ -9,6 +9,7 @@ import numpy as np
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.bundle.manifest import GraphCard
 from layerguard.runtime.errors import BundleError, InputError
+from layerguard.runtime.mapped import MappedWeights
 from layerguard.runtime.session import Device, Session
 from layerguard.runtime.streaming.cache import KeyValueCache, Layout
 from layerguard.runtime.types import Array, Semantics
@@ -42,7 +43,13 @@ class Decoder:
         gives_logits: whether ``advance`` can give logits; not where upper blocks were cut off.
     """
 
-    def __init__(self, bundle: Bundle, device: Device = "cpu", threads: int = 0) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        device: Device = "cpu",
+        threads: int = 0,
+        weights: MappedWeights | None = None,
+    ) -> None:
         """Open the decode graph; see ``Session`` for the arguments and errors.
 
         Raises:
@@ -57,7 +64,7 @@ class Decoder:
         model = bundle.manifest.model
         self._folder, self._file = bundle.path, card.file
         check = partial(bundle.check_unchanged, card.file)
-        self._session = Session(bundle.path / card.file, device, threads, check)
+        self._session = Session(bundle.path / card.file, device, threads, check, weights)
         names = {(output.kind, output.layer): output.name for output in card.outputs}
         blocks = range(1, model.layers + 1)
         wanted = [("state", 0), *[(k, n) for n in blocks for k in ("state", "key", "value")]]

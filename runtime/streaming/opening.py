@@ -56,7 +56,8 @@ class Opener:
         """
         with self._lock:
             if self._means is None:
-                decoder = Decoder(self._bundle, self._session.device, self._session.threads)
+                alike = self._session
+                decoder = Decoder(self._bundle, alike.device, alike.threads, alike.weights)
                 self._bundle.check_unchanged(self._bundle.manifest.graphs["decode"].file)
                 self._means = Means(
                     decoder=decoder,

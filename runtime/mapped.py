@@ -1,0 +1,132 @@
+"""External weights of ONNX graphs in one memory map, for all sessions and processes that read them.
+
+Source of the format: https://github.com/onnx/onnx, ``onnx/onnx.proto3``, and
+https://protobuf.dev/programming-guides/encoding for its bytes.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from layerguard.runtime.types import Array
+
+_GRAPH, _INITIALIZER = 7, 5
+_DIMS, _DATA_TYPE, _NAME, _EXTERNAL_DATA, _DATA_LOCATION = 1, 2, 8, 13, 14
+"""Field numbers: of a graph in its model, of a tensor in its graph, and of a tensor's parts."""
+
+_EXTERNAL = 1
+_DTYPES: Mapping[int, type[np.generic]] = {
+    1: np.float32, 2: np.uint8, 3: np.int8, 6: np.int32, 7: np.int64, 10: np.float16, 11: np.float64
+}  # fmt: skip
+"""By ONNX's number of a type; ONNX Runtime reads tensors of any other type by itself."""
+
+
+class MappedWeights:
+    """The weights of a folder's graphs as views of read-only maps of their files.
+
+    Each file is mapped once, whatever number of graphs names its tensors.
+    """
+
+    def __init__(self) -> None:
+        self._maps: dict[Path, Array] = {}
+
+    def of(self, graph: Path) -> dict[str, Array]:
+        """The graph's external tensors by name, as far as they can be views.
+
+        What is malformed is left out, so that ONNX Runtime says what is wrong with it.
+        """
+        found = {}
+        try:
+            for tensor in _tensors(memoryview(graph.read_bytes())):
+                view = self._view(graph.parent, tensor)
+                if view is not None:
+                    found[_text(tensor[_NAME][0])] = view
+        except (ValueError, TypeError, IndexError, KeyError, OSError):
+            return {}
+        return found
+
+    def _view(self, folder: Path, tensor: Mapping[int, list[Any]]) -> Array | None:
+        dtype = _DTYPES.get(tensor[_DATA_TYPE][0])
+        if tensor.get(_DATA_LOCATION) != [_EXTERNAL] or dtype is None:
+            return None
+        entries = [dict(_fields(entry)) for entry in tensor[_EXTERNAL_DATA]]
+        where = {_text(entry[1]): _text(entry[2]) for entry in entries}
+        name, offset, length = where["location"], int(where["offset"]), int(where["length"])
+        if Path(name).name != name or offset % np.dtype(dtype).itemsize:
+            return None
+        path = folder / name
+        if path not in self._maps:
+            self._maps[path] = np.memmap(path, np.uint8, "r")
+        data = self._maps[path][offset : offset + length].view(dtype)
+        return data.reshape(list(_dims(tensor.get(_DIMS, []))))
+
+
+def _tensors(model: memoryview) -> Iterator[dict[int, list[Any]]]:
+    """Of each initializer of the model's graph, its fields by number."""
+    for number, graph in _fields(model):
+        if number != _GRAPH:
+            continue
+        for kind, tensor in _fields(graph):
+            if kind != _INITIALIZER:
+                continue
+            fields: dict[int, list[Any]] = {}
+            for part, value in _fields(tensor):
+                fields.setdefault(part, []).append(value)
+            yield fields
+
+
+def _text(value: memoryview) -> str:
+    return value.tobytes().decode() if isinstance(value, memoryview) else ""
+
+
+def _dims(values: list[Any]) -> Iterator[int]:
+    """Sides of a tensor, packed into bytes or one by one."""
+    for value in values:
+        if isinstance(value, int):
+            yield value
+            continue
+        place = 0
+        while place < len(value):
+            side, place = _varint(value, place)
+            yield side
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, Any]]:
+    """The number and value of each field: an int, or the bytes of it.
+
+    Raises:
+        ValueError: a field is of a kind that ONNX does not use, or longer than the message.
+        TypeError: the message is a number.
+    """
+    place = 0
+    while place < len(message):
+        key, place = _varint(message, place)
+        kind = key & 7
+        if kind == 0:
+            value, place = _varint(message, place)
+            yield key >> 3, value
+            continue
+        if kind == 2:
+            size, place = _varint(message, place)
+        elif kind in (1, 5):
+            size = 8 if kind == 1 else 4
+        else:
+            raise ValueError(f"field of kind {kind}")
+        if place + size > len(message):
+            raise ValueError("field longer than its message")
+        yield key >> 3, message[place : place + size]
+        place += size
+
+
+def _varint(message: memoryview, place: int) -> tuple[int, int]:
+    """A number of seven bits a byte, and the place behind it."""
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = message[place]
+        place += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, place
+    raise ValueError("a number of more than ten bytes")
