@@ -98,6 +98,9 @@ def report(exported: Exported) -> list[str]:
     what = f"{model.architecture}, {model.kind}, {blocks}, width {model.width}"
     limit = f"{gate.measure.replace('_', ' ')} <= {gate.limit:g}"
     lines = [f"{model.id}: {what}, {model.dtype}"]
+    if model.quantisation:
+        lines.append(f"weights: dequantised from {model.quantisation}")
+    lines += exported.notes
     for name, graph in exported.manifest.graphs.items():
         comparison = exported.proofs[name]
         batches = f"{comparison.shapes} batches (gate: {limit})"

@@ -82,7 +82,7 @@ class Loaded:
             where the checkpoint holds no language-model head, or towers beside the text part.
         revision: the hub's commit, or a sha256 over configuration and weights of a folder; with an
             adapter, ``+`` the sha256 of that. The sha256 of the file itself where it is a GGUF.
-        quantisation: block types of a GGUF's tensors, the one of most weights first; else None.
+        quantisation: block types of a GGUF's tensors, the one of most weights first; else empty.
         missing: its parameters that the checkpoint lacks and that were therefore made at random.
     """
 
@@ -90,7 +90,7 @@ class Loaded:
     causal: PreTrainedModel | None
     revision: str
     missing: frozenset[str]
-    quantisation: str | None = None
+    quantisation: str = ""
 
 
 def load(source: Source) -> Loaded:
@@ -123,7 +123,7 @@ def load(source: Source) -> Loaded:
         causal=model if _has_head(config) and len(made_up) == len(missing) else None,
         revision=_revision(source, config),
         missing=missing,
-        quantisation=None if file is None else file.quantisation,
+        quantisation="" if file is None else file.quantisation,
     )
 
 

@@ -79,11 +79,13 @@ class Exported:
         manifest: as written.
         proofs: by graph, how far it is from PyTorch.
         skipped: graphs that this model cannot have, by name, and why.
+        notes: what else the report says.
     """
 
     manifest: Manifest
     proofs: Mapping[str, Comparison]
     skipped: Mapping[str, str]
+    notes: tuple[str, ...] = ()
 
 
 def export(source: str, out: Path, options: Options | None = None) -> Exported:
@@ -153,7 +155,8 @@ def export(source: str, out: Path, options: Options | None = None) -> Exported:
                 "onnxruntime": load_onnxruntime().__version__,  # its package has several names
             },
         )
-        return Exported(seal(folder, manifest), proofs, skipped)
+        notes = () if text.note is None else (text.note,)
+        return Exported(seal(folder, manifest), proofs, skipped, notes)
 
 
 def _open(graph: Path) -> Any:
