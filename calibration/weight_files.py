@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from layerguard.runtime.checkpoints.gguf import find_gguf, read_gguf
 from layerguard.runtime.checkpoints.gguf_names import NamedTensor, model_type, named_tensors
+from layerguard.runtime.checkpoints.json_object import read_json
 from layerguard.runtime.errors import InputError
 from layerguard.runtime.types import Array
 
@@ -161,24 +162,6 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
                 )
             found[tensor.name] = tensor
     return found
-
-
-def read_json(path: Path) -> dict[str, object]:
-    """The JSON object in a file that lies beside weights.
-
-    Raises:
-        InputError: there is no such file, or it holds no JSON object.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else f"not JSON ({error})"
-        raise InputError(
-            f"{path}: {reason}; expected the file that is saved with the weights"
-        ) from error
-    if not isinstance(value, dict):
-        raise InputError(f"{path}: found {type(value).__name__}; expected a JSON object")
-    return value
 
 
 def _files(folder: Path) -> list[Path]:
