@@ -1,4 +1,4 @@
-"""Weights read from safetensors files, one matrix at a time, without PyTorch.
+"""Weights read from safetensors or GGUF files, one matrix at a time, without PyTorch.
 
 numpy has no bfloat16, so the safetensors package verifies a file's header and the values are read
 here: a bfloat16 is the upper half of a float32.
@@ -8,17 +8,72 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from layerguard.runtime.checkpoints.gguf import find_gguf, read_gguf
+from layerguard.runtime.checkpoints.gguf_names import NamedTensor, model_type, named_tensors
+from layerguard.runtime.checkpoints.json_object import read_json
 from layerguard.runtime.errors import InputError
 from layerguard.runtime.types import Array
+
+CONFIG = "config.json"
 
 _INDEX = "model.safetensors.index.json"
 _USUAL = ("model.safetensors", "adapter_model.safetensors")
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 _ROUNDOFFS = {"F64": 2.0**-53, "F32": 2.0**-24, "F16": 2.0**-11, "BF16": 2.0**-8}
+
+
+class WeightTensor(Protocol):
+    """A tensor of a checkpoint that is read when it is asked for."""
+
+    @property
+    def name(self) -> str:
+        """As transformers calls it."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its sides."""
+
+    @property
+    def roundoff(self) -> float:
+        """The unit roundoff of the type in which it is stored."""
+
+    def read(self) -> Array:
+        """Its values: float64 where they are stored so, else float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class GgufWeights:
+    """A tensor of a GGUF file."""
+
+    tensor: NamedTensor
+
+    @property
+    def name(self) -> str:
+        """As transformers calls it."""
+        return self.tensor.name
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its sides, as transformers has them."""
+        return self.tensor.shape
+
+    @property
+    def roundoff(self) -> float:
+        """The unit roundoff of F32, F16 or BF16; of a quantised type that of its F16 scales.
+
+        A quantised weight may be wrong by much more, and the errors of a block are not independent:
+        what quantising changed cannot be told from what tuning changed by the weights alone.
+        """
+        return _ROUNDOFFS.get(self.tensor.stored.type, _ROUNDOFFS["F16"])
+
+    def read(self) -> Array:
+        """Its values, float32."""
+        return self.tensor.read()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +124,25 @@ class StoredTensor:
         return values
 
 
+def checkpoint(path: Path) -> tuple[str, dict[str, WeightTensor]]:
+    """A model's type, as transformers calls it, and its tensors by name.
+
+    Args:
+        path: a folder with config.json and safetensors, a GGUF file, or a folder that holds one.
+
+    Raises:
+        InputError: it is none of these, or what it holds is not sound.
+    """
+    gguf = find_gguf(path)
+    if gguf is not None:
+        file = read_gguf(gguf)
+        return model_type(file), {
+            tensor.name: GgufWeights(tensor) for tensor in named_tensors(file)
+        }
+    config = read_json(path / CONFIG)
+    return str(config.get("model_type")), dict(stored_tensors(path))
+
+
 def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
     """Every tensor of a folder of weights, by name.
 
@@ -88,24 +162,6 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
                 )
             found[tensor.name] = tensor
     return found
-
-
-def read_json(path: Path) -> dict[str, object]:
-    """The JSON object in a file that lies beside weights.
-
-    Raises:
-        InputError: there is no such file, or it holds no JSON object.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else f"not JSON ({error})"
-        raise InputError(
-            f"{path}: {reason}; expected the file that is saved with the weights"
-        ) from error
-    if not isinstance(value, dict):
-        raise InputError(f"{path}: found {type(value).__name__}; expected a JSON object")
-    return value
 
 
 def _files(folder: Path) -> list[Path]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from layerguard.calibration import weight_adapter
 from layerguard.calibration.weight_adapter import Adapter
-from layerguard.calibration.weight_files import StoredTensor, read_json, stored_tensors
+from layerguard.calibration.weight_files import WeightTensor, checkpoint
 from layerguard.calibration.weight_names import (
     INPUT_FIRST,
     Place,
@@ -25,7 +25,6 @@ from layerguard.runtime.errors import InputError
 from layerguard.runtime.types import Array
 
 _SHOWN = 8
-_CONFIG = "config.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +85,7 @@ def between(base: Path, tuned: Path) -> Tuning:
     """The changes from one model to another.
 
     Args:
-        base: folder with config.json and safetensors.
+        base: folder with config.json and safetensors, or a GGUF file.
         tuned: the same for the tuned model, or the folder of a LoRA adapter.
 
     Raises:
@@ -130,7 +129,7 @@ def adapter_alone(folder: Path) -> Tuning:
 class _Matrix:
     """A matrix of a checkpoint, as [width, inputs] however it is stored."""
 
-    stored: StoredTensor
+    stored: WeightTensor
     input_first: bool
 
     @property
@@ -144,8 +143,8 @@ class _Matrix:
 
 def _writers(folder: Path) -> dict[Place, _Matrix]:
     """The matrices of a checkpoint that write into the residual stream, by place."""
-    input_first = read_json(folder / _CONFIG).get("model_type") in INPUT_FIRST
-    tensors = stored_tensors(folder)
+    model_type, tensors = checkpoint(folder)
+    input_first = model_type in INPUT_FIRST
     found: dict[Place, _Matrix] = {}
     faults = []
     for name, tensor in tensors.items():
@@ -172,7 +171,7 @@ def _writers(folder: Path) -> dict[Place, _Matrix]:
     return found
 
 
-def _explained(lacking: list[str], tensors: Mapping[str, StoredTensor], depth: int) -> list[str]:
+def _explained(lacking: list[str], tensors: Mapping[str, WeightTensor], depth: int) -> list[str]:
     """Why matrices are lacking, as far as the names of the others tell."""
     if not lacking and depth:
         return []

@@ -1,11 +1,9 @@
 """LoRA adapters in PEFT's format, merged into the weights: W += scale * B A (arXiv 2106.09685).
 
-peft itself is not needed. Whatever a plain merge would get wrong is refused.
+peft itself is not needed. Whatever a plain merge would get wrong is refused; see
+``runtime/checkpoints/lora.py``.
 """
 
-import json
-import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +13,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from layerguard.runtime.errors import ExportError
+from layerguard.runtime.checkpoints.lora import CONFIG, WEIGHTS, Lora, paired, read_lora
+from layerguard.runtime.errors import ExportError, InputError
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-
-_FACTOR = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
-_NOT_PLAIN: Mapping[str, tuple[object, ...]] = {
-    "peft_type": ("LORA",),
-    "bias": ("none", None),
-    "use_dora": (False, None),
-    "lora_bias": (False, None),
-    "modules_to_save": ([], None),
-    "alpha_pattern": ({}, None),
-    "trainable_token_indices": ({}, [], None),
-}
-"""Settings that change more, or otherwise, than W += scale * B A; by setting, what is plain."""
+__all__ = ["CONFIG", "WEIGHTS", "merge"]
 
 
 def merge(model: nn.Module, prefix: str, folder: Path) -> None:
@@ -47,12 +34,10 @@ def merge(model: nn.Module, prefix: str, folder: Path) -> None:
     Raises:
         ExportError: there is no adapter, it is not plain LoRA, or it belongs to another model.
     """
-    config = _read_config(folder)
-    for name, (down, up) in _factors(folder).items():
+    lora, factors = _read(folder)
+    for name, (down, up) in factors.items():
         module = _find(model, name, prefix)
-        rank = len(down)
-        scale = config["lora_alpha"] / (rank**0.5 if config.get("use_rslora") else rank)
-        change = scale * (up @ down)
+        change = lora.scale(len(down)) * (up @ down)
         if isinstance(module, Conv1D):  # GPT-2 keeps its weights transposed
             change = change.T
         weight = None if module is None else module.weight
@@ -65,7 +50,7 @@ def merge(model: nn.Module, prefix: str, folder: Path) -> None:
             raise ExportError(
                 f"adapter {folder.name} changes {name} by {list(change.shape)}; the model has "
                 f"{shape} there. Expected a linear layer of that shape: name the model that the "
-                f"adapter was trained on ({CONFIG} says {config.get('base_model_name_or_path')})"
+                f"adapter was trained on ({CONFIG} says {lora.base})"
             )
         if _is_tied(model, module):
             raise ExportError(
@@ -76,7 +61,7 @@ def merge(model: nn.Module, prefix: str, folder: Path) -> None:
             weight += change
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+def _read(folder: Path) -> tuple[Lora, dict[str, tuple[Tensor, Tensor]]]:
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise ExportError(
@@ -84,22 +69,9 @@ def _read_config(folder: Path) -> dict[str, Any]:
                 f"({CONFIG} and {WEIGHTS})"
             )
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ExportError(f"adapter {folder.name}: {CONFIG} is not JSON ({error})") from error
-    if not isinstance(config, dict) or not isinstance(config.get("lora_alpha"), int | float):
-        raise ExportError(f"adapter {folder.name}: {CONFIG} has no number lora_alpha; expected one")
-    strange = [
-        f"{name} is {config[name]!r}"
-        for name, plain in _NOT_PLAIN.items()
-        if name in config and config[name] not in plain
-    ]
-    if strange:
-        raise ExportError(
-            f"adapter {folder.name} is not plain LoRA: {', '.join(strange)}. Merge it with "
-            "peft's merge_and_unload, save the merged model and export that"
-        )
-    return config
+        return read_lora(folder), _factors(folder)
+    except InputError as error:
+        raise ExportError(str(error)) from error
 
 
 def _factors(folder: Path) -> dict[str, tuple[Tensor, Tensor]]:
@@ -110,27 +82,10 @@ def _factors(folder: Path) -> dict[str, tuple[Tensor, Tensor]]:
         raise ExportError(
             f"adapter {folder.name}: {WEIGHTS} cannot be read ({error}); copy it again"
         ) from error
-    if not tensors:
-        raise ExportError(f"adapter {folder.name} holds no pair of matrices; expected some")
-    found: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        match = _FACTOR.fullmatch(key)
-        if match is None:
-            raise ExportError(
-                f"adapter {folder.name} holds {key!r}; expected names such as base_model.model."
-                "<module>.lora_A.weight alone. Merge it with peft's merge_and_unload, save the "
-                "merged model and export that"
-            )
-        found.setdefault(match["module"], {})[match["side"]] = tensor.to(torch.float32)
-    for name, sides in found.items():
-        down, up = sides.get("A"), sides.get("B")
-        if down is None or up is None or down.ndim != 2 or up.shape[1:] != down.shape[:1]:
-            shapes = {f"lora_{side}": list(tensor.shape) for side, tensor in sorted(sides.items())}
-            raise ExportError(
-                f"adapter {folder.name}: {name} has {shapes}; expected lora_A [rank, in] and "
-                "lora_B [out, rank]"
-            )
-    return {name: (sides["A"], sides["B"]) for name, sides in sorted(found.items())}
+    pairs = paired(folder, tensors)
+    return {
+        name: (down.to(torch.float32), up.to(torch.float32)) for name, (down, up) in pairs.items()
+    }
 
 
 def _find(model: nn.Module, name: str, prefix: str) -> Any:

@@ -100,6 +100,9 @@ def report(exported: Exported) -> list[str]:
     if gate.measure == "difference":
         limit += f", or {TIMES_ROUNDING} times PyTorch's own rounding"
     lines = [f"{model.id}: {what}, {model.dtype}"]
+    if model.quantisation:
+        lines.append(f"weights: dequantised from {model.quantisation}")
+    lines += exported.notes
     for name, graph in exported.manifest.graphs.items():
         comparison = exported.proofs[name]
         batches = f"{comparison.shapes} batches (gate: {limit})"

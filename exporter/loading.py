@@ -14,9 +14,15 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from layerguard.exporter import adapter, gguf_model
 from layerguard.runtime.bundle.files import card_of
 from layerguard.runtime.checkpoints.gguf import GgufFile, find_gguf, read_gguf
+from layerguard.runtime.checkpoints.json_object import read_json
 from layerguard.runtime.errors import ExportError, InputError
 
 _WEIGHTS = (".safetensors", ".bin")
+_SCALE = re.compile(
+    r"\.((weight|input|output|[qkv])_scale(_inv|_\d)?|scales?|q?zeros|qweight|g_idx|SCB|absmax|"
+    r"weight_(packed|shape|zero_point)|quant_\w+|\w*zero_point)$"
+)
+"""Names of what quantisers store beside, or instead of, a weight."""
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
@@ -82,7 +88,7 @@ class Loaded:
             where the checkpoint holds no language-model head, or towers beside the text part.
         revision: the hub's commit, or a sha256 over configuration and weights of a folder; with an
             adapter, ``+`` the sha256 of that. The sha256 of the file itself where it is a GGUF.
-        quantisation: block types of a GGUF's tensors, the one of most weights first; else None.
+        quantisation: block types of a GGUF's tensors, the one of most weights first; else empty.
         missing: its parameters that the checkpoint lacks and that were therefore made at random.
     """
 
@@ -90,7 +96,7 @@ class Loaded:
     causal: PreTrainedModel | None
     revision: str
     missing: frozenset[str]
-    quantisation: str | None = None
+    quantisation: str = ""
 
 
 def load(source: Source) -> Loaded:
@@ -107,10 +113,13 @@ def load(source: Source) -> Loaded:
             model, info = _pretrained(source, config)
         else:
             model, info = gguf_model.read_model(file, config)
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+    except ExportError:
+        raise
+    except Exception as error:  # transformers raises whatever its parts raise, NameError among it
         raise ExportError(_failure(source, error)) from error
+    _check_stored(source, config, model, info)
     model.eval()
-    text = model.base_model if _has_head(config) else _text_part(model)
+    text = _backbone(source, model) if _has_head(config) else _text_part(model)
     if source.adapter is not None:
         adapter.merge(model, model.base_model_prefix, source.adapter)
     if getattr(text.config, "attn_logit_softcapping", None) is not None:
@@ -123,7 +132,7 @@ def load(source: Source) -> Loaded:
         causal=model if _has_head(config) and len(made_up) == len(missing) else None,
         revision=_revision(source, config),
         missing=missing,
-        quantisation=None if file is None else file.quantisation,
+        quantisation="" if file is None else file.quantisation,
     )
 
 
@@ -172,6 +181,50 @@ def _has_head(config: PretrainedConfig) -> bool:
     )
 
 
+def _backbone(source: Source, model: PreTrainedModel) -> PreTrainedModel:
+    """The part of a language model below its head."""
+    base: PreTrainedModel = model.base_model
+    if base is model:  # the class names another attribute than the one it has
+        base = getattr(model, "model", model)
+    if base is model or not isinstance(base, PreTrainedModel):
+        raise ExportError(
+            f"{source.label}: {type(model).__name__} does not tell its backbone from its head; "
+            "expected a language model with a backbone of its own. Save the backbone alone"
+        )
+    return base
+
+
+def _check_stored(
+    source: Source, config: PretrainedConfig, model: PreTrainedModel, info: dict[str, Any]
+) -> None:
+    """Quantised weights must not be taken for plain ones, nor their scales be left behind.
+
+    Raises:
+        ExportError: the model has no place for the scales, or keeps its weights quantised.
+    """
+    scales = sorted(key for key in info["unexpected_keys"] if _SCALE.search(key))
+    kept = sorted({str(p.dtype) for p in model.parameters() if p.dtype != torch.float32})
+    if not scales and not kept:
+        return
+    method = _quantisation_method(config)
+    if scales:
+        found = f"has {len(scales)} scales that {type(model).__name__} drops, first {scales[0]}"
+    else:
+        found = f"keeps weights in {', '.join(kept)}"
+    raise ExportError(
+        f"{source.label} is quantised{method} and {found}; expected plain weights. Export the "
+        "model that it was quantised from"
+    )
+
+
+def _quantisation_method(config: PretrainedConfig) -> str:
+    """By what a checkpoint was quantised, as its configuration says it: `` by gptq``."""
+    settings = getattr(config, "quantization_config", None)
+    if settings is not None and not isinstance(settings, dict):
+        settings = settings.to_dict()
+    return f" by {str(settings.get('quant_method', 'an unknown method'))[:40]}" if settings else ""
+
+
 def _text_part(model: PreTrainedModel) -> PreTrainedModel:
     """The decoder that reads text, where the model has towers for images or sound as well."""
     config: PretrainedConfig = model.config
@@ -184,6 +237,12 @@ def _text_part(model: PreTrainedModel) -> PreTrainedModel:
 def _failure(source: Source, error: Exception) -> str:
     lines = str(error).strip().splitlines() or [""]
     found = f"{source.label} cannot be loaded ({type(error).__name__}: {lines[0]})"
+    quantised = _quantised_by(source.folder)
+    if quantised:
+        return (
+            f"{found}; its weights are quantised by {quantised}, expected plain ones. Export the "
+            "model that it was quantised from"
+        )
     if "trust_remote_code" in str(error):
         return (
             f"{found}; read the code that comes with it, and if you trust it add "
@@ -202,6 +261,15 @@ def _failure(source: Source, error: Exception) -> str:
         f"{found}; found {_library(source.folder)}, expected config.json and weights of a text "
         "model as save_pretrained of transformers writes them"
     )
+
+
+def _quantised_by(folder: Path | None) -> str | None:
+    """The method in a folder's config.json, where that says that it is quantised."""
+    try:
+        settings = read_json(folder / "config.json").get("quantization_config") if folder else None
+    except InputError:
+        return None
+    return str(settings.get("quant_method"))[:40] if isinstance(settings, dict) else None
 
 
 def _library(folder: Path) -> str:

@@ -82,12 +82,14 @@ class Exported:
         proofs: by graph, how far it is from PyTorch.
         skipped: graphs that this model cannot have, by name, and why.
         refused: forms of chats that the chat template refuses, and its words.
+        notes: what else the report says.
     """
 
     manifest: Manifest
     proofs: Mapping[str, Comparison]
     skipped: Mapping[str, str]
     refused: Mapping[str, str]
+    notes: tuple[str, ...] = ()
 
 
 def export(source: str, out: Path, options: Options | None = None) -> Exported:
@@ -161,7 +163,8 @@ def export(source: str, out: Path, options: Options | None = None) -> Exported:
                 "onnxruntime": load_onnxruntime().__version__,  # its package has several names
             },
         )
-        return Exported(seal(folder, manifest), proofs, skipped, refused)
+        notes = () if text.note is None else (text.note,)
+        return Exported(seal(folder, manifest), proofs, skipped, refused, notes)
 
 
 def _open(graph: Path) -> Any:

@@ -29,7 +29,7 @@ class ModelCard:
     """The exported transformer; ``layers`` are those kept in the graph, of ``total_layers``.
 
     ``quantisation`` are the types in which the weights were stored where the model came as a GGUF
-    file, the one of most weights first; None: as PyTorch stores them.
+    file, the one of most weights first; else empty.
     """
 
     id: str
@@ -42,7 +42,7 @@ class ModelCard:
     width: int
     vocabulary: int
     dtype: Literal["float32", "float16", "int8"]
-    quantisation: str | None = None
+    quantisation: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,7 +113,7 @@ def test_factors_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     """B of another rank than its A."""
     (module, (a, b)), *_ = factors(rank=4).items()
     adapter = save_adapter(tmp_path / "adapter", {module: (a, b[:, :3])})
-    with pytest.raises(InputError, match=r"expected A \[rank, inputs\]"):
+    with pytest.raises(InputError, match=r"expected lora_A \[rank, in\]"):
         weights.adapter_alone(adapter)
 
 

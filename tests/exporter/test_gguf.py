@@ -90,7 +90,7 @@ def test_weights_in_another_format_come_first(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     save_gguf(tmp_path / "small.gguf", small("llama", num_hidden_layers=2), "llama")
     loaded = load(Source(str(tmp_path)))
-    assert (len(loaded.model.layers), loaded.quantisation) == (3, None)
+    assert (len(loaded.model.layers), loaded.quantisation) == (3, "")
 
 
 @pytest.mark.parametrize(

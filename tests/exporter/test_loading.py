@@ -1,19 +1,25 @@
 """Which part of a checkpoint is exported, and under what name."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import (
     Gemma3Config,
     Gemma3ForConditionalGeneration,
     Gemma3TextModel,
+    Llama4ForCausalLM,
+    Llama4TextConfig,
     LlamaForCausalLM,
     SiglipVisionConfig,
 )
 
 from layerguard.exporter.architecture import examine
 from layerguard.exporter.loading import Source, load
+from layerguard.runtime.errors import ExportError
 from tests.exporter.models import ARCHITECTURES, LAYERS, build, build_causal
 
 
@@ -77,3 +83,44 @@ def test_a_label_is_never_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert Source(".").label == "my-model"
     assert Source("../my-model/").label == "my-model"
     assert Source("someone/some-model").label == "someone/some-model"
+
+
+def _saved(folder: Path, quantisation: dict[str, Any]) -> None:
+    """A small Llama whose configuration says that it is quantised."""
+    build_causal("llama").save_pretrained(folder)
+    path = folder / "config.json"
+    config = {**json.loads(path.read_text()), "quantization_config": quantisation}
+    path.write_text(json.dumps(config))
+
+
+def test_scales_that_the_model_drops_are_refused(tmp_path: Path) -> None:
+    """FP8 weights without their scales are other weights; transformers only warns."""
+    _saved(tmp_path, {"quant_method": "modelopt", "quant_algo": "FP8"})
+    weights = load_file(tmp_path / "model.safetensors")
+    for side in ("weight", "input"):
+        weights[f"model.layers.0.mlp.up_proj.{side}_scale"] = torch.ones(())
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ExportError, match=r"by modelopt and has 2 scales that LlamaForCausalLM d"):
+        load(Source(str(tmp_path)))
+
+
+def test_a_quantised_checkpoint_without_its_package_is_refused(tmp_path: Path) -> None:
+    """By its method, whatever transformers raises for what is not installed."""
+    _saved(tmp_path, {"quant_method": "gptq", "bits": 4, "group_size": 128})
+    with pytest.raises(ExportError, match=r"cannot be loaded .*quantised by gptq, expected plain"):
+        load(Source(str(tmp_path)))
+
+
+def test_a_model_whose_class_hides_its_backbone(tmp_path: Path) -> None:
+    """Llama 4's text model is its own base_model; its decoder is what is below the head."""
+    config = Llama4TextConfig(
+        vocab_size=101, hidden_size=32, intermediate_size=48, intermediate_size_mlp=48,
+        num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=8,
+        num_local_experts=2, max_position_embeddings=64, bos_token_id=1, eos_token_id=2,
+        pad_token_id=0,
+    )  # fmt: skip
+    Llama4ForCausalLM(config).save_pretrained(tmp_path)
+    loaded = load(Source(str(tmp_path)))
+    assert type(loaded.model).__name__ == "Llama4TextModel"
+    assert loaded.causal is not None
+    assert loaded.causal.model is loaded.model

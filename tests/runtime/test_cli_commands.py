@@ -82,6 +82,21 @@ def test_inspect_describes_a_bundle(sound: Path, capsys: pytest.CaptureFixture[s
     assert "target FPR 5.000% (95 % interval 1.00% to 10.00%)" in out
 
 
+def test_inspect_tells_the_quantisation_of_a_gguf(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A manifest of an older release has no such key, and no line about it."""
+    value = json.loads((bundle / "manifest.json").read_bytes())
+    del value["model"]["quantisation"]
+    (bundle / "manifest.json").write_text(json.dumps(value))
+    assert main(["inspect", str(bundle)]) == 0
+    assert "GGUF" not in capsys.readouterr().out
+    value["model"]["quantisation"] = "Q4_1, Q8_0, F32"
+    (bundle / "manifest.json").write_text(json.dumps(value))
+    assert main(["inspect", str(bundle)]) == 0
+    assert "weights  stored as Q4_1, Q8_0, F32 in the GGUF file" in capsys.readouterr().out
+
+
 def test_inspect_gives_the_manifest_as_json(
     sound: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -35,6 +35,7 @@ _OPTIONAL = {
     ("decision",),
     ("canaries",),
     ("fused",),
+    ("model", "quantisation"),
     ("text", "special_tokens"),
     ("text", "end_token_ids"),
     ("text", "rules_version"),

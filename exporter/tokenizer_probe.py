@@ -1,0 +1,58 @@
+# ruff: noqa: RUF001  the texts are of many scripts on purpose
+"""Do two tokenizers give the same ids? Asked of texts on which pre-tokenizers differ.
+
+transformers builds the tokenizer of some classes anew and drops what the model's tokenizer.json
+says about splitting: a GPT2Tokenizer loses single digits, and the states of every text with a
+number in it are no longer the model's. The file is the model's.
+"""
+
+from collections.abc import Iterator
+
+from tokenizers import Tokenizer
+
+_TEXTS = (
+    "", " ", "hello", " hello world ", "Hello, World!", "The year 2024 had 366 days.",
+    "3.14159 + 10,000 = 10003.14159", "0123456789 ١٢٣ ४५६ ²³ Ⅷ ½", "v1.2.3-rc4 0xFF 1e-9",
+    "I'm you're we've they'd he'll it's DON'T can't 'tis", "tab\tnew\nline\r\nend  two   three    ",
+    "\n\n\n  \n\t\t x", "  leading", "trailing  ", "a  b   c    d     e",
+    "def f(x):\n    return x ** 2  # square\n\n\tif x != 0:\n\t\tpass\n",
+    "<html><b>&amp;</b></html>",
+    "https://example.org/a?b=c&d=e#f", "user@example.org", "C:\\path\\to\\file.txt",
+    "CamelCaseIdentifier snake_case_name kebab-case", "ALL CAPS and Mixed",
+    "e\u0301 \u00e9 \u212b \ufb01",
+    "Ünïcödé naïve façade Straße", "Привет, мир", "Γειά σου Κόσμε", "שלום עולם", "مرحبا بالعالم",
+    "नमस्ते दुनिया", "你好，世界。今天天气很好！", "こんにちは世界カタカナ", "안녕하세요 세계",
+    "สวัสดีชาวโลก",
+    "🙂 👩‍👩‍👧‍👦 🇺🇳 ❤️ ✨", "!!! ... ??? --- ___ ***", "(a) [b] {c} «d» “e” ‘f’",
+    "$5.00 €10 £20 100%",
+    "a\u00a0b\u2003c\u200bd\u3000e", "x=1;y=22;z=333;w=4444;v=55555", "1 12 123 1234 12345 123456",
+    "\u0000\u0007\u007f\ufeff\ufffd", "𝕏𝒴 𐍈 🜁",
+)  # fmt: skip
+_FROM_VOCABULARY = 2000
+
+
+def differing(one: Tokenizer, other: Tokenizer, *, special: bool) -> tuple[int, int]:
+    """Of how many texts the ids differ, and of how many texts that is.
+
+    The texts are a fixed list and strings of the first tokenizer's own vocabulary.
+
+    Args:
+        one: whose vocabulary is asked as well.
+        other: compared with it.
+        special: with the tokens that each puts around a text.
+    """
+    texts = list(_probes(one))
+    found = [
+        [encoding.ids for encoding in tokenizer.encode_batch(texts, add_special_tokens=special)]
+        for tokenizer in (one, other)
+    ]
+    return sum(left != right for left, right in zip(*found, strict=True)), len(texts)
+
+
+def _probes(tokenizer: Tokenizer) -> Iterator[str]:
+    yield from _TEXTS
+    size = tokenizer.get_vocab_size(with_added_tokens=True)
+    for token in range(0, size, max(1, size // _FROM_VOCABULARY)):
+        text = tokenizer.decode([token], skip_special_tokens=False)
+        yield text
+        yield f"x{text} {text}{text}1"
