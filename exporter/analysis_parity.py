@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from layerguard.exporter.architecture import Architecture
 from layerguard.exporter.comparison import Comparison, Differences
 from layerguard.exporter.parity import Case, make_cases
+from layerguard.exporter.progress import Tick, ignore
 from layerguard.exporter.recording import first, read_by, replaced
 from layerguard.exporter.reference import eager, float64
 from layerguard.runtime.types import Array
@@ -94,12 +95,16 @@ def reference_lens(
 
 
 def compare_lens(
-    session: Any, cases: Sequence[GatedCase], expected: Sequence[Sequence[Lens]]
+    session: Any,
+    cases: Sequence[GatedCase],
+    expected: Sequence[Sequence[Lens]],
+    tick: Tick = ignore,
 ) -> Comparison:
     """Run the graph over the cases and measure it against the reference."""
     names = [output.name for output in session.get_outputs()]
     differences = Differences(names)
-    for gated, rows in zip(cases, expected, strict=True):
+    for done, (gated, rows) in enumerate(zip(cases, expected, strict=True)):
+        tick(done / len(cases))
         values = session.run(names, gated.feeds())
         for number, row in enumerate(rows):
             for name, found, exact, rounded in zip(

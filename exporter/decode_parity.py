@@ -15,6 +15,7 @@ import numpy as np
 from layerguard.exporter.architecture import Architecture
 from layerguard.exporter.comparison import Comparison, Differences
 from layerguard.exporter.parity import Case, draw_text, longest
+from layerguard.exporter.progress import Tick, ignore
 from layerguard.exporter.reference import Observed, References
 from layerguard.runtime.bundle.manifest import OutputCard
 from layerguard.runtime.types import Array
@@ -73,6 +74,7 @@ def compare_continued(
     cases: Sequence[Continued],
     references: References,
     outputs: Sequence[OutputCard],
+    tick: Tick = ignore,
 ) -> Comparison:
     """Let the graph continue the texts and measure it against the reference.
 
@@ -81,9 +83,11 @@ def compare_continued(
         cases: whose texts and chunks' ends were asked of ``references``.
         references: of the model.
         outputs: of the graph.
+        tick: told how much is done.
     """
     differences = Differences([card.name for card in outputs])
-    for case in cases:
+    for done, case in enumerate(cases):
+        tick(done / len(cases))
         found = continue_texts(session, case)
         for number, ((ids, ends), (_, valid)) in enumerate(
             zip(case.rows(), case.texts.rows(), strict=True)

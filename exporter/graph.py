@@ -7,11 +7,16 @@ from contextlib import contextmanager
 
 import onnx_ir
 import torch
+from onnx_ir.passes.common import CommonSubexpressionEliminationPass
+from onnxscript.optimizer import optimize_ir
+from onnxscript.rewriter import onnx_fusions
 from torch import nn
 from torch.export import Dim, ExportedProgram
 
+from layerguard.exporter.direct import translate
 from layerguard.exporter.experts import traceable_experts
 from layerguard.exporter.part import GraphInput, Part
+from layerguard.exporter.progress import Tick, ignore
 from layerguard.exporter.quiet import quiet
 from layerguard.exporter.rope import rows_apart
 from layerguard.runtime.errors import ExportError
@@ -24,8 +29,12 @@ _FAILED_NODE = re.compile(r"translating node %(\w+)")
 _MISSING_OPERATOR = re.compile(r"No ONNX function found for <OpOverload\(op='([\w.]+)'")
 
 
-def trace(part: Part) -> ExportedProgram:
+def trace(part: Part, tick: Tick = ignore) -> ExportedProgram:
     """Trace the part's module with free axes.
+
+    Args:
+        part: whose module to trace.
+        tick: told how much of it is done.
 
     Raises:
         ExportError: naming the module that cannot be traced.
@@ -40,7 +49,7 @@ def trace(part: Part) -> ExportedProgram:
             quiet(),
             traceable_experts(module),
             rows_apart(module),
-            _following(module, trail),
+            _following(module, trail, tick),
             torch.no_grad(),
         ):
             return torch.export.export(
@@ -68,29 +77,55 @@ def used_parameters(program: ExportedProgram) -> set[str]:
     return {target.removeprefix("model.") for name, target in names.items() if name in used}
 
 
-def convert(program: ExportedProgram, part: Part) -> onnx_ir.Model:
+def convert(program: ExportedProgram, part: Part, tick: Tick = ignore) -> onnx_ir.Model:
     """The traced module in ONNX operators.
+
+    Args:
+        program: as ``trace`` gave it; it is spent.
+        part: that it is of.
+        tick: told how much of it is done.
 
     Raises:
         ExportError: naming the operator that ONNX lacks and the module that uses it.
     """
+    with quiet():
+        model = translate(program, OPSET) or _decomposed(program)
+        tick(0.5)
+        _simplify(model)
+    for value, item in zip(model.graph.inputs, part.inputs, strict=True):
+        value.name = item.name
+    for value, card in zip(model.graph.outputs, part.outputs, strict=True):
+        value.name = card.name
+    _clean(model, part.inputs)
+    return model
+
+
+def _decomposed(program: ExportedProgram) -> onnx_ir.Model:
+    """The program in ONNX operators by way of PyTorch's core operators.
+
+    Raises:
+        ExportError: an operator has no form in ONNX.
+    """
     try:
-        with quiet():
-            converted = torch.onnx.export(
-                program,
-                input_names=[item.name for item in part.inputs],
-                output_names=[card.name for card in part.outputs],
-                opset_version=OPSET,
-                dynamo=True,
-                optimize=True,
-                verbose=False,
-            )
+        converted = torch.onnx.export(
+            program, opset_version=OPSET, dynamo=True, optimize=False, verbose=False
+        )
     except torch.onnx.OnnxExporterError as error:
         raise ExportError(_conversion_failure(program, error)) from error
     assert converted is not None
     model: onnx_ir.Model = converted.model
-    _clean(model, part.inputs)
     return model
+
+
+def _simplify(model: onnx_ir.Model) -> None:
+    """Fold constants, drop what is double or unused, and use opset 23's larger operators.
+
+    The trace brought the shapes that these passes need. To infer them again, node by node, as the
+    passes' default does, takes longer than all else. Doubles go first, as most nodes are some.
+    """
+    CommonSubexpressionEliminationPass()(model)
+    optimize_ir(model, onnx_shape_inference=False)
+    onnx_fusions.fuse(model)
 
 
 def _clean(model: onnx_ir.Model, inputs: Sequence[GraphInput]) -> None:
@@ -124,17 +159,25 @@ def _named(axis: int | onnx_ir.SymbolicDim, names: Mapping[str, str]) -> int | s
 
 
 @contextmanager
-def _following(module: nn.Module, trail: list[str]) -> Iterator[None]:
-    """Keep in ``trail`` the modules being run, innermost last; an error leaves it as it was."""
+def _following(module: nn.Module, trail: list[str], tick: Tick) -> Iterator[None]:
+    """Keep in ``trail`` the modules being run, innermost last; an error leaves it as it was.
+
+    Each that has run is a tick: of one in so many, as most run once.
+    """
     handles = []
-    for name, child in module.named_modules():
+    modules = list(module.named_modules())
+    run = 0
+    for name, child in modules:
         words = f"module {name.removeprefix('model.') or 'root'!r} ({type(child).__name__})"
 
         def enter(*_: object, words: str = words) -> None:
             trail.append(words)
 
         def leave(*_: object) -> None:
+            nonlocal run
             trail.pop()
+            run += 1
+            tick(run / len(modules))
 
         handles += [child.register_forward_pre_hook(enter), child.register_forward_hook(leave)]
     try:

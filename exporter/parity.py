@@ -15,6 +15,7 @@ import numpy as np
 
 from layerguard.exporter.architecture import Architecture
 from layerguard.exporter.comparison import Comparison, Differences
+from layerguard.exporter.progress import Tick, ignore
 from layerguard.exporter.reference import Observed, References
 from layerguard.runtime.bundle.manifest import OutputCard
 from layerguard.runtime.types import Array
@@ -80,7 +81,11 @@ def make_cases(architecture: Architecture, pad: int) -> list[Case]:
 
 
 def compare(
-    session: Any, cases: Sequence[Case], references: References, outputs: Sequence[OutputCard]
+    session: Any,
+    cases: Sequence[Case],
+    references: References,
+    outputs: Sequence[OutputCard],
+    tick: Tick = ignore,
 ) -> Comparison:
     """Run the graph over the cases and measure it against the reference.
 
@@ -89,10 +94,12 @@ def compare(
         cases: whose texts were asked of ``references``.
         references: of the model.
         outputs: of the graph.
+        tick: told how much is done.
     """
     names = [card.name for card in outputs]
     differences = Differences(names)
-    for case in cases:
+    for done, case in enumerate(cases):
+        tick(done / len(cases))
         feeds = {"input_ids": case.input_ids, "attention_mask": case.attention_mask}
         values = session.run(names, feeds)
         for number, (ids, valid) in enumerate(case.rows()):

@@ -37,14 +37,14 @@ class Part:
         inputs: of the graph.
         outputs: of the graph.
         prove: compares an ``onnxruntime.InferenceSession`` on the written file with what PyTorch
-            gives in float32 and float64.
+            gives in float32 and float64; takes the session, and a ``tick`` to tell how far it is.
     """
 
     mode: Literal["states", "pooled", "decode", "analysis"]
     module: nn.Module
     inputs: tuple[GraphInput, ...]
     outputs: tuple[OutputCard, ...]
-    prove: Callable[[Any], Comparison]
+    prove: Callable[..., Comparison]
 
 
 def text_inputs() -> tuple[GraphInput, GraphInput]:

@@ -1,14 +1,12 @@
 """One model, one bundle: load, examine, run in PyTorch, trace, write, prove, seal."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
-
-from tqdm import tqdm
 
 from layerguard.exporter import graph as onnx_graph
 from layerguard.exporter.analysis import analysis_part
@@ -20,6 +18,7 @@ from layerguard.exporter.loading import Loaded, Source, load
 from layerguard.exporter.outputs import Mode
 from layerguard.exporter.part import Part
 from layerguard.exporter.precision import halve, quantize
+from layerguard.exporter.progress import Progress, ignore, progress, steps
 from layerguard.exporter.reference import References
 from layerguard.exporter.score import score_part
 from layerguard.exporter.text_rules import text_rules
@@ -102,8 +101,8 @@ def export(source: str, out: Path, options: Options | None = None) -> Exported:
     """
     options = options or Options()
     origin = Source(source, options.revision, options.trust_remote_code, options.adapter)
-    with replacing(out) as folder, _progress() as step:
-        step("loading the model")
+    with replacing(out) as folder, progress(steps(_wished(options))) as at:
+        at.step("loading the model")
         loaded = load(origin)
         architecture = examine(loaded.model)
         layers = _kept_layers(architecture, options.layers)
@@ -121,7 +120,7 @@ def export(source: str, out: Path, options: Options | None = None) -> Exported:
         is_chat = rules.template == "chat"
         refused = refused_forms(text.chat_template or "", text.special_tokens) if is_chat else {}
         architecture = architecture.within(rules.max_tokens)
-        step("running it in PyTorch")
+        at.step("running it in PyTorch")
         pad, mlps = text.pad_token_id, feed_forwards(architecture)[:layers] if options.mlp else ()
         references = References(architecture, loaded.causal, mlps)
         parts = {"score": score_part(architecture, options.mode, layers, pad, references, mlps)}
@@ -133,7 +132,8 @@ def export(source: str, out: Path, options: Options | None = None) -> Exported:
                 )
         if options.analysis:
             parts["analysis"] = analysis_part(loaded, architecture, layers, pad)
-        references.run()  # in the checkpoint's precision, before it becomes the graph's
+        at.plan(steps(list(parts)))
+        references.run(at.tick)  # in the checkpoint's precision, before it becomes the graph's
         if options.dtype == "float16":
             halve(loaded.causal or loaded.model)
         weights = SharedWeights(folder)
@@ -141,14 +141,13 @@ def export(source: str, out: Path, options: Options | None = None) -> Exported:
         for name, part in parts.items():
             file = f"{name}.onnx"
             with _skipping(name, options, skipped), weights.trial(file):
-                step(f"tracing the {name} graph for ONNX")
-                write_graph(part, folder, file, weights, options.dtype, loaded.missing)
-                step(f"comparing the {name} graph with PyTorch")
-                proof = part.prove(_open(folder / file))
+                write_graph(part, folder, file, weights, options.dtype, loaded.missing, at)
+                at.step(f"comparing the {name} graph with PyTorch")
+                proof = part.prove(_open(folder / file), tick=at.tick)
                 proof.decide(options.dtype)
                 proofs[name] = proof
                 cards[name] = _graph_card(file, part, proof, options.dtype)
-        step("writing the bundle")
+        at.step("writing the bundle")
         text.save(folder)
         manifest = Manifest(
             schema=SCHEMA,
@@ -201,6 +200,7 @@ def write_graph(
     weights: SharedWeights,
     dtype: Dtype = "float32",
     missing: frozenset[str] = frozenset(),
+    at: Progress | None = None,
 ) -> None:
     """Trace a part and write it as the file ``name``.
 
@@ -211,11 +211,15 @@ def write_graph(
         weights: of the same folder.
         dtype: ``int8`` quantises the graph.
         missing: parameters that the checkpoint does not hold; no output may depend on them.
+        at: where to say how far it is.
 
     Raises:
         ExportError: the module cannot be traced or converted, or depends on what is missing.
     """
-    program = onnx_graph.trace(part)
+    tick = at.tick if at else ignore
+    graph = Path(name).stem
+    _begin(at, f"tracing the {graph} graph")
+    program = onnx_graph.trace(part, tick)
     absent = sorted(onnx_graph.used_parameters(program) & missing)
     if absent:
         raise ExportError(
@@ -223,12 +227,27 @@ def write_graph(
             f"{absent[0]}; expected all weights of the model. Check that the weights belong to "
             "this config.json"
         )
-    model = onnx_graph.convert(program, part)
+    _begin(at, f"converting the {graph} graph to ONNX")
+    model = onnx_graph.convert(program, part, tick)
+    del program
+    _begin(at, f"writing the {graph} graph")
     if dtype != "int8":
-        weights.save(model, name)
+        weights.save(model, name, tick)
         return
     with TemporaryDirectory(dir=folder) as temporary:
-        weights.save(quantize(model, Path(temporary)), name)
+        weights.save(quantize(model, Path(temporary)), name, tick)
+
+
+def _begin(at: Progress | None, step: str) -> None:
+    if at is not None:
+        at.step(step)
+
+
+def _wished(options: Options) -> list[str]:
+    """Names of the graphs that the options ask for."""
+    return [
+        "score", *["decode"] * (options.decode != "no"), *["analysis"] * options.analysis
+    ]  # fmt: skip
 
 
 def _kept_layers(architecture: Architecture, wanted: int | None) -> int:
@@ -274,10 +293,3 @@ def _model_card(
         dtype=dtype,
         quantisation=loaded.quantisation,
     )
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str], None]]:
-    """A line on a terminal, nothing in a pipe; call what it yields at the start of each step."""
-    with tqdm(disable=None, leave=False, bar_format="{desc} {elapsed}") as line:
-        yield line.set_description

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 
 from layerguard.exporter.architecture import Architecture
 from layerguard.exporter.cached_attention import Entry, NewEntries
+from layerguard.exporter.progress import Tick, ignore
 from layerguard.exporter.recording import first
 from layerguard.runtime.errors import ExportError
 from layerguard.runtime.types import Array
@@ -92,10 +93,13 @@ class References:
         self.run()
         return self._found[ids.tobytes()]
 
-    def run(self) -> None:
+    def run(self, tick: Tick = ignore) -> None:
         """Run what was asked for and has not been run.
 
         The weights are float64 for the duration of the second run: twice their size in memory.
+
+        Args:
+            tick: told how much is done.
 
         Raises:
             ExportError: the model does not give one hidden state more than it has blocks.
@@ -103,11 +107,21 @@ class References:
         pending = {key: text for key, text in self._wanted.items() if key not in self._found}
         if not pending:
             return
-        model = self._causal or self._architecture.model
+        done, whole = 0, 3 * sum(len(ids) for ids, _ in pending.values())
+
+        def observe(times: int) -> dict[bytes, Observed]:
+            nonlocal done
+            found = {}
+            for key, (ids, ends) in pending.items():
+                found[key] = self._observe(ids, ends)
+                done += times * len(ids)
+                tick(done / whole)
+            return found
+
         with eager(self._architecture.model):
-            rounded = {key: self._observe(*text) for key, text in pending.items()}
-            with float64(model):
-                exact = {key: self._observe(*text) for key, text in pending.items()}
+            rounded = observe(1)
+            with float64(self._causal or self._architecture.model):
+                exact = observe(2)  # takes twice as long
         self._found |= {key: Expected(exact[key], rounded[key]) for key in pending}
 
     @torch.inference_mode()

@@ -12,6 +12,7 @@ import onnx_ir
 from onnx_ir.external_data import convert_tensors_from_external
 
 from layerguard.exporter.graph import OPSET, first_line
+from layerguard.exporter.progress import Tick, ignore
 from layerguard.runtime.bundle.files import WEIGHTS
 from layerguard.runtime.errors import ExportError
 
@@ -32,20 +33,31 @@ class SharedWeights:
         self._path.touch()
         self._offsets: dict[bytes, int] = {}
 
-    def save(self, model: onnx_ir.Model, name: str) -> None:
+    def save(self, model: onnx_ir.Model, name: str, tick: Tick = ignore) -> None:
         """Write the graph as file ``name``, and those of its weights that no earlier one brought.
+
+        Args:
+            model: whose weights are then read from the file.
+            name: of the graph's file.
+            tick: told how much of the weights is written.
 
         Raises:
             ExportError: what was written is not a valid ONNX model.
         """
+        values = [value for graph in model.graphs() for value in graph.initializers.values()]
+        whole = sum(value.const_value.nbytes for value in values if value.const_value is not None)
+        done = 0
         with self._path.open("ab") as file:
-            for graph in model.graphs():
-                for value in graph.initializers.values():
-                    tensor = value.const_value
-                    if tensor is not None and tensor.nbytes > _INSIDE_GRAPH_BYTES:
-                        value.const_value = self._place(tensor, file)
-                    elif isinstance(tensor, onnx_ir.ExternalTensor):  # in the quantiser's file
-                        (value.const_value,) = convert_tensors_from_external([tensor])
+            for value in values:
+                tensor = value.const_value
+                if tensor is None:
+                    continue
+                done += tensor.nbytes
+                if tensor.nbytes > _INSIDE_GRAPH_BYTES:
+                    value.const_value = self._place(tensor, file)
+                elif isinstance(tensor, onnx_ir.ExternalTensor):  # in the quantiser's file
+                    (value.const_value,) = convert_tensors_from_external([tensor])
+                tick(done / max(whole, 1))
         onnx_ir.save(model, self._folder / name)
         try:
             onnx.checker.check_model(str(self._folder / name))
