@@ -33,7 +33,8 @@ def switch_length(model: nn.Module) -> int | None:
 def rows_apart(model: nn.Module) -> Iterator[None]:
     """Make the rotary positions of each row independent of the other rows in the ``with`` block."""
     changed: list[tuple[nn.Module, str]] = []
-    kept: list[tuple[nn.Module, Any]] = []
+    kept: list[tuple[Any, Any]] = []
+    module: Any  # its attributes are those of no common type
     try:
         for module in model.modules():
             types = _rope_types(module)
@@ -60,18 +61,16 @@ def _rope_types(module: nn.Module) -> dict[str | None, str]:
     return dict(found) if isinstance(found, dict) else {}
 
 
-def _length(module: nn.Module, layer_type: str | None) -> int:
+def _length(module: Any, layer_type: str | None) -> int:
     parameters = module.config.rope_parameters
     own = parameters if layer_type is None else parameters[layer_type]
     return int(own["original_max_position_embeddings"])
 
 
 def _by_row(module: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
-    """The module's forward with each row's set of frequencies chosen by that row's length."""
+    """The module's forward, cos and sin, with the set of frequencies of each row's own length."""
 
-    def each_row(
-        states: Tensor, position_ids: Tensor, layer_type: str | None = None
-    ) -> Tensor | tuple[Tensor, ...]:
+    def each_row(states: Tensor, position_ids: Tensor, layer_type: str | None = None) -> Any:
         more = {} if layer_type is None else {"layer_type": layer_type}
         if _rope_types(module).get(layer_type) != "longrope":
             return forward(states, position_ids, **more)
