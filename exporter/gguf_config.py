@@ -121,7 +121,9 @@ def _set_attributes(config: PretrainedConfig, settings: Mapping[str, Any]) -> li
 def _slides_nowhere(config: PretrainedConfig, key: str) -> bool:
     """Whether the setting is a window and every layer of the configuration sees the whole text."""
     kinds = getattr(config, "layer_types", None)
-    return key == "attention.sliding_window" and bool(kinds) and "sliding_attention" not in kinds
+    if key != "attention.sliding_window" or not kinds:
+        return False
+    return "sliding_attention" not in kinds
 
 
 def _is_implied(config: PretrainedConfig, key: str, value: object) -> bool:
@@ -182,7 +184,7 @@ def _scaling(parameters: dict[str, Any], rotary: dict[str, Any]) -> list[str]:
     if kind not in ("linear", "yarn") or factor is None:
         return [f"rope.scaling.type = {kind}"]
     parameters.update(rope_type=kind, factor=float(factor))
-    names = {"type": None, "factor": None}
+    names: dict[str, str | None] = {"type": None, "factor": None}
     if kind == "yarn":
         names |= {
             "original_context_length": "original_max_position_embeddings",

@@ -27,7 +27,9 @@ def read_config(file: GgufFile) -> PretrainedConfig:
             file has no place in its configuration.
     """
     known = transformers_gguf.GGUF_SUPPORTED_ARCHITECTURES
-    config = AutoConfig.from_pretrained(file.path.parent, gguf_file=file.path.name)
+    config: PretrainedConfig = AutoConfig.from_pretrained(
+        file.path.parent, gguf_file=file.path.name
+    )
     if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise ExportError(
             f"{file.path.name} is of architecture {file.architecture}, in transformers "
@@ -51,7 +53,8 @@ def read_model(file: GgufFile, config: PretrainedConfig) -> tuple[PreTrainedMode
     with torch.device("meta"):
         empty: PreTrainedModel = kind.from_config(config)
     weights = _weights(file, empty)
-    model, info = type(empty).from_pretrained(
+    model_class: Any = type(empty)
+    model, info = model_class.from_pretrained(
         None, config=config, state_dict=weights, dtype=torch.float32, output_loading_info=True
     )
     return model, info

@@ -146,6 +146,7 @@ def _gguf_file(source: Source) -> GgufFile | None:
 
 def _config(source: Source, file: GgufFile | None) -> PretrainedConfig:
     """The configuration of one stack of blocks."""
+    config: PretrainedConfig
     if file is None:
         config = AutoConfig.from_pretrained(source.name, **source.arguments())
     else:
@@ -183,7 +184,7 @@ def _has_head(config: PretrainedConfig) -> bool:
 
 def _backbone(source: Source, model: PreTrainedModel) -> PreTrainedModel:
     """The part of a language model below its head."""
-    base: PreTrainedModel = model.base_model
+    base: object = model.base_model
     if base is model:  # the class names another attribute than the one it has
         base = getattr(model, "model", model)
     if base is model or not isinstance(base, PreTrainedModel):

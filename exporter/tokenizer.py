@@ -7,7 +7,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
-from transformers.utils import cached_file
+from transformers.utils.hub import cached_file
 
 from layerguard.exporter import gguf_tokenizer
 from layerguard.exporter.loading import Source
@@ -172,9 +172,11 @@ def _texts_in(value: object) -> Iterator[str]:
     """Every string in a JSON value, tokens among them."""
     if isinstance(value, str):
         yield value
-    items = value.values() if isinstance(value, dict) else value
-    for item in items if isinstance(value, dict | list) else ():
-        yield from _texts_in(item)
+    elif isinstance(value, dict):
+        yield from _texts_in(list(value.values()))
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts_in(item)
 
 
 def _bare(text: str) -> Tokenizer:

@@ -15,8 +15,9 @@ def read_json(path: Path) -> dict[str, object]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        system = isinstance(error, OSError)
-        found = f"{path}: {error.strerror}" if system else f"{path} is not JSON ({error})"
+        found = f"{path} is not JSON ({error})"
+        if isinstance(error, OSError):
+            found = f"{path}: {error.strerror}"
         raise InputError(f"{found}; expected the file that is saved with the weights") from error
     except RecursionError as error:
         raise InputError(f"{path}: nested too deeply; expected a flat JSON object") from error
