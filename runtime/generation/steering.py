@@ -61,14 +61,17 @@ class Steering:
 
 
 def mended(verdict: Verdict) -> bool:
-    """Whether nothing is wrong with a steered text but what steering takes out."""
-    others = [
-        reading
-        for name, reading in verdict.readings.items()
-        if name not in (*verdict.shadow, weightwatch.NAME)
-    ]
-    flagged, _ = decision_of(others, verdict.policy)
-    return verdict.status != "invalid" and (not flagged or verdict.policy == "all")
+    """Whether nothing is wrong with a steered text but what steering takes out.
+
+    WeightWatch counts as not flagging: under policy ``all`` that clears the text if it decides.
+    """
+    others = {
+        name: reading for name, reading in verdict.readings.items() if name not in verdict.shadow
+    }
+    decides = others.pop(weightwatch.NAME, None) is not None
+    flagged, _ = decision_of(others.values(), verdict.policy)
+    cleared = decides and verdict.policy == "all"
+    return verdict.status != "invalid" and (not flagged or cleared)
 
 
 def orthonormal(rows: Array) -> Array:

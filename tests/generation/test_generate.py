@@ -216,6 +216,20 @@ def test_an_answer_counts_once(guard: Guard) -> None:
     assert guard.monitor.n == before + 2
 
 
+def test_an_answer_counts_as_flagged_where_any_of_it_was(guard: Guard, tmp_path: Path) -> None:
+    """By its first flagged verdict: steering takes the cause out, and later tokens may be sound."""
+    steered = load(tmp_path / "steered", narrow(1e-3))
+    events = list(steered.generate(PROMPT, max_new_tokens=NEW, on_flag="steer"))
+    assert (events[0].verdict.flagged, events[-1].verdict.flagged) == (True, False)
+    assert (steered.monitor.n, steered.monitor.flagged) == (1, 1)
+    calm = list(guard.generate(PROMPT, max_new_tokens=NEW, on_flag="log"))
+    scores = [event.verdict.readings["siren"].score for event in calm]
+    logged = load(tmp_path / "logged", with_threshold("siren", (scores[0] + max(scores)) / 2))
+    events = list(logged.generate(PROMPT, max_new_tokens=NEW, on_flag="log"))
+    assert not events[0].verdict.flagged
+    assert (logged.monitor.n, logged.monitor.flagged) == (1, 1)
+
+
 def test_an_encoder_generates_nothing(tmp_path: Path) -> None:
     """It says why."""
     encoder = Guard.load(tiny.make_bundle(tmp_path / "bundle"), threads=1)
