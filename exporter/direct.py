@@ -110,7 +110,7 @@ def _name_outputs(program: ExportedProgram) -> None:
     assert isinstance(last, (tuple, list))
     for spec, node in zip(program.graph_signature.output_specs, last, strict=True):
         assert isinstance(node, Node)
-        spec.arg.name = node.name  # type: ignore[misc]
+        spec.arg.name = node.name
 
 
 def _is_plain(node: Node) -> bool:

@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 try:
-    from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
+    from transformers.integrations import moe
 except ImportError:  # before transformers 5
-    ALL_EXPERTS_FUNCTIONS = None
+    _EXPERTS: Any = None
+else:
+    _EXPERTS = moe.ALL_EXPERTS_FUNCTIONS
 
 _NAME = "layerguard_by_expert"
 
@@ -69,14 +71,16 @@ def by_expert(
 
 def _linear(experts: Any, name: str, number: int, states: Tensor) -> Tensor:
     """One expert's layer; weights lie [experts, out, in], or [experts, in, out] transposed."""
-    weight = getattr(experts, name)[number]
+    weight: Tensor = getattr(experts, name)[number]
     made = states @ (weight if experts.is_transposed else weight.T)
-    return made + getattr(experts, f"{name}_bias")[number] if experts.has_bias else made
+    if experts.has_bias:
+        made = made + getattr(experts, f"{name}_bias")[number]
+    return made
 
 
 def _can_switch(model: PreTrainedModel) -> bool:
-    return ALL_EXPERTS_FUNCTIONS is not None and model._can_set_experts_implementation()  # noqa: SLF001
+    return _EXPERTS is not None and model._can_set_experts_implementation()  # noqa: SLF001
 
 
-if ALL_EXPERTS_FUNCTIONS is not None:
-    ALL_EXPERTS_FUNCTIONS.register(_NAME, by_expert)
+if _EXPERTS is not None:
+    _EXPERTS.register(_NAME, by_expert)
