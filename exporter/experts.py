@@ -16,9 +16,9 @@ from transformers import PreTrainedModel
 try:
     from transformers.integrations import moe
 except ImportError:  # before transformers 5
-    _EXPERTS: Any = None
+    EXPERTS: Any = None
 else:
-    _EXPERTS = moe.ALL_EXPERTS_FUNCTIONS
+    EXPERTS = moe.ALL_EXPERTS_FUNCTIONS
 
 _NAME = "layerguard_by_expert"
 
@@ -79,8 +79,8 @@ def _linear(experts: Any, name: str, number: int, states: Tensor) -> Tensor:
 
 
 def _can_switch(model: PreTrainedModel) -> bool:
-    return _EXPERTS is not None and model._can_set_experts_implementation()  # noqa: SLF001
+    return EXPERTS is not None and model._can_set_experts_implementation()  # noqa: SLF001
 
 
-if _EXPERTS is not None:
-    _EXPERTS.register(_NAME, by_expert)
+if EXPERTS is not None:
+    EXPERTS.register(_NAME, by_expert)

@@ -17,7 +17,7 @@ from layerguard.exporter.score import score_part
 from layerguard.exporter.weights import SharedWeights
 from tests.exporter.models import LAYERS, VOCABULARY, WIDTH, build
 
-if experts.ALL_EXPERTS_FUNCTIONS is None:
+if experts.EXPERTS is None:
     pytest.skip("transformers before 5 cannot switch experts", allow_module_level=True)
 
 _ANY = {
@@ -71,7 +71,7 @@ def test_experts_taken_one_by_one_are_the_models(
         chosen.append(index)
         return real(module, states, index, weights)
 
-    monkeypatch.setitem(experts.ALL_EXPERTS_FUNCTIONS, experts._NAME, watched)
+    monkeypatch.setitem(experts.EXPERTS, experts._NAME, watched)
     with torch.inference_mode():
         expected = model(input_ids=ids).last_hidden_state
         assert not chosen
