@@ -58,6 +58,7 @@ _RENAMED = {
     _aten.__and__.Tensor: _aten.bitwise_and.Tensor,
     _aten.__or__.Tensor: _aten.bitwise_or.Tensor,
 }
+_REWRITTEN = _ASSERTIONS | _CASTS | _RENAMED.keys() | {_aten.numpy_T.default}
 
 
 def translate(program: ExportedProgram, opset: int) -> onnx_ir.Model | None:
@@ -73,16 +74,13 @@ def translate(program: ExportedProgram, opset: int) -> onnx_ir.Model | None:
 
         registry = _registry(opset)
         calls = [node for node in program.graph.nodes if node.op == "call_function"]
-        if not all(_is_plain(node) for node in calls) or _regions(program):
+        known = (node.target in _REWRITTEN or registry.is_registered(node.target) for node in calls)
+        if not all(map(_is_plain, calls)) or not all(known) or _regions(program):
             return None
         for node in calls:
             _rewrite(program, node)
         _name_outputs(program)
-        if not all(
-            node.op != "call_function" or registry.is_registered(node.target)
-            for node in program.graph.nodes
-        ):
-            return None
+        program.graph_module.recompile()
         made = _core._exported_program_to_onnx_program(program, registry=registry)  # noqa: SLF001
         model: onnx_ir.Model = made.model
         convert_version(model, opset, fallback=True)
