@@ -183,9 +183,10 @@ def test_the_only_new_row_may_be_the_bad_one(
     capsys.readouterr()
     assert calibrate(bundle, "--clean", path) == 2
     assert f"{path}:41: found no finite score by siren" in capsys.readouterr().err
-    decision = Bundle.load(bundle).manifest.decision
-    assert decision is not None
-    assert (decision.detectors, decision.n) == (("lcf", "siren"), 40)
+    manifest = Bundle.load(bundle).manifest
+    assert manifest.detectors["lcf"].n == 41
+    assert manifest.decision is not None
+    assert (manifest.decision.detectors, manifest.decision.n) == (("lcf", "siren"), 40)
 
 
 def test_bad_rows_are_named_where_too_few_are_left(
