@@ -52,17 +52,17 @@ class GatedCase:
 
 
 def make_gated_cases(architecture: Architecture, pad: int) -> list[GatedCase]:
-    """The smaller batches of the score graph's proof, each with open gates and with random ones."""
+    """The smaller batches of the score graph's proof, in turn with random gates and open ones."""
     rng = np.random.default_rng(0)
     cases = []
-    for case in make_cases(architecture, pad):
-        if case.input_ids.size > _MOST_TOKENS:
-            continue
+    small = [c for c in make_cases(architecture, pad) if c.input_ids.size <= _MOST_TOKENS]
+    for number, case in enumerate(small):
         bypass = np.zeros((len(case.input_ids), architecture.layers), bool)
         keep = np.ones((*bypass.shape, architecture.width), np.float32)
+        if number % 2 == 0:
+            bypass = rng.random(bypass.shape) < 0.25
+            keep = rng.choice(np.array([0, 0.5, 1], np.float32), keep.shape)
         cases.append(GatedCase(case, bypass, keep))
-        drawn = rng.choice(np.array([0, 0.5, 1], np.float32), keep.shape)
-        cases.append(GatedCase(case, rng.random(bypass.shape) < 0.25, drawn))
     return cases
 
 

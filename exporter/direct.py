@@ -77,6 +77,7 @@ def translate(program: ExportedProgram, opset: int) -> onnx_ir.Model | None:
         known = (node.target in _REWRITTEN or registry.is_registered(node.target) for node in calls)
         if not all(map(_is_plain, calls)) or not all(known) or _regions(program):
             return None
+        _complete_users(program)
         for node in calls:
             _rewrite(program, node)
         _name_outputs(program)
@@ -100,6 +101,13 @@ def _registry(opset: int) -> Any:
 def _regions(program: ExportedProgram) -> list[str]:
     """Parts with a graph of their own, such as autocast's, which decomposing puts inline."""
     return [name for name, _ in program.graph_module.named_modules() if name]
+
+
+def _complete_users(program: ExportedProgram) -> None:
+    """The tracer leaves some uses out of ``users``, by which nodes are replaced and erased."""
+    for node in program.graph.nodes:
+        for used in node.all_input_nodes:
+            used.users.setdefault(node)
 
 
 def _name_outputs(program: ExportedProgram) -> None:
