@@ -170,9 +170,54 @@ static void check_not_finite(size_t const width, uint64_t *const seed)
     destroy(&f);
 }
 
+/* Two rows by hand: steps of (3, 4) and (6, 8) in units of sigma, and steps that are just mu.
+ *   row 0: z = ((5 - 1) / 2, (10 - 2) / 4) = (2, 2), offsets (1, 3), form 2 + 2 * 3 + 27 = 35
+ *   row 1: z = (-1 / 2, -2 / 4), offsets (-1.5, 0.5), form 4.5 - 1.5 + 0.75 = 3.75
+ * What lies behind the outputs is not written. */
+static void check_values(void)
+{
+    float const mu[] = {0, 0, 1, 0}, inverse_sigma[] = {1, 1, 2, 0.5f};
+    double const mean[] = {1, 2}, scale[] = {2, 4}, centre[] = {1, -1}, precision[] = {2, 1, 1, 3};
+    float const states[3][2][2]
+        = {{{0, 0}, {1, 1}}, {{3, 4}, {1, 1}}, {{7, 20}, {2, 1}}}; /* [state][row][neuron] */
+    lg_lcf const model = {2, 2, mu, inverse_sigma, mean, scale, centre, precision};
+    lg_states const s
+        = {NULL, states, sizeof *states, sizeof **states, COUNT(states), 2, 2, LG_F32};
+    double scores[] = {7, 7, 7}, z[] = {7, 7, 7, 7, 7};
+    CHECK(lg_lcf_score(&(lg_lcf_call){&model, s, scores, z}) == LG_OK);
+    CHECK(z[0] == 2.0 && z[1] == 2.0 && z[2] == -0.5 && z[3] == -0.5 && z[4] == 7.0);
+    CHECK(scores[0] == sqrt(35.0) && scores[1] == sqrt(3.75) && scores[2] == 7.0);
+}
+
+/* More layers than columns are summed side by side. One neuron that grows by 1 in each layer: every
+ * z is 1; the form is the diagonal's, and 2 * 5 * 1 * 2 of the one pair of layers that is coupled. */
+static void check_deep(void)
+{
+    enum { DEEP = 70, LOW = 1, HIGH = 68 };
+    float mu[DEEP] = {0}, ones[DEEP], states[DEEP + 1];
+    double mean[DEEP] = {0}, scale[DEEP], centre[DEEP], precision[DEEP * DEEP] = {0}, z[DEEP];
+    double expected = 2 * 5.0 * (LOW % 3) * (HIGH % 3), score;
+    for (size_t l = 0; l < DEEP; l++) {
+        ones[l] = 1.0f;
+        scale[l] = 1.0;
+        centre[l] = 1.0 - (double)(l % 3);
+        precision[l * DEEP + l] = (double)(l + 1);
+        expected += (double)((l + 1) * (l % 3) * (l % 3));
+    }
+    for (size_t l = 0; l <= DEEP; l++)
+        states[l] = (float)l;
+    precision[LOW * DEEP + HIGH] = precision[HIGH * DEEP + LOW] = 5.0;
+    lg_lcf const model = {DEEP, 1, mu, ones, mean, scale, centre, precision};
+    lg_states const s = {NULL, states, sizeof *states, 0, DEEP + 1, 1, 1, LG_F32};
+    CHECK(lg_lcf_score(&(lg_lcf_call){&model, s, &score, z}) == LG_OK);
+    CHECK(z[0] == 1.0 && z[DEEP - 1] == 1.0 && score == sqrt(expected));
+}
+
 int main(void)
 {
     uint64_t seed = 1;
+    check_values();
+    check_deep();
     for (size_t w = 0; w < COUNT(WIDTHS); w++) {
         check_width(WIDTHS[w], &seed);
         check_halves(WIDTHS[w], LG_BF16, &seed);

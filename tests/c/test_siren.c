@@ -164,9 +164,33 @@ static void check_halves(size_t const width, int const dtype, uint64_t *const se
     destroy(&f);
 }
 
+/* Two rows by hand; the score is the second class's share, and nothing behind it is written.
+ *   row 0: features 2 * (3, 1), hidden (6 - 2 - 1, -6 + 2 + 1) = (3, 0), logits (1.75, -1.75)
+ *   row 1: features (0, 0), hidden (0, 1), logits (7.25, 8.75) */
+static void check_values(void)
+{
+    int const layers[] = {1}, offsets[] = {0, 2}, neurons[] = {2, 0};
+    float const alpha[] = {2}, first[] = {1, -1, -1, 1}, first_bias[] = {-1, 1};
+    float const last[] = {0.5f, 7, -0.5f, 9}, last_bias[] = {0.25f, -0.25f};
+    float const *const weights[] = {first, last}, *const biases[] = {first_bias, last_bias};
+    size_t const widths[] = {2, 2, 2};
+    lg_siren const model
+        = {2, 3, 1, layers, offsets, neurons, alpha, LINEAR, widths, weights, biases};
+    float const states[2][2][3] = {{{9, 9, 9}, {9, 9, 9}}, {{1, 8, 3}, {0, 8, 0}}};
+    float workspace[8];
+    double scores[] = {7, 7, 7};
+    lg_states const s = {NULL, states, sizeof *states, sizeof **states, 2, 2, 3, LG_F32};
+    CHECK(lg_siren_check(&model) == LG_OK && lg_siren_workspace(&model, 2) == COUNT(workspace));
+    lg_siren_call const call = {&model, s, scores, workspace, COUNT(workspace)};
+    CHECK(lg_siren_score(&call) == LG_OK);
+    CHECK(fabs(scores[0] - 1.0 / (1.0 + exp(3.5))) < 1e-7);
+    CHECK(fabs(scores[1] - 1.0 / (1.0 + exp(-1.5))) < 1e-7 && scores[2] == 7.0);
+}
+
 int main(void)
 {
     uint64_t seed = 3;
+    check_values();
     size_t const hidden[] = {1, 3, 4, 5, 33};
     for (size_t w = 0; w < COUNT(WIDTHS); w++) {
         for (size_t h = 0; h < COUNT(hidden); h++)

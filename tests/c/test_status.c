@@ -11,11 +11,28 @@ static lg_lcf const lcf
 static lg_states const good = {
     NULL, states, ROWS * WIDTH * sizeof(float), WIDTH * sizeof(float), STATES, ROWS, WIDTH, LG_F32};
 
+/* A pattern before each call, of bytes that are not zero; whether a call left it as it was. */
+enum { PATTERN = 0x5a };
+static double kept[24];
+
+static double *fresh(void)
+{
+    memset(kept, PATTERN, sizeof kept);
+    return kept;
+}
+
+static int untouched(void)
+{
+    unsigned char bytes[sizeof kept];
+    memset(bytes, PATTERN, sizeof bytes);
+    return memcmp(bytes, kept, sizeof kept) == 0;
+}
+
 static lg_status score(lg_lcf const *const model, lg_states const s)
 {
-    double scores[ROWS] = {7.0, 7.0}, z[ROWS * DEPTH] = {7.0, 7.0, 7.0, 7.0};
-    lg_status const status = lg_lcf_score(&(lg_lcf_call){model, s, scores, z});
-    CHECK(status == LG_OK || (scores[0] == 7.0 && z[0] == 7.0));
+    double *const memory = fresh();
+    lg_status const status = lg_lcf_score(&(lg_lcf_call){model, s, memory, memory + ROWS});
+    CHECK(status == LG_OK || untouched());
     return status;
 }
 
@@ -63,7 +80,7 @@ static void check_states(void)
     CHECK(score(&lcf, s) == LG_ERR_SHAPE);
     s = good;
     s.rows = 0;
-    CHECK(score(&lcf, s) == LG_OK);
+    CHECK(score(&lcf, s) == LG_OK && untouched());
 }
 
 static void check_overflow(void)
@@ -125,23 +142,33 @@ static void check_lcf(void)
     CHECK(score(&other, one) == LG_ERR_SHAPE);
 }
 
+/* The pooled states and the workspace lie in one memory with a pattern. */
+static lg_status pool(lg_status (*const call)(lg_pool_call const *), lg_states const s,
+                      unsigned char const *const mask, int const has_workspace)
+{
+    double *const memory = fresh();
+    lg_pool_call const given = {s, mask, (float *)memory, has_workspace ? memory + 12 : NULL};
+    lg_status const status = call(&given);
+    CHECK(status == LG_OK || untouched());
+    return status;
+}
+
 static void check_pool(void)
 {
     unsigned char const none[ROWS] = {0, 0};
-    float pooled[STATES * WIDTH];
     double workspace[WIDTH];
     CHECK(lg_pool_mean(NULL) == LG_ERR_NULL && lg_pool_last(NULL) == LG_ERR_NULL);
     CHECK(lg_pool_mean(&(lg_pool_call){good, NULL, NULL, workspace}) == LG_ERR_NULL);
-    CHECK(lg_pool_mean(&(lg_pool_call){good, NULL, pooled, NULL}) == LG_ERR_NULL);
-    CHECK(lg_pool_last(&(lg_pool_call){good, NULL, pooled, NULL}) == LG_OK);
-    CHECK(lg_pool_mean(&(lg_pool_call){good, none, pooled, workspace}) == LG_ERR_EMPTY);
-    CHECK(lg_pool_last(&(lg_pool_call){good, none, pooled, NULL}) == LG_ERR_EMPTY);
+    CHECK(pool(lg_pool_mean, good, NULL, 0) == LG_ERR_NULL);
+    CHECK(pool(lg_pool_last, good, NULL, 0) == LG_OK && !untouched());
+    CHECK(pool(lg_pool_mean, good, none, 1) == LG_ERR_EMPTY);
+    CHECK(pool(lg_pool_last, good, none, 0) == LG_ERR_EMPTY);
     lg_states s = good;
     s.rows = 0;
-    CHECK(lg_pool_last(&(lg_pool_call){s, NULL, pooled, NULL}) == LG_ERR_EMPTY);
+    CHECK(pool(lg_pool_last, s, NULL, 0) == LG_ERR_EMPTY);
     s.dtype = 9;
-    CHECK(lg_pool_last(&(lg_pool_call){s, NULL, pooled, NULL}) == LG_ERR_DTYPE);
-    CHECK(lg_pool_mean(&(lg_pool_call){s, NULL, pooled, workspace}) == LG_ERR_DTYPE);
+    CHECK(pool(lg_pool_last, s, NULL, 0) == LG_ERR_DTYPE);
+    CHECK(pool(lg_pool_mean, s, NULL, 1) == LG_ERR_DTYPE);
 }
 
 static void check_siren(void)
@@ -203,27 +230,28 @@ static void check_siren(void)
     deep.widths = empty;
     CHECK(lg_siren_check(&deep) == LG_ERR_SHAPE);
 
-    /* The call. */
+    /* The call: what is refused writes no score, and touches no workspace. */
+    call.scores = fresh();
+    call.workspace = (float *)(kept + ROWS);
     CHECK(lg_siren_score(NULL) == LG_ERR_NULL);
-    CHECK(lg_siren_score(&(lg_siren_call){NULL, good, scores, workspace, 12}) == LG_ERR_NULL);
-    CHECK(lg_siren_score(&(lg_siren_call){&model, good, NULL, workspace, 12}) == LG_ERR_NULL);
-    CHECK(lg_siren_score(&(lg_siren_call){&model, good, scores, NULL, 12}) == LG_ERR_NULL);
-    CHECK(lg_siren_score(&(lg_siren_call){&model, good, scores, workspace, 11})
-          == LG_ERR_WORKSPACE);
-    call.states.layer_count = STATES - 1;
-    CHECK(lg_siren_score(&call) == LG_ERR_SHAPE);
-    call.states = good;
-    call.states.width = WIDTH - 1;
-    CHECK(lg_siren_score(&call) == LG_ERR_SHAPE);
-    call.states = good;
-    call.states.dtype = 5;
-    CHECK(lg_siren_score(&call) == LG_ERR_DTYPE);
-    call.states = good;
-    call.states.rows = SIZE_MAX;
-    call.states.row_stride = 0;
-    CHECK(lg_siren_score(&call) == LG_ERR_OVERFLOW);
+    lg_siren_call wrong_calls[] = {call, call, call, call, call, call, call, call};
+    lg_status const statuses[] = {LG_ERR_NULL,  LG_ERR_NULL,  LG_ERR_NULL,  LG_ERR_WORKSPACE,
+                                  LG_ERR_SHAPE, LG_ERR_SHAPE, LG_ERR_DTYPE, LG_ERR_OVERFLOW};
+    wrong_calls[0].model = NULL;
+    wrong_calls[1].scores = NULL;
+    wrong_calls[2].workspace = NULL;
+    wrong_calls[3].workspace_count--;
+    wrong_calls[4].states.layer_count = STATES - 1;
+    wrong_calls[5].states.width = WIDTH - 1;
+    wrong_calls[6].states.dtype = 5;
+    wrong_calls[7].states.rows = SIZE_MAX;
+    wrong_calls[7].states.row_stride = 0;
+    for (size_t i = 0; i < COUNT(wrong_calls); i++)
+        CHECK(lg_siren_score(&wrong_calls[i]) == statuses[i] && untouched());
     call.states.rows = 0;
-    CHECK(lg_siren_score(&call) == LG_OK);
+    CHECK(lg_siren_score(&call) == LG_OK && untouched());
+    call.states = good;
+    CHECK(lg_siren_score(&call) == LG_OK && kept[0] == 0.5 && kept[1] == 0.5);
 }
 
 static void check_words(void)

@@ -76,6 +76,20 @@ static void check_halves(int const dtype)
     }
 }
 
+/* Two tokens, and two that came before, by hand: (1, 2) and (3, 6) on top of (4, 0) in the first
+ * layer, (0, -8) and (2, 8) on top of (0, 2) in the second; the means are of four tokens. */
+static void check_values(void)
+{
+    float const states[LAYERS][2][2] = {{{1, 2}, {3, 6}}, {{0, -8}, {2, 8}}};
+    double sums[] = {4, 0, 0, 2, 7};
+    float mean[] = {9, 9, 9, 9, 9};
+    lg_states const s = {NULL, states, sizeof *states, sizeof **states, LAYERS, 2, 2, LG_F32};
+    CHECK(lg_sums_add(&(lg_sums_call){s, sums, 4, mean}) == LG_OK);
+    CHECK(sums[0] == 8.0 && sums[1] == 8.0 && sums[2] == 2.0 && sums[3] == 2.0 && sums[4] == 7.0);
+    CHECK(mean[0] == 2.0f && mean[1] == 2.0f && mean[2] == 0.5f && mean[3] == 0.5f);
+    CHECK(mean[4] == 9.0f);
+}
+
 static void check_refusals(void)
 {
     float const value = 1.0f;
@@ -103,6 +117,7 @@ int main(void)
             check_sums(tokens[t], WIDTHS[w], &seed);
     check_halves(LG_F16);
     check_halves(LG_BF16);
+    check_values();
     check_refusals();
     return 0;
 }

@@ -181,6 +181,55 @@ static void check_not_finite(uint64_t *const seed)
     free(directions);
 }
 
+/* A user's token (3, 4) and an assistant's (-4, 3) by hand, along the two axes: cosines 0.6 and 0.8,
+ * -0.8 and 0.6. The largest excess of the first row is the user's second direction, from above:
+ * (0.8 - 0.5) / 0.25; of the second row, whose user has no token, the assistant's first, from below:
+ * (-0.25 + 0.8) / 0.5. What lies behind the outputs is not written. */
+static void check_values(void)
+{
+    enum { K = 2, USER = LG_USER, ASSISTANT = LG_ASSISTANT };
+    static int const one_layer[] = {0}, two_directions[] = {0, K};
+    float const axes[] = {1, 0, 0, 1}, states[2][2] = {{3, 4}, {-4, 3}};
+    unsigned char const roles[] = {USER, ASSISTANT};
+    lg_directions const model = {1, 2, 1, one_layer, two_directions, axes, LG_F32};
+    lg_states s = {NULL, states, 0, sizeof *states, 1, 2, 2, LG_F32};
+    float extremes[2][LG_ROLES][2][K], low[LG_ROLES][K], high[LG_ROLES][K], scale[LG_ROLES][K];
+    for (size_t role = 0; role < LG_ROLES; role++)
+        for (size_t k = 0; k < K; k++) {
+            for (size_t row = 0; row < 2; row++) {
+                extremes[row][role][0][k] = INFINITY;
+                extremes[row][role][1][k] = -INFINITY;
+            }
+            low[role][k] = role == ASSISTANT ? -0.25f : -0.5f;
+            high[role][k] = role == ASSISTANT ? 0.75f : 0.5f;
+            scale[role][k] = role == ASSISTANT ? 0.5f : k ? 0.25f : 0.125f;
+        }
+    lg_extremes_call call = {&model, s, NULL, roles, &extremes[0][0][0][0], NULL};
+    CHECK(lg_extremes(&call) == LG_OK);
+    call.states.base = states[1];
+    call.states.rows = 1;
+    call.roles = roles + 1;
+    call.extremes = &extremes[1][0][0][0];
+    CHECK(lg_extremes(&call) == LG_OK);
+    float const cosines[2][K] = {{0.6f, 0.8f}, {-0.8f, 0.6f}};
+    for (size_t row = 0; row < 2; row++)
+        for (size_t role = 0; role < LG_ROLES; role++)
+            for (size_t k = 0; k < K; k++) {
+                int const read = role == ASSISTANT || (role == USER && !row);
+                float const *const cosine = cosines[role == ASSISTANT];
+                CHECK(extremes[row][role][0][k] == (read ? cosine[k] : INFINITY));
+                CHECK(extremes[row][role][1][k] == (read ? cosine[k] : -INFINITY));
+            }
+    lg_ranges const ranges = {K, &low[0][0], &high[0][0], &scale[0][0]};
+    double scores[] = {7, 7, 7};
+    int worst[] = {7, 7, 7};
+    lg_excess_call const excess = {&ranges, &extremes[0][0][0][0], 2, scores, worst};
+    CHECK(lg_excess(&excess) == LG_OK);
+    CHECK(scores[0] == (0.8f - 0.5) / 0.25 && worst[0] == USER * K + 1);
+    CHECK(scores[1] == (0.8f - 0.25) / 0.5 && worst[1] == ASSISTANT * K);
+    CHECK(scores[2] == 7.0 && worst[2] == 7);
+}
+
 /* Every status is reached by the fault that it names. */
 static void check_refusals(void)
 {
@@ -280,6 +329,7 @@ int main(void)
     check_width(2100, &seed); /* more than the elements taken at a time */
     check_halves(1025, LG_F16, &seed);
     check_not_finite(&seed);
+    check_values();
     check_refusals();
     check_fused(&seed);
     return 0;

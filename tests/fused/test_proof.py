@@ -1,5 +1,6 @@
 """The proof of a fused graph: one that differs from the runtime is refused, however it differs."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from layerguard.exporter.fused.pipeline import fuse
 from layerguard.exporter.fused.proof import prove
 from layerguard.runtime.bundle.fused import FusedProof
 from layerguard.runtime.errors import ExportError
-from layerguard.runtime.text.request import request
+from layerguard.runtime.text.request import Request, request
 from tests.fused.bundles import FRESH, calibrated, load
 
 _TEXTS = [request(text) for text in FRESH[:9]]
@@ -108,8 +109,18 @@ def test_the_tolerance_itself_is_allowed(
         proved(fused, tmp_path / "third", plant)
 
 
-def test_nothing_to_prove_it_on_is_no_proof(fused: Path) -> None:
+def test_nothing_to_prove_it_on_is_no_proof(fused: Path, tmp_path: Path) -> None:
     """Texts that are read in several windows are left out; with no other there is no proof."""
-    guard = load(fused)
-    with pytest.raises(ExportError, match="expected shorter ones"):
-        prove(fused / "fused.onnx", Design.of(guard.bundle), guard, [])
+    path = Path(shutil.copytree(fused, tmp_path / "bundle"))
+    manifest = json.loads((path / "manifest.json").read_bytes())
+    manifest["text"] |= {"windows": "sliding", "max_windows": 4}
+    (path / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    guard = load(path)
+    graph, design = path / "fused.onnx", Design.of(guard.bundle)
+    long = request(" ".join(FRESH))
+    assert module.feeds(guard, design, [_TEXTS[0], long]) is None
+    texts: list[Request]
+    for texts in ([], [long], [long, long]):
+        with pytest.raises(ExportError, match="expected shorter ones"):
+            prove(graph, design, guard, texts)
+    assert prove(graph, design, guard, [long, *_TEXTS[:2], long]).texts == 2
