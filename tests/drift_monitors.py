@@ -34,9 +34,9 @@ STRENGTHS = (0.0, 0.02, 0.3, 0.6)
 """Of the checkpoints of a run; the last two are above the limit."""
 
 
-def make_base(folder: Path) -> Path:
-    """The base: a tiny bundle with a chat template that takes system turns."""
-    return make_bundle(folder, {}, template="chat", chat_template=CHAT)
+def make_base(folder: Path, opening: str = "") -> Path:
+    """The base: a tiny bundle with a chat template that takes system turns, after an opening."""
+    return make_bundle(folder, {}, template="chat", chat_template=opening + CHAT)
 
 
 def make_checkpoint(base: Path, folder: Path, strength: float, seed: int = 0) -> Path:

@@ -81,7 +81,10 @@ def move_inside(folder: Path, target: Path) -> None:
 
 def is_unfinished(target: Path) -> bool:
     """Whether a writer was interrupted after its new bundle was complete."""
-    return (target / READY).is_dir() or (target / MOVING).is_dir()
+    try:
+        return (target / READY).is_dir() or (target / MOVING).is_dir()
+    except OSError:  # a path that the system does not take, which the reader will say
+        return False
 
 
 def finish(target: Path) -> None:

@@ -25,7 +25,7 @@ from tests.drift_monitors import (
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A base, twelve labelled checkpoints of it, and a trait file, none of which a test changes."""
     folder = tmp_path_factory.mktemp("drift")
-    base = make_base(folder / "base")
+    base = make_base(folder / "base", "[CLS]")
     rows = make_runs(base, folder)
     return {
         "folder": folder,

@@ -1,6 +1,7 @@
 """Does the device give the CPU's states, at the exporter's gate, and the same scores?"""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -40,12 +41,16 @@ def parity(name: str, setting: Setting) -> Mapping[str, Any]:
                 for output, (mine, theirs) in zip(names, pairs, strict=True)
             }
         )
-    found = held_to_gate(manifest.model.dtype, names, compared)
+    rounding = manifest.graphs["score"].parity.rounding or dict.fromkeys(names, 0.0)
+    found = held_to_gate(manifest.model.dtype, names, compared, rounding)
     return {**found, "providers": there.providers, **_scores(bundle, setting.device)}
 
 
 def held_to_gate(
-    dtype: Any, names: Sequence[str], compared: Sequence[Mapping[str, tuple[Array, Array]]]
+    dtype: Any,
+    names: Sequence[str],
+    compared: Sequence[Mapping[str, tuple[Array, Array]]],
+    rounding: Mapping[str, float],
 ) -> dict[str, Any]:
     """The largest differences over the batches; the one place that knows the exporter's gate.
 
@@ -53,6 +58,7 @@ def held_to_gate(
         dtype: of the bundle.
         names: of the outputs.
         compared: by batch and output, what the device and what the CPU gave.
+        rounding: by output, how far PyTorch's float32 was from float64 at the export.
 
     Raises:
         ExportError: an output is beyond the limit.
@@ -60,8 +66,8 @@ def held_to_gate(
     differences = Differences(names)
     for batch in compared:
         for name, (mine, theirs) in batch.items():
-            differences.add(name, mine, theirs.astype(np.float64))
-    comparison = differences.comparison(len(compared))
+            differences.add(name, mine, theirs.astype(np.float64), theirs)
+    comparison = replace(differences.comparison(len(compared)), rounding=rounding)
     comparison.decide(dtype)
     return {
         "dtype": dtype,

@@ -67,10 +67,11 @@ def test_cuda_that_is_not_there_is_no_success(tmp_path: Path) -> None:
 def test_a_difference_beyond_the_gate_fails() -> None:
     """What the CPU and the device give is held to the exporter's own limit."""
     states = np.ones((1, 3, 4), np.float32)
-    good = held_to_gate("float32", ["state"], [{"state": (states, states)}])
+    good = held_to_gate("float32", ["state"], [{"state": (states, states)}], {"state": 0.0})
     assert good["largest_difference"] == 0
+    apart = {"state": (states * np.float32(1.01), states)}
     with pytest.raises(ExportError, match="state"):
-        held_to_gate("float32", ["state"], [{"state": (states * np.float32(1.01), states)}])
+        held_to_gate("float32", ["state"], [apart], {"state": 0.0})
 
 
 def test_a_stage_that_fails_is_recorded_and_decides(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ _OPTIONAL = {
     ("canaries",),
     ("fused",),
     ("model", "quantisation"),
+    ("graphs", "score", "parity", "rounding"),
     ("text", "special_tokens"),
     ("text", "end_token_ids"),
     ("text", "rules_version"),
