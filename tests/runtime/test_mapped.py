@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from onnx import numpy_helper
 from layerguard.runtime import Bundle, BundleError, Guard, InputError
 from layerguard.runtime.bundle.files import WEIGHTS
 from layerguard.runtime.bundle.write import seal
+from layerguard.runtime.cli import main, options
 from layerguard.runtime.mapped import MappedWeights
 from layerguard.runtime.session import Session
 from tests import tiny_decoder
@@ -152,6 +154,35 @@ def test_a_pickled_guard_keeps_its_weights_mapped(outside: Path) -> None:
     """As it keeps device and threads."""
     again = pickle.loads(pickle.dumps(Guard.load(outside, threads=1, weights="mapped")))
     assert again.backbone.session.weights is not None
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["score", "{bundle}", "the garden"],
+        ["doctor", "{bundle}"],
+        ["generate", "{bundle}", "the garden", "--max-new-tokens", "1", "--on-flag", "log"],
+    ],
+)
+def test_commands_that_serve_map_the_weights_if_told_to(
+    outside: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    """With ``--weights mapped`` the guard reads the file's map; without it, packed copies."""
+    guards: list[Guard] = []
+    load = options.load_guard
+
+    def watched(arguments: Namespace) -> Guard:
+        guards.append(load(arguments))
+        return guards[-1]
+
+    monkeypatch.setattr(options, "load_guard", watched)
+    asked = [part.format(bundle=outside) for part in command]
+    for more in (["--weights", "mapped"], []):
+        assert main([*asked, "--threads", "1", *more]) in (0, 1)
+    mapped, packed = (guard.backbone.session.weights for guard in guards)
+    assert mapped is not None
+    assert [path.name for path in mapped._maps] == [WEIGHTS]
+    assert packed is None
 
 
 _FORKED = """
