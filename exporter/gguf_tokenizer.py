@@ -128,10 +128,11 @@ def read_tokenizer(file: GgufFile) -> GgufTokenizer:
         ExportError: it has none, or one of a kind or a pre-tokenizer that is not known here.
     """
     kind, tokens = file.metadata.get("tokenizer.ggml.model"), _tokens(file)
-    pre = file.metadata.get("tokenizer.ggml.pre", "default")
+    _check_lists(file, len(tokens))
     if kind == "gpt2":
-        backend = _byte_level(file, tokens, _splitting(file, pre))
-        start = _SPLITTINGS[pre].start
+        pre = file.metadata.get("tokenizer.ggml.pre", "default")
+        splitting = _splitting(file, pre)
+        backend, start = _byte_level(file, tokens, splitting), splitting.start
         note = f"tokenizer: byte-level BPE of {len(tokens)} tokens, split as {pre!r}"
     elif kind == "llama":
         backend, start = _sentencepiece(file), True
@@ -168,20 +169,32 @@ def _tokens(file: GgufFile) -> list[str]:
     return tokens
 
 
+def _check_lists(file: GgufFile, count: int) -> None:
+    """Types and scores, where there are any, are as many as the tokens."""
+    for key in ("tokenizer.ggml.token_type", "tokenizer.ggml.scores"):
+        values = file.metadata.get(key, [None] * count)
+        if not isinstance(values, list) or len(values) != count:
+            found = len(values) if isinstance(values, list) else "no list"
+            raise ExportError(
+                f"{file.path.name} has {found} in {key} for {count} tokens; expected one value for "
+                "each. Convert the model again with its tokenizer"
+            )
+
+
 def _splitting(file: GgufFile, pre: object) -> _Splitting:
-    if pre not in _SPLITTINGS:
+    if not isinstance(pre, str) or pre not in _SPLITTINGS:
         raise ExportError(
             f"{file.path.name} has the pre-tokenizer {str(pre)[:60]!r}, which this release does "
             f"not know; expected one of {', '.join(_SPLITTINGS)}. Export the model in "
             "safetensors with its tokenizer.json"
         )
-    return _SPLITTINGS[str(pre)]
+    return _SPLITTINGS[pre]
 
 
 def _byte_level(file: GgufFile, tokens: list[str], splitting: _Splitting) -> Tokenizer:
     """Byte-level BPE: tokens and merges are spelt in GPT-2's alphabet of bytes."""
     merges = file.metadata.get("tokenizer.ggml.merges")
-    if not isinstance(merges, list):
+    if not isinstance(merges, list) or not all(isinstance(merge, str) for merge in merges):
         raise ExportError(
             f"{file.path.name} has no tokenizer.ggml.merges; expected those of a byte-level BPE"
         )
@@ -199,8 +212,8 @@ def _byte_level(file: GgufFile, tokens: list[str], splitting: _Splitting) -> Tok
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     backend.pre_tokenizer = pre_tokenizers.Sequence([*splits, byte_level])
     backend.decoder = decoders.ByteLevel()
-    kinds = file.metadata.get("tokenizer.ggml.token_type") or []
-    for token, kind in zip(tokens, kinds, strict=False):
+    kinds = file.metadata.get("tokenizer.ggml.token_type", [None] * len(tokens))
+    for token, kind in zip(tokens, kinds, strict=True):
         if kind == _CONTROL:
             backend.add_special_tokens([AddedToken(token, normalized=False, special=True)])
         elif kind == _USER_DEFINED:
@@ -210,7 +223,15 @@ def _byte_level(file: GgufFile, tokens: list[str], splitting: _Splitting) -> Tok
 
 def _sentencepiece(file: GgufFile) -> Tokenizer:
     """As transformers converts it; without the space before a text where the file wants none."""
-    tokenizer = AutoTokenizer.from_pretrained(file.path.parent, gguf_file=file.path.name)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(file.path.parent, gguf_file=file.path.name)
+    except Exception as error:  # transformers raises whatever its parts raise, KeyError among it
+        said = " ".join(str(error).split())
+        raise ExportError(
+            f"{file.path.name} has a SentencePiece tokenizer that transformers does not convert "
+            f"({type(error).__name__}: {said}); expected tokens with scores. Export the model in "
+            "safetensors with its tokenizer.json"
+        ) from error
     backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     if file.metadata.get("tokenizer.ggml.add_space_prefix") is False:
         backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never", split=False)

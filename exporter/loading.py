@@ -106,7 +106,7 @@ def load(source: Source) -> Loaded:
         ExportError: there is no such model, it is none that transformers can load, or the adapter
             is none for it.
     """
-    file = _gguf_file(source)
+    file = gguf_file(source)
     try:
         config = _config(source, file)
         if file is None:
@@ -136,8 +136,12 @@ def load(source: Source) -> Loaded:
     )
 
 
-def _gguf_file(source: Source) -> GgufFile | None:
-    """The header of the GGUF file that the source is."""
+def gguf_file(source: Source) -> GgufFile | None:
+    """The header of the GGUF file that the source is; None where it is none.
+
+    Raises:
+        ExportError: the file cannot be read, is damaged, or is one of several in the folder.
+    """
     try:
         return None if source.gguf is None else read_gguf(source.gguf)
     except InputError as error:

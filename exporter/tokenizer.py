@@ -10,10 +10,10 @@ from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils.hub import cached_file
 
 from layerguard.exporter import gguf_tokenizer
-from layerguard.exporter.loading import Source
+from layerguard.exporter.loading import Source, gguf_file
 from layerguard.exporter.tokenizer_probe import differing
 from layerguard.runtime.bundle.files import CHAT_TEMPLATE, TOKENIZER
-from layerguard.runtime.checkpoints.gguf import read_gguf
+from layerguard.runtime.checkpoints.gguf import GgufFile
 from layerguard.runtime.errors import ExportError
 
 _NO_LIMIT = 1 << 24
@@ -56,10 +56,12 @@ def read_tokenizer(source: Source, vocabulary: int, pad_token_id: int | None) ->
         pad_token_id: the configuration's, for tokenizers that name none.
 
     Raises:
-        ExportError: there is none, it is a slow one, or it has ids that the model has no row for.
+        ExportError: there is none, it is a slow one, it has ids that the model has no row for, or
+            the model's GGUF file cannot be read.
     """
-    if source.gguf is not None:
-        return _from_gguf(source, source.gguf, vocabulary, pad_token_id)
+    file = gguf_file(source)
+    if file is not None:
+        return _from_gguf(source, file, vocabulary, pad_token_id)
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             source.name, **source.arguments()
@@ -95,8 +97,9 @@ def read_tokenizer(source: Source, vocabulary: int, pad_token_id: int | None) ->
     )
 
 
-def _from_gguf(source: Source, path: Path, vocabulary: int, pad_token_id: int | None) -> TextFiles:
-    file = read_gguf(path)
+def _from_gguf(
+    source: Source, file: GgufFile, vocabulary: int, pad_token_id: int | None
+) -> TextFiles:
     found = gguf_tokenizer.read_tokenizer(file)
     _check_ids(source, found.backend, vocabulary)
     end = file.metadata.get("tokenizer.ggml.eos_token_id")

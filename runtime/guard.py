@@ -90,9 +90,10 @@ class Guard:
             verify: file with a public key; a bundle that was not signed with its private key is
                 refused before anything of it is parsed. Needs ``layerguard[sign]``.
             weights: ``packed``: each graph holds a copy of its own, laid out for speed; ``mapped``:
-                all graphs, and all processes on the machine, read the one file in memory. Then a
-                stream needs half the memory and loading a fraction of the time; single tokens of a
-                stream cost the same, and short prompts about twice as much.
+                all graphs, and all processes on the machine, read the one file in memory. That
+                needs less memory and a fraction of the time to load. A check takes longer, the more
+                so the shorter its text; a streamed token takes about as long. The measurements are
+                those of tests/bench/bench_loading.py, in tests/bench/results/loading.json.
 
         Raises:
             BundleError: the bundle has faults, is not calibrated, a canary gives another score, or

@@ -30,6 +30,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     options.add_json(parser)
     options.add_session(parser)
+    options.add_weights(parser)
     options.add_verify(parser)
 
 

@@ -40,6 +40,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--stop", nargs="+", default=[], metavar="TEXT", help="texts that end the answer")
     options.add_json(parser)
     options.add_session(parser)
+    options.add_weights(parser)
     options.add_verify(parser)
 
 

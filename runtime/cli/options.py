@@ -2,11 +2,13 @@
 
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
+from typing import get_args
 
 from layerguard.runtime.bundle.installed import find_bundle
 from layerguard.runtime.cli.streams import standard_input
 from layerguard.runtime.errors import InputError
 from layerguard.runtime.guard import Guard
+from layerguard.runtime.session import Weights
 
 
 def add_bundle(parser: ArgumentParser) -> None:
@@ -46,6 +48,17 @@ def add_session(parser: ArgumentParser) -> None:
     )
 
 
+def add_weights(parser: ArgumentParser) -> None:
+    """How the graphs hold their weights."""
+    parser.add_argument(
+        "--weights",
+        choices=get_args(Weights),
+        default="packed",
+        help="packed, the default: each graph has a copy laid out for speed; mapped: all graphs "
+        "and processes read the one file, which needs less memory and makes checks slower",
+    )
+
+
 def add_verify(parser: ArgumentParser) -> None:
     """The key that the bundle must be signed with."""
     parser.add_argument(
@@ -54,7 +67,7 @@ def add_verify(parser: ArgumentParser) -> None:
 
 
 def load_guard(arguments: Namespace) -> Guard:
-    """The guard that ``add_bundle``, ``add_session`` and ``add_verify`` ask for.
+    """The guard that ``add_bundle``, ``add_session``, ``add_weights`` and ``add_verify`` ask for.
 
     Raises:
         LayerGuardError: as ``Guard.load``.
@@ -64,6 +77,7 @@ def load_guard(arguments: Namespace) -> Guard:
         device=arguments.device,
         threads=arguments.threads,
         verify=arguments.verify,
+        weights=arguments.weights,
     )
 
 

@@ -26,6 +26,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--domain", help="of TEXT; rows carry their own (default: all traffic)")
     options.add_json(parser)
     options.add_session(parser)
+    options.add_weights(parser)
     options.add_verify(parser)
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from onnx import numpy_helper
 from layerguard.runtime import Bundle, BundleError, Guard, InputError
 from layerguard.runtime.bundle.files import WEIGHTS
 from layerguard.runtime.bundle.write import seal
+from layerguard.runtime.cli import main, options
 from layerguard.runtime.mapped import MappedWeights
 from layerguard.runtime.session import Session
 from tests import tiny_decoder
@@ -74,6 +76,25 @@ def test_tensors_are_read_as_onnx_reads_them(outside: Path) -> None:
     assert np.shares_memory(score["embedding"], decode["embedding"])
 
 
+@pytest.mark.parametrize(
+    "dtype", [np.float16, np.float32, np.float64, np.int8, np.uint8, np.int32, np.int64]
+)
+def test_every_type_is_read_as_onnx_reads_it(dtype: type[np.generic], tmp_path: Path) -> None:
+    """As ONNX's own library writes it; a type that is not known here is left out."""
+    values = np.arange(-3, 9).reshape(3, 4)
+    expected = {"first": values.astype(dtype), "second": (7 * values.T).astype(dtype)}
+    tensors = [numpy_helper.from_array(value, name) for name, value in expected.items()]
+    tensors.append(numpy_helper.from_array(values > 0, "a truth value"))
+    model = onnx.helper.make_model(onnx.helper.make_graph([], "small", [], [], tensors))
+    path = tmp_path / "score.onnx"
+    outside = {"save_as_external_data": True, "location": WEIGHTS, "size_threshold": 0}
+    onnx.save_model(model, str(path), **outside)
+    found = MappedWeights().of(path)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, strict=True)
+
+
 def test_a_graph_with_its_weights_inside_has_none_outside(sound: Path) -> None:
     """Such a bundle is served as before, whatever was asked for."""
     assert MappedWeights().of(sound / "score.onnx") == {}
@@ -93,8 +114,11 @@ def test_a_malformed_graph_has_no_tensors_or_sound_ones(outside: Path, data: st.
     for _ in range(data.draw(st.integers(1, 4))):
         raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
     graph.write_bytes(raw[: data.draw(st.integers(len(raw) // 2, len(raw)))])
-    for view in MappedWeights().of(graph).values():
-        assert np.isfinite(view.astype(np.float64).sum()) or view.size
+    weights = MappedWeights()
+    for view in weights.of(graph).values():
+        assert len(view.tobytes()) == view.nbytes  # reads every byte of it
+        (whole,) = weights._maps.values()
+        assert view.nbytes <= whole.nbytes == (outside / WEIGHTS).stat().st_size
 
 
 def test_a_graph_that_is_cut_off_is_refused_by_onnxruntime(outside: Path, tmp_path: Path) -> None:
@@ -152,6 +176,35 @@ def test_a_pickled_guard_keeps_its_weights_mapped(outside: Path) -> None:
     """As it keeps device and threads."""
     again = pickle.loads(pickle.dumps(Guard.load(outside, threads=1, weights="mapped")))
     assert again.backbone.session.weights is not None
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["score", "{bundle}", "the garden"],
+        ["doctor", "{bundle}"],
+        ["generate", "{bundle}", "the garden", "--max-new-tokens", "1", "--on-flag", "log"],
+    ],
+)
+def test_commands_that_serve_map_the_weights_if_told_to(
+    outside: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    """With ``--weights mapped`` the guard reads the file's map; without it, packed copies."""
+    guards: list[Guard] = []
+    load = options.load_guard
+
+    def watched(arguments: Namespace) -> Guard:
+        guards.append(load(arguments))
+        return guards[-1]
+
+    monkeypatch.setattr(options, "load_guard", watched)
+    asked = [part.format(bundle=outside) for part in command]
+    for more in (["--weights", "mapped"], []):
+        assert main([*asked, "--threads", "1", *more]) in (0, 1)
+    mapped, packed = (guard.backbone.session.weights for guard in guards)
+    assert mapped is not None
+    assert [path.name for path in mapped._maps] == [WEIGHTS]
+    assert packed is None
 
 
 _FORKED = """

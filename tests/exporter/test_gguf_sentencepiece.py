@@ -1,0 +1,122 @@
+"""SentencePiece tokenizers of GGUF files are as transformers converts them, or refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer
+
+from layerguard.exporter.loading import Source
+from layerguard.exporter.tokenizer import read_tokenizer
+from layerguard.exporter.tokenizer_probe import differing
+from layerguard.runtime.errors import ExportError
+from tests.gguf_files import write
+
+_BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
+_WORDS = ["▁t", "he", "▁the", "the", "ca", "cat", "▁cat", "▁▁", "▁▁▁▁", "in", "▁in"]
+_SIGNS = ["▁", *"abcdefghijklmnopqrstuvwxyz0123456789.,'!"]
+_TOKENS = ["<unk>", "<s>", "</s>", *_BYTES, *_WORDS, *_SIGNS, "<|turn|>"]
+_UNKNOWN, _NORMAL, _CONTROL, _BYTE = 2, 1, 3, 6
+
+
+def spm_tokenizer() -> dict[str, Any]:
+    """Metadata as llama.cpp's converter writes it: words by rank, then single signs."""
+    words = len(_WORDS) + len(_SIGNS)
+    return {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.pre": "default",
+        "tokenizer.ggml.tokens": _TOKENS,
+        "tokenizer.ggml.scores": [0.0] * 259 + [-1.0 - rank for rank in range(words)] + [0.0],
+        "tokenizer.ggml.token_type": [
+            _UNKNOWN, _CONTROL, _CONTROL, *[_BYTE] * 256, *[_NORMAL] * words, _CONTROL,
+        ],
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2,
+        "tokenizer.ggml.unknown_token_id": 0,
+    }  # fmt: skip
+
+
+def spm_file(folder: Path, architecture: str = "llama", **changes: Any) -> Source:
+    """A file of a tokenizer and no tensors; ``changes`` to its keys, None leaves one out."""
+    values = spm_tokenizer() | {f"tokenizer.ggml.{key}": value for key, value in changes.items()}
+    write(folder / "small.gguf", architecture, values, {})
+    return Source(str(folder / "small.gguf"))
+
+
+def tokenizer_of(source: Source) -> Tokenizer:
+    """As it goes into a bundle; transformers adds four tokens that every Gemma has."""
+    return read_tokenizer(source, len(_TOKENS) + 4, None).tokenizer
+
+
+@pytest.mark.parametrize(
+    ("architecture", "flags"),
+    [
+        ("llama", {}),
+        ("llama", {"add_space_prefix": True}),
+        ("llama", {"add_bos_token": False, "add_eos_token": True}),
+        ("phi3", {}),
+        ("gemma2", {"add_space_prefix": False}),
+    ],
+)
+def test_ids_are_those_of_transformers(
+    architecture: str, flags: dict[str, bool], tmp_path: Path
+) -> None:
+    """With the tokens around a text; bytes stand for what the vocabulary lacks."""
+    found = tokenizer_of(spm_file(tmp_path, architecture, **flags))
+    converted = AutoTokenizer.from_pretrained(tmp_path, gguf_file="small.gguf").backend_tokenizer
+    count, texts = differing(found, converted, special=True)
+    assert (count, texts > 600) == (0, True)
+    assert "<0xC3>" in found.encode("é").tokens
+
+
+@pytest.mark.parametrize(
+    ("text", "with_space", "without"),
+    [
+        ("the cat", ["▁the", "▁cat"], ["the", "▁cat"]),
+        (" the", ["▁the"], ["▁the"]),
+        ("the<|turn|>the", ["▁the", "<|turn|>", "the"], ["the", "<|turn|>", "the"]),
+        ("in    in", ["▁in", "▁▁▁▁", "in"], ["in", "▁▁▁▁", "in"]),
+        ("", [], []),
+    ],
+)
+def test_the_space_before_a_text_is_the_files(
+    text: str, with_space: list[str], without: list[str], tmp_path: Path
+) -> None:
+    """It is put there unless ``add_space_prefix`` is false, which transformers passes over."""
+    for flag, expected in ((None, with_space), (True, with_space), (False, without)):
+        found = tokenizer_of(spm_file(tmp_path, add_space_prefix=flag))
+        assert found.encode(text).tokens == ["<s>", *expected]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"scores": None}, "does not convert (KeyError: 'scores'); expected tokens with scores"),
+        ({"scores": [0.0] * 9}, f"9 in tokenizer.ggml.scores for {len(_TOKENS)} tokens"),
+        ({"token_type": [1] * 9}, f"9 in tokenizer.ggml.token_type for {len(_TOKENS)} tokens"),
+        ({"token_type": 1}, "no list in tokenizer.ggml.token_type"),
+    ],
+)
+def test_a_tokenizer_that_is_not_whole_is_refused(
+    changes: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    """In one sentence with the key."""
+    with pytest.raises(ExportError) as caught:
+        tokenizer_of(spm_file(tmp_path, **changes))
+    assert words in str(caught.value)
+    assert str(caught.value).startswith("small.gguf has ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_file_is_refused_as_an_export(tmp_path: Path) -> None:
+    """The tokenizer is read from the header, which is cut here; two files in a folder as well."""
+    source = spm_file(tmp_path)
+    path = tmp_path / "small.gguf"
+    path.write_bytes(path.read_bytes()[:900])
+    with pytest.raises(ExportError, match=r"small\.gguf is damaged"):
+        tokenizer_of(source)
+    path.rename(tmp_path / "another.gguf")
+    spm_file(tmp_path)
+    with pytest.raises(ExportError, match="holds 2 GGUF files"):
+        tokenizer_of(Source(str(tmp_path)))
