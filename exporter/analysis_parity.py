@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 
 from layerguard.exporter.architecture import Architecture
 from layerguard.exporter.comparison import Comparison, Differences
+from layerguard.exporter.experts import plain_experts
 from layerguard.exporter.parity import Case, make_cases
 from layerguard.exporter.progress import Tick, ignore
 from layerguard.exporter.recording import first, read_by, replaced
@@ -87,7 +88,7 @@ def reference_lens(
     def run() -> list[list[list[Array]]]:
         return [[_row(architecture.blocks, model, *row) for row in case.rows()] for case in cases]
 
-    with eager(architecture.model):
+    with eager(architecture.model), plain_experts(model):
         rounded = run()
         with float64(model):
             exact = run()

@@ -21,7 +21,7 @@ from layerguard.runtime.bundle.manifest import OutputCard
 from layerguard.runtime.types import Array
 
 _SCHEDULES: Sequence[tuple[int, tuple[int, ...], int]] = (
-    (1, (1,), 0), (1, (3, 1, 1, 2), 0), (2, (8, 1, 4, 1, 1, 2), 2), (3, (20, 13), 3),
+    (1, (1,), 0), (1, (3, 1, 1, 2), 0), (2, (8, 1, 4, 1, 1, 2), 2), (3, (12, 5), 3),
 )  # fmt: skip
 """Rows, chunks, and unused places behind each chunk; lengths as in the score graph's batches, whose
 texts are then the same. Beside these, one row as long as the model takes: half of it, single
@@ -56,7 +56,8 @@ def make_continued(architecture: Architecture, pad: int) -> list[Continued]:
     most = longest(architecture)
     half = most // 2
     cases = []
-    for rows, chunks, unused in (*_SCHEDULES, (1, (half, 1, 1, most - half - 2), 0)):
+    schedules = [schedule for schedule in _SCHEDULES if sum(schedule[1]) <= most]
+    for rows, chunks, unused in (*schedules, (1, (half, 1, 1, most - half - 2), 0)):
         tokens = sum(chunks)
         rng = np.random.default_rng([rows, tokens])
         ids = np.full((rows, tokens), pad, np.int64)

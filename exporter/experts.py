@@ -6,7 +6,7 @@ weights of k experts for each token (201 MB a token and layer for OLMoE-1B-7B in
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -23,12 +23,19 @@ else:
 _NAME = "layerguard_by_expert"
 
 
-@contextmanager
-def traceable_experts(module: nn.Module) -> Iterator[None]:
-    """Let the models in ``module`` run their experts by ``by_expert`` within the ``with`` block.
+def traceable_experts(module: nn.Module) -> AbstractContextManager[None]:
+    """Let the models in ``module`` run their experts by ``by_expert`` within the ``with`` block."""
+    return _experts_by(module, _NAME)
 
-    A model whose experts cannot be switched is left as it is.
-    """
+
+def plain_experts(module: nn.Module) -> AbstractContextManager[None]:
+    """Let them run their experts one after the other, in any precision, by their own code."""
+    return _experts_by(module, "eager")
+
+
+@contextmanager
+def _experts_by(module: nn.Module, implementation: str) -> Iterator[None]:
+    """A model whose experts cannot be switched is left as it is."""
     models = [
         child
         for child in module.modules()
@@ -36,7 +43,7 @@ def traceable_experts(module: nn.Module) -> Iterator[None]:
     ]
     before = [model.config._experts_implementation for model in models]  # noqa: SLF001
     for model in models:
-        model.set_experts_implementation(_NAME)
+        model.set_experts_implementation(implementation)
     try:
         yield
     finally:

@@ -20,6 +20,8 @@ from transformers import PreTrainedModel
 
 from layerguard.exporter.architecture import Architecture
 from layerguard.exporter.cached_attention import Entry, NewEntries
+from layerguard.exporter.experts import plain_experts
+from layerguard.exporter.graph import first_line
 from layerguard.exporter.progress import Tick, ignore
 from layerguard.exporter.recording import first
 from layerguard.runtime.errors import ExportError
@@ -118,9 +120,10 @@ class References:
                 tick(done / whole)
             return found
 
-        with eager(self._architecture.model):
+        model = self._causal or self._architecture.model
+        with eager(self._architecture.model), plain_experts(model):
             rounded = observe(1)
-            with float64(self._causal or self._architecture.model):
+            with float64(model):
                 exact = observe(2)  # takes twice as long
         self._found |= {key: Expected(exact[key], rounded[key]) for key in pending}
 
@@ -170,6 +173,9 @@ def float64(model: nn.Module) -> Iterator[None]:
     """Weights and arithmetic of ``model`` in float64 within the block; then the weights as before.
 
     Widening is exact, so the weights come back to the bit.
+
+    Raises:
+        ExportError: the model's code cannot be run so.
     """
     tensors = [t for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()]
     dtypes = [tensor.dtype for tensor in tensors]
@@ -178,6 +184,11 @@ def float64(model: nn.Module) -> Iterator[None]:
             tensor.data = tensor.data.to(torch.float64)
         with _Widened():
             yield
+    except (RuntimeError, TypeError, NotImplementedError) as error:
+        raise ExportError(
+            f"{type(model).__name__} cannot be run in float64 ({first_line(error)}); expected a "
+            "model whose operators take float64, to which the graph is compared. Report the model"
+        ) from error
     finally:
         for tensor, dtype in zip(tensors, dtypes, strict=True):
             tensor.data = tensor.data.to(dtype)
