@@ -5,8 +5,12 @@ and it passes over tensors and settings that it does not know without a word. Th
 dequantised one tensor at a time, so that the most that is held is the model and one tensor.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
+import gguf
 import torch
 from optimum.exporters.tasks import TasksManager
 from torch import Tensor
@@ -71,7 +75,8 @@ def _weights(file: GgufFile, empty: PreTrainedModel) -> dict[str, Tensor]:
         file.architecture, transformers_gguf.TensorProcessor
     )
     processor = processor_class(config=empty.config.to_dict())
-    names = transformers_gguf.get_gguf_hf_weights_map(empty, processor)
+    with _one_name_map():
+        names = transformers_gguf.get_gguf_hf_weights_map(empty, processor)
     parsed: dict[str, dict[str, Tensor]] = {"tensors": {}}
     unknown: list[str] = []
     for tensor in file.tensors:
@@ -95,6 +100,17 @@ def _weights(file: GgufFile, empty: PreTrainedModel) -> dict[str, Tensor]:
             f"{file.architecture} models alone. Export the model in safetensors instead"
         )
     return parsed["tensors"]
+
+
+@contextmanager
+def _one_name_map() -> Iterator[None]:
+    """Transformers asks for the same table of names once a module, which takes ten seconds."""
+    original = gguf.get_tensor_name_map
+    gguf.get_tensor_name_map = cache(original)
+    try:
+        yield
+    finally:
+        gguf.get_tensor_name_map = original
 
 
 def _is_known(tensor: GgufTensor, names: dict[str, str]) -> bool:

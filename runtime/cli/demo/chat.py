@@ -1,8 +1,8 @@
 """The second part of the demo: a chat model answers under a guard that reads every token."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,8 +14,8 @@ from layerguard.runtime.rows import Row, read_rows
 from layerguard.runtime.types import Verdict
 
 _TARGET_FPR = "0.05"
-_EVERY = 5
-"""Calibrated on every fifth clean prompt, and on as many harmful ones: what a minute allows."""
+_EVERY = 10
+"""Calibrated on every tenth clean prompt, and on as many harmful ones: what a minute allows."""
 
 _ASKED = 4
 """Clean prompts that are asked, and as many bad ones."""
@@ -36,13 +36,21 @@ class Answer:
     place: str
 
 
-def run(model: Path, out: Path, prompts: Path) -> int:
-    """Export, calibrate, answer and print the table; arguments as in ``classifier.run``."""
+def run(out: Path, prompts: Path) -> int:
+    """Calibrate, answer and print the table.
+
+    Args:
+        out: the exported bundle.
+        prompts: as in ``classifier.run``.
+
+    Returns:
+        The exit code of calibration.
+    """
     with TemporaryDirectory() as folder:
         clean, bad = Path(folder) / "clean.jsonl", Path(folder) / "harmful.jsonl"
         taken = _thin(prompts / "clean.jsonl", clean, _EVERY)
         _thin(prompts / "harmful.jsonl", bad, 1, taken)
-        code = step("export", str(model), "-o", str(out)) or step(
+        code = step(
             "calibrate", str(out), "--clean", str(clean), "--labelled", str(clean), str(bad),
             "--target-fpr", _TARGET_FPR,
         )  # fmt: skip
@@ -61,10 +69,11 @@ def run(model: Path, out: Path, prompts: Path) -> int:
 
 
 def _thin(source: Path, target: Path, every: int, most: int | None = None) -> int:
-    """Write every n-th line, and at most so many; how many were written."""
-    lines = list(islice(source.read_text(encoding="utf-8").splitlines()[::every], most))
-    target.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return len(lines)
+    """Write every n-th row without its domain, and at most so many; how many were written."""
+    lines = source.read_text(encoding="utf-8").splitlines()[::every][:most]
+    rows = [{k: v for k, v in json.loads(line).items() if k != "domain"} for line in lines]
+    target.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    return len(rows)
 
 
 def _asked(rows: Sequence[Row]) -> list[Row]:

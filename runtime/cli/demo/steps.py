@@ -1,6 +1,10 @@
-"""What both parts of the demo do: find a packaged model, run a command as a user would."""
+"""What both parts of the demo do: find a packaged model, run commands as a user would."""
 
 import importlib.util
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from layerguard.runtime import cli
@@ -27,3 +31,29 @@ def step(*arguments: str) -> int:
     """Print a command and run it; its exit code."""
     print(f"\n$ layerguard {' '.join(arguments)}", flush=True)
     return cli.main(arguments)
+
+
+@contextmanager
+def job(*arguments: str) -> Iterator[Callable[[], int]]:
+    """Print a command as a shell's job and run it beside what follows.
+
+    Yields:
+        A function that waits for it, prints what it printed, and returns its exit code. A job that
+        nobody waited for is ended.
+    """
+    print(f"\n$ layerguard {' '.join(arguments)} &", flush=True)
+    command = [sys.executable, "-m", "layerguard.runtime.cli", *arguments]
+    with subprocess.Popen(  # noqa: S603, our own command line
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+
+        def wait() -> int:
+            print(f"\n$ wait    # for layerguard {arguments[0]}", flush=True)
+            output, _ = process.communicate()
+            print(output, end="", flush=True)
+            return process.returncode
+
+        try:
+            yield wait
+        finally:
+            process.kill()
