@@ -13,6 +13,7 @@ from layerguard.exporter import experts
 from layerguard.exporter.architecture import examine
 from layerguard.exporter.experts import traceable_experts
 from layerguard.exporter.pipeline import write_graph
+from layerguard.exporter.reference import References
 from layerguard.exporter.score import score_part
 from layerguard.exporter.weights import SharedWeights
 from tests.exporter.models import LAYERS, VOCABULARY, WIDTH, build
@@ -87,7 +88,9 @@ def test_experts_taken_one_by_one_are_the_models(
 def test_a_mixture_is_exported_with_its_routing(name: str, tmp_path: Path) -> None:
     """The graph passes the proof on tokens that go to different experts, chosen in the graph."""
     model = mixture(name, num_hidden_layers=1)
-    part = score_part(examine(model), "pooled", 1, 0, mlp=False)
+    architecture = examine(model)
+    references = References(architecture)
+    part = score_part(architecture, "pooled", 1, 0, references)
     write_graph(part, tmp_path, "score.onnx", SharedWeights(tmp_path))
     found = part.prove(onnxruntime.InferenceSession(str(tmp_path / "score.onnx")))
     assert max(found.largest.values()) <= 1e-4

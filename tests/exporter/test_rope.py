@@ -8,12 +8,14 @@ import pytest
 import torch
 
 from layerguard.exporter import export
-from layerguard.exporter.architecture import examine
+from layerguard.exporter.architecture import Architecture, examine
 from layerguard.exporter.decode import decode_part
 from layerguard.exporter.graph import trace
 from layerguard.exporter.loading import Loaded
 from layerguard.exporter.parity import make_cases
+from layerguard.exporter.part import Part
 from layerguard.exporter.pipeline import Exported
+from layerguard.exporter.reference import References
 from layerguard.exporter.rope import rows_apart
 from layerguard.exporter.score import score_part
 from layerguard.runtime import Guard
@@ -107,7 +109,7 @@ def test_a_decode_graph_across_the_switch_is_refused(exported: tuple[Exported, P
     causal = build_causal("phi3", **LONGROPE)
     loaded = Loaded(causal.base_model, causal, "0" * 40, frozenset())
     with pytest.raises(ExportError, match="one set of them"):
-        decode_part(loaded, examine(causal.base_model), BLOCKS, "float32")
+        _decode_part(loaded, examine(causal.base_model))
 
 
 def test_a_decode_graph_within_the_switch_is_the_model() -> None:
@@ -115,8 +117,13 @@ def test_a_decode_graph_within_the_switch_is_the_model() -> None:
     causal = build_causal("phi3", **LONGROPE)
     loaded = Loaded(causal.base_model, causal, "0" * 40, frozenset())
     architecture = examine(causal.base_model).within(SWITCH)
-    part = decode_part(loaded, architecture, BLOCKS, "float32")
+    part = _decode_part(loaded, architecture)
     assert max(part.prove(InPyTorch(part)).largest.values()) <= SAME
+
+
+def _decode_part(loaded: Loaded, architecture: Architecture) -> Part:
+    references = References(architecture, loaded.causal)
+    return decode_part(loaded, architecture, BLOCKS, "float32", 0, references)
 
 
 def _last_states(model: Any, lengths: Sequence[int]) -> list[torch.Tensor]:
@@ -147,7 +154,8 @@ def test_rows_are_apart_and_the_model_is_left_as_it_was() -> None:
 def test_dynamic_frequencies_are_those_of_rows_within_the_models_limit() -> None:
     """They change beyond ``max_position_embeddings`` alone, which no row exceeds."""
     model = build("llama", **DYNAMIC)
-    part = score_part(examine(model), "pooled", 1, 0, mlp=False)
+    architecture = examine(model)
+    part = score_part(architecture, "pooled", 1, 0, References(architecture))
     with rows_apart(model):
         assert model.rotary_emb.rope_type == "default"
         found = part.prove(InPyTorch(part))
