@@ -93,7 +93,7 @@ class Guard:
                 all graphs, and all processes on the machine, read the one file in memory. That
                 needs less memory and a fraction of the time to load. A check takes longer, the more
                 so the shorter its text; a streamed token takes about as long. The measurements are
-                those of tests/bench/bench_loading.py, in tests/bench/results/loading.json.
+                those that tests/bench/loading.py prints.
 
         Raises:
             BundleError: the bundle has faults, is not calibrated, a canary gives another score, or

@@ -4,7 +4,7 @@ For MiniLM and for each bundle named on the command line: packed weights (the de
 mapped ones, in processes of their own that take turns. Seconds are of the processor, with one
 thread, so that another load of the machine moves them little; memory is what is resident.
 
-    python -m tests.bench.bench_loading [BUNDLE...]
+    python -m tests.bench.loading [BUNDLE...]
 """
 
 import json
