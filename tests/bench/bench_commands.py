@@ -80,7 +80,7 @@ def run(name: str, command: list[str]) -> dict[str, object]:
     row, output = run_child(name, command)
     print(output)
     last = next((line for line in reversed(output.splitlines()) if line.strip()), "")
-    return {**row, "last line": last}
+    return {**row, "last line": last.replace(f"{REPOSITORY}/", "")}
 
 
 if __name__ == "__main__":
