@@ -2,7 +2,7 @@
 
 A state's logits are what the model itself would say if the state were its last: its own final norm,
 unembedding, scale and soft-cap. They are had by running the whole model once more with blocks that
-do nothing but hand on that state, so nothing here knows where a model keeps those parts.
+do nothing but hand on the states, so nothing here knows where a model keeps those parts.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,13 +18,16 @@ from layerguard.exporter.analysis_parity import compare_lens, make_gated_cases, 
 from layerguard.exporter.architecture import Architecture
 from layerguard.exporter.loading import Loaded
 from layerguard.exporter.part import GraphInput, Part, text_inputs
+from layerguard.exporter.progress import Tick, ignore
 from layerguard.exporter.recording import first, read_by, recording, replaced
 from layerguard.exporter.wrapper import Pooling
 from layerguard.runtime.bundle.manifest import OutputCard
 from layerguard.runtime.errors import ExportError
 
 
-def analysis_part(loaded: Loaded, architecture: Architecture, layers: int, pad: int) -> Part:
+def analysis_part(
+    loaded: Loaded, architecture: Architecture, layers: int, pad: int, tick: Tick = ignore
+) -> Part:
     """The analysis graph; the model is run in PyTorch for the proof.
 
     Args:
@@ -32,6 +35,7 @@ def analysis_part(loaded: Loaded, architecture: Architecture, layers: int, pad: 
         architecture: of its backbone.
         layers: how many blocks the bundle keeps.
         pad: token id that fills short rows.
+        tick: told how much of the run is done.
 
     Raises:
         ExportError: the model has no language-model head, or blocks are cut.
@@ -48,7 +52,7 @@ def analysis_part(loaded: Loaded, architecture: Architecture, layers: int, pad: 
             "head above them; export with --analysis and all layers, and another bundle with fewer"
         )
     cases = make_gated_cases(architecture, pad)
-    expected = reference_lens(architecture, loaded.causal, cases)
+    expected = reference_lens(architecture, loaded.causal, cases, tick)
     return Part(
         mode="analysis",
         module=AnalysisReader(architecture, loaded.causal),
@@ -94,13 +98,13 @@ class AnalysisReader(nn.Module):
         with gated(blocks, bypass, keep) as outputs, recording(blocks) as seen:
             self._architecture.model(**arguments)
         pool = Pooling(attention_mask)
-        one_token = self._architecture.arguments(input_ids[:, :1], attention_mask[:, :1])
-        lens = []
-        for state in seen.states:
-            last = pool.last(state).to(state.dtype).unsqueeze(1)
-            with _handing_on(blocks, [replaced(output, last) for output in outputs]):
-                lens.append(self.model(**one_token, return_dict=True).logits[:, -1])
-        return tuple(logits.to(torch.float32) for logits in lens)
+        last = [pool.last(state).to(state.dtype).unsqueeze(1) for state in seen.states]
+        # all states as one batch of one-token texts, so that the head is read once
+        one_token = (given[:, :1].repeat(len(last), 1) for given in (input_ids, attention_mask))
+        with _handing_on(blocks, [replaced(output, torch.cat(last)) for output in outputs]):
+            run = self.model(**self._architecture.arguments(*one_token), return_dict=True)
+        logits: Tensor = run.logits[:, -1].to(torch.float32)
+        return logits.chunk(len(last))
 
 
 @contextmanager

@@ -6,6 +6,7 @@ blocks above l and apply the gates to the others. With open gates and l = L no h
 and the logits are the model's own.
 """
 
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -81,17 +82,36 @@ class Lens:
 
 
 def reference_lens(
-    architecture: Architecture, model: PreTrainedModel, cases: Sequence[GatedCase]
+    architecture: Architecture,
+    model: PreTrainedModel,
+    cases: Sequence[GatedCase],
+    tick: Tick = ignore,
 ) -> list[list[Lens]]:
-    """What the logits should be, by case and row."""
+    """What the logits should be, by case and row.
 
-    def run() -> list[list[list[Array]]]:
-        return [[_row(architecture.blocks, model, *row) for row in case.rows()] for case in cases]
+    Args:
+        architecture: of the backbone.
+        model: the causal model around it.
+        cases: whose rows to run.
+        tick: told how much is done.
+    """
+    done, whole = 0, 3 * sum(len(case.bypass) for case in cases)
+
+    def run(times: int) -> list[list[list[Array]]]:
+        nonlocal done
+        found: list[list[list[Array]]] = []
+        for case in cases:
+            found.append([])
+            for row in case.rows():
+                found[-1].append(_row(architecture.blocks, model, *row))
+                done += times
+                tick(done / whole)
+        return found
 
     with eager(architecture.model), plain_experts(model):
-        rounded = run()
+        rounded = run(1)
         with float64(model):
-            exact = run()
+            exact = run(2)  # takes twice as long
     return [list(map(Lens, *rows)) for rows in zip(exact, rounded, strict=True)]
 
 
@@ -122,10 +142,12 @@ def _row(
     tokens, gates = torch.from_numpy(ids[None]), torch.from_numpy(keep)
     logits: list[Array] = []
     samples: list[Any] = []
+    takes = inspect.signature(model.forward).parameters
+    only_last = {"logits_to_keep": 1} if "logits_to_keep" in takes else {}
     # the deepest first, in which every block runs and shows what it returns
     for depth in range(len(blocks), -1, -1):
         with _cut(blocks, depth, bypass, gates, samples):
-            run = model(input_ids=tokens, return_dict=True)
+            run = model(input_ids=tokens, return_dict=True, **only_last)
         logits.append(run.logits[0, -1].numpy().copy())
     return logits[::-1]
 

@@ -18,7 +18,7 @@ from layerguard.exporter.loading import Loaded, Source, load
 from layerguard.exporter.outputs import Mode
 from layerguard.exporter.part import Part
 from layerguard.exporter.precision import halve, quantize
-from layerguard.exporter.progress import Progress, ignore, progress, steps
+from layerguard.exporter.progress import LENS, Progress, ignore, progress, steps
 from layerguard.exporter.reference import References
 from layerguard.exporter.score import score_part
 from layerguard.exporter.text_rules import text_rules
@@ -120,7 +120,6 @@ def export(source: str, out: Path, options: Options | None = None) -> Exported:
         is_chat = rules.template == "chat"
         refused = refused_forms(text.chat_template or "", text.special_tokens) if is_chat else {}
         architecture = architecture.within(rules.max_tokens)
-        at.step("running it in PyTorch")
         pad, mlps = text.pad_token_id, feed_forwards(architecture)[:layers] if options.mlp else ()
         references = References(architecture, loaded.causal, mlps)
         parts = {"score": score_part(architecture, options.mode, layers, pad, references, mlps)}
@@ -131,8 +130,10 @@ def export(source: str, out: Path, options: Options | None = None) -> Exported:
                     loaded, architecture, layers, options.dtype, pad, references
                 )
         if options.analysis:
-            parts["analysis"] = analysis_part(loaded, architecture, layers, pad)
+            at.step(LENS)
+            parts["analysis"] = analysis_part(loaded, architecture, layers, pad, at.tick)
         at.plan(steps(list(parts)))
+        at.step("running it in PyTorch")
         references.run(at.tick)  # in the checkpoint's precision, before it becomes the graph's
         if options.dtype == "float16":
             halve(loaded.causal or loaded.model)

@@ -9,6 +9,9 @@ from tqdm import tqdm
 Tick = Callable[[float], None]
 """Told, during a step, how much of it is done: 0 to 1."""
 
+LENS = "running each layer in PyTorch"
+"""A step before ``running it in PyTorch``, where there is an analysis graph."""
+
 _SCALE = 1000
 """Of the bar: thousandths of the whole."""
 
@@ -26,7 +29,10 @@ def steps(graphs: Sequence[str]) -> dict[str, float]:
     Args:
         graphs: names of the graphs to make.
     """
-    plan = {"loading the model": 27.0, "running it in PyTorch": 41.0}
+    plan = {"loading the model": 27.0}
+    if "analysis" in graphs:
+        plan[LENS] = 160.0
+    plan["running it in PyTorch"] = 41.0
     for name in graphs:
         plan[f"tracing the {name} graph"] = 42.0
         plan[f"converting the {name} graph to ONNX"] = 31.0

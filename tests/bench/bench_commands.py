@@ -38,7 +38,7 @@ def main() -> None:
     clean, asked = folder / "clean.jsonl", _triggered()
     lines = (PROMPTS / "clean.jsonl").read_text(encoding="utf-8").splitlines()[::_EVERY]
     clean.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    model, guard = str(model_file()), str(folder / "guard")
+    model, guard, traced = str(model_file()), str(folder / "guard"), str(folder / "traced")
     command = [sys.executable, "-m", "layerguard.runtime.cli"]
     calls = {
         "export": ["export", model, "--adapter", str(ADAPTER), "-o", guard],
@@ -55,6 +55,10 @@ def main() -> None:
             "audit", model, str(ADAPTER), "--bundle", guard, "--corpus", str(clean),
         ],
         "fuse": ["fuse", guard],
+        "export, with analysis": [
+            "export", model, "-o", traced, "--analysis", "--decode", "no", "--template", "{prompt}",
+        ],
+        "trace": ["trace", traced, "The capital of France is"],
     }  # fmt: skip
     rows = [run(name, [*command, *call]) for name, call in calls.items()]
     rows.insert(4, run("stream", [sys.executable, "-c", _STREAM, guard, asked]))
