@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.ready
-C_SOURCES := $(filter-out csrc/examples/score.c,$(wildcard csrc/*.h csrc/*/*.[ch] tests/c/*.[ch]* tests/c/consumer/*.c tests/bench/*.c tests/fused/embed/*.cpp runtime/*.h))
+C_SOURCES := $(filter-out csrc/examples/score.c,$(wildcard csrc/*.h csrc/*/*.[ch] tests/c/*.[ch]* tests/c/consumer/*.c tests/bench/*.c tests/fused/embed/*.cpp runtime/build/*.h))
 FUZZ_SECONDS ?= 3600
 NAMES := build/names/layerguard
 
@@ -14,7 +14,7 @@ help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # torch first and pinned: it is the largest, and nothing later may choose another version
-$(SETUP): pyproject.toml .ci/constraints.txt CMakeLists.txt $(wildcard cmake/* csrc/* csrc/*/*) $(wildcard runtime/*_build.py runtime/*.h)
+$(SETUP): pyproject.toml .ci/constraints.txt CMakeLists.txt $(wildcard cmake/* csrc/* csrc/*/*) $(wildcard runtime/build/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --constraint .ci/constraints.txt torch

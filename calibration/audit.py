@@ -14,9 +14,9 @@ from layerguard.calibration.collect import collect
 from layerguard.calibration.weight_spectra import leading
 from layerguard.calibration.weights import Tuning
 from layerguard.calibration.weightwatch_directions import watching
-from layerguard.runtime.backbone import Backbone
 from layerguard.runtime.detectors.weightwatch import PARTS
-from layerguard.runtime.rows import Row
+from layerguard.runtime.model.backbone import Backbone
+from layerguard.runtime.rows.jsonl import Row
 from layerguard.runtime.types import ROLES, Array
 
 

@@ -14,9 +14,9 @@ from tqdm import tqdm
 
 from layerguard.calibration.recording import Recording
 from layerguard.calibration.states import States
-from layerguard.runtime.backbone import Backbone, PooledStates
 from layerguard.runtime.errors import CalibrationError, InputError
-from layerguard.runtime.rows import Row
+from layerguard.runtime.model.backbone import Backbone, PooledStates
+from layerguard.runtime.rows.jsonl import Row
 from layerguard.runtime.types import Array, Tap
 
 _CHUNK = 128

@@ -10,7 +10,7 @@ from fractions import Fraction
 import numpy as np
 from scipy.stats import beta
 
-from layerguard.runtime.blocks import allowed
+from layerguard.runtime.decision.blocks import allowed
 from layerguard.runtime.errors import CalibrationError, InputError
 from layerguard.runtime.types import Array
 

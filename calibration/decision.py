@@ -1,8 +1,9 @@
 """Calibrate the decision: one target for the whole guard, over the same clean texts.
 
 Every detector gives each clean text a score by parameters that never saw it; cutting the texts off
-one by one sets all thresholds at once (``runtime/blocks.py``), so that adding a detector adds no
-false alarms. Texts that carry a domain set that domain's thresholds too, where they suffice.
+one by one sets all thresholds at once (``runtime/decision/blocks.py``), so that adding a detector
+adds no false alarms. Texts that carry a domain set that domain's thresholds too, where they
+suffice.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -13,11 +14,11 @@ import numpy as np
 from layerguard.calibration import conformal
 from layerguard.calibration.fingerprint import fingerprint, text_hashes
 from layerguard.calibration.leakage import prompt_group
-from layerguard.runtime.blocks import Blocks, allowed
 from layerguard.runtime.bundle.decision import DecisionCard, DomainCard
-from layerguard.runtime.decision import combination
+from layerguard.runtime.decision.blocks import Blocks, allowed
+from layerguard.runtime.decision.policy import combination
 from layerguard.runtime.errors import CalibrationError, InputError
-from layerguard.runtime.rows import Row
+from layerguard.runtime.rows.jsonl import Row
 from layerguard.runtime.types import Array
 
 Column = Mapping[str, float]

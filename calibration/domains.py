@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from layerguard.calibration.figures import above
-from layerguard.runtime.decision import Decision
-from layerguard.runtime.rows import Row
+from layerguard.runtime.decision.policy import Decision
+from layerguard.runtime.rows.jsonl import Row
 from layerguard.runtime.types import Array
 
 ALL = "all traffic"

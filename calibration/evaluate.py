@@ -17,13 +17,13 @@ from layerguard.calibration.leakage import TestTexts, prompt_group
 from layerguard.calibration.recording import Recording
 from layerguard.calibration.scoring import of_rows
 from layerguard.calibration.threads import one_thread
-from layerguard.runtime.backbone import Backbone, PooledStates
 from layerguard.runtime.binding import bind_detectors
 from layerguard.runtime.bundle import Bundle
-from layerguard.runtime.decision import Decision
+from layerguard.runtime.decision.policy import Decision
 from layerguard.runtime.detectors import REGISTRY, Detector
 from layerguard.runtime.errors import BundleError
-from layerguard.runtime.rows import Row
+from layerguard.runtime.model.backbone import Backbone, PooledStates
+from layerguard.runtime.rows.jsonl import Row
 from layerguard.runtime.types import Array, Tap
 
 _MEAN = REGISTRY["siren"].tap

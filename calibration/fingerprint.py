@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from layerguard.runtime.rows import Row
+from layerguard.runtime.rows.jsonl import Row
 from layerguard.runtime.types import Array
 
 

@@ -17,10 +17,10 @@ from layerguard.calibration.scoring import Scorer
 from layerguard.calibration.together import KeptDetectors
 from layerguard.calibration.weights import Tuning
 from layerguard.calibration.weightwatch_directions import PUBLISHED_DROP, directions, watching
-from layerguard.runtime.backbone import Backbone
 from layerguard.runtime.bundle.manifest import ModelCard
 from layerguard.runtime.detectors import REGISTRY
-from layerguard.runtime.rows import Row
+from layerguard.runtime.model.backbone import Backbone
+from layerguard.runtime.rows.jsonl import Row
 
 
 @dataclass(frozen=True, slots=True)

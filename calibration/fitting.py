@@ -15,7 +15,7 @@ from layerguard.calibration.leakage import normalised, prompt_group
 from layerguard.calibration.scoring import Scorer, largest, of_rows
 from layerguard.calibration.states import States
 from layerguard.runtime.detectors import REGISTRY
-from layerguard.runtime.rows import Row
+from layerguard.runtime.rows.jsonl import Row
 from layerguard.runtime.types import Array
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from layerguard.calibration.decision import FIXED, Settled
 from layerguard.calibration.fingerprint import fingerprint
-from layerguard.runtime.backbone import Backbone
 from layerguard.runtime.binding import bind_detectors
 from layerguard.runtime.bundle import Bundle, Manifest
 from layerguard.runtime.bundle.decision import DECISION
@@ -19,8 +18,9 @@ from layerguard.runtime.bundle.write import carry_over, replacing, seal
 from layerguard.runtime.detectors import REGISTRY
 from layerguard.runtime.errors import CalibrationError, InputError
 from layerguard.runtime.guard import Guard
-from layerguard.runtime.rows import Row
-from layerguard.runtime.session import load_onnxruntime
+from layerguard.runtime.model.backbone import Backbone
+from layerguard.runtime.model.session import load_onnxruntime
+from layerguard.runtime.rows.jsonl import Row
 from layerguard.runtime.types import Array, Tap
 
 CANARY_TEXTS = (

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from layerguard.runtime.errors import InputError
-from layerguard.runtime.rows import Row, read_rows
+from layerguard.runtime.rows.jsonl import Row, read_rows
 from layerguard.runtime.types import Array
 
 

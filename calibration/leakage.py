@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from layerguard.runtime.rows import Row, read_rows
+from layerguard.runtime.rows.jsonl import Row, read_rows
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,11 @@ import numpy as np
 from layerguard.calibration.collect import read_once
 from layerguard.calibration.leakage import prompt_group
 from layerguard.calibration.metrics import failing_closed
-from layerguard.runtime.backbone import Backbone, PooledStates
 from layerguard.runtime.binding import worst_readings
 from layerguard.runtime.detectors import Detector
 from layerguard.runtime.errors import CalibrationError
-from layerguard.runtime.rows import Row
+from layerguard.runtime.model.backbone import Backbone, PooledStates
+from layerguard.runtime.rows.jsonl import Row
 from layerguard.runtime.types import Array
 
 

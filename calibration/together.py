@@ -10,11 +10,11 @@ from layerguard.calibration.fingerprint import text_hashes
 from layerguard.calibration.fitting import Fitted
 from layerguard.calibration.leakage import prompt_group
 from layerguard.calibration.scoring import Scorer
-from layerguard.runtime.backbone import Backbone
 from layerguard.runtime.binding import bind_detectors
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.errors import InputError
-from layerguard.runtime.rows import Row
+from layerguard.runtime.model.backbone import Backbone
+from layerguard.runtime.rows.jsonl import Row
 from layerguard.runtime.types import Array
 
 

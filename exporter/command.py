@@ -10,8 +10,8 @@ from pathlib import Path
 
 from transformers.utils import logging
 
-from layerguard.exporter.comparison import GATES, TIMES_ROUNDING
 from layerguard.exporter.pipeline import Exported, Options, export
+from layerguard.exporter.proof.comparison import GATES, TIMES_ROUNDING
 from layerguard.exporter.suggestion import layers_argument
 from layerguard.runtime.bundle.manifest import OutputCard
 

@@ -8,26 +8,26 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
-from layerguard.exporter import graph as onnx_graph
-from layerguard.exporter.analysis import analysis_part
-from layerguard.exporter.architecture import Architecture, examine, feed_forwards
-from layerguard.exporter.chat_forms import refused_forms
-from layerguard.exporter.comparison import GATES, Comparison, Dtype
-from layerguard.exporter.decode import decode_part
-from layerguard.exporter.loading import Loaded, Source, load
-from layerguard.exporter.outputs import Mode
-from layerguard.exporter.part import Part
-from layerguard.exporter.precision import halve, quantize
+from layerguard.exporter.graph import convert as onnx_graph
+from layerguard.exporter.graph.analysis import analysis_part
+from layerguard.exporter.graph.decode import decode_part
+from layerguard.exporter.graph.outputs import Mode
+from layerguard.exporter.graph.part import Part
+from layerguard.exporter.graph.precision import halve, quantize
+from layerguard.exporter.graph.score import score_part
+from layerguard.exporter.graph.weights import SharedWeights
+from layerguard.exporter.loading.architecture import Architecture, examine, feed_forwards
+from layerguard.exporter.loading.checkpoint import Loaded, Source, load
 from layerguard.exporter.progress import LENS, Progress, ignore, progress, steps
-from layerguard.exporter.reference import References
-from layerguard.exporter.score import score_part
-from layerguard.exporter.text_rules import text_rules
-from layerguard.exporter.tokenizer import read_tokenizer
-from layerguard.exporter.weights import SharedWeights
+from layerguard.exporter.proof.comparison import GATES, Comparison, Dtype
+from layerguard.exporter.proof.reference import References
+from layerguard.exporter.text.chat_forms import refused_forms
+from layerguard.exporter.text.rules import text_rules
+from layerguard.exporter.text.tokenizer import read_tokenizer
 from layerguard.runtime.bundle.manifest import SCHEMA, GraphCard, Manifest, ModelCard, Parity
 from layerguard.runtime.bundle.write import replacing, seal
 from layerguard.runtime.errors import ExportError
-from layerguard.runtime.session import load_onnxruntime
+from layerguard.runtime.model.session import load_onnxruntime
 
 _LIBRARIES = ("layerguard", "torch", "transformers", "optimum", "onnx", "onnxscript")
 

@@ -2,10 +2,10 @@
 
 import math
 
-from layerguard.runtime.backbone import PooledStates
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.detectors import REGISTRY, Detector
 from layerguard.runtime.errors import BundleError, InputError
+from layerguard.runtime.model.backbone import PooledStates
 from layerguard.runtime.types import Reading, Tap
 
 

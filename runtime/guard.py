@@ -8,26 +8,26 @@ from typing import Any
 
 import numpy as np
 
-from layerguard.runtime.backbone import Backbone
 from layerguard.runtime.binding import bind_detectors, worst_readings
 from layerguard.runtime.bundle import Bundle
+from layerguard.runtime.bundle.canaries import replay_canaries
 from layerguard.runtime.bundle.files import changed
 from layerguard.runtime.bundle.installed import find_bundle
 from layerguard.runtime.bundle.load import steadily
-from layerguard.runtime.canaries import replay_canaries
+from layerguard.runtime.bundle.signing import load_verified
+from layerguard.runtime.decision.verdicts import Verdicts
 from layerguard.runtime.detectors import Detector
 from layerguard.runtime.errors import BundleError, InputError
 from layerguard.runtime.generation.event import Event, OnFlag
 from layerguard.runtime.generation.guarded import guarded, settled
 from layerguard.runtime.generation.sampling import Sampler
 from layerguard.runtime.kernels import gathered
-from layerguard.runtime.session import Device, Weights
-from layerguard.runtime.signing import load_verified
+from layerguard.runtime.model.backbone import Backbone
+from layerguard.runtime.model.session import Device, Weights
 from layerguard.runtime.streaming.opening import Opener
 from layerguard.runtime.streaming.stream import DEFAULT_STRIDE, Judge, Stream
 from layerguard.runtime.text.request import Message, Request, check_text, request
 from layerguard.runtime.types import Array, Verdict
-from layerguard.runtime.verdicts import Verdicts
 
 
 class Guard:

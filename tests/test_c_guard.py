@@ -13,7 +13,7 @@ from layerguard.runtime import Bundle, Reading
 from layerguard.runtime._kernels import lib
 from layerguard.runtime.bundle.npz import write_npz
 from layerguard.runtime.bundle.serving import SERVING, serving_arrays
-from layerguard.runtime.decision import Decision
+from layerguard.runtime.decision.policy import Decision
 from layerguard.runtime.detectors import REGISTRY, Detector
 from layerguard.runtime.detectors.decide import decide
 from layerguard.runtime.kernels import RunningMean

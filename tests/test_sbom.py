@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def test_every_requirement_stands_in_it() -> None:
     """Each once, beside the code that is compiled in; every reference leads somewhere."""
-    bill = runpy.run_path(str(ROOT / "runtime" / "sbom_build.py"))["bill"]
+    bill = runpy.run_path(str(ROOT / "runtime" / "build" / "sbom.py"))["bill"]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     found = bill(project, "2.0.0")
     assert json.dumps(found) == json.dumps(bill(project, "2.0.0"))
@@ -25,7 +25,7 @@ def test_every_requirement_stands_in_it() -> None:
 
 def test_another_version_is_another_bill() -> None:
     """The serial number says what the bill is of."""
-    bill = runpy.run_path(str(ROOT / "runtime" / "sbom_build.py"))["bill"]
+    bill = runpy.run_path(str(ROOT / "runtime" / "build" / "sbom.py"))["bill"]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     other = {**project, "version": "9.9"}
     assert bill(project, "2.0.0")["serialNumber"] != bill(other, "2.0.0")["serialNumber"]

@@ -29,11 +29,11 @@ from layerguard.calibration.audit import (
 from layerguard.calibration.audit_report import html_page, json_objects, text_tables
 from layerguard.calibration.page import write_page
 from layerguard.calibration.weightwatch_directions import RANKS, directions
-from layerguard.runtime.backbone import Backbone
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.cli import options
 from layerguard.runtime.errors import InputError
-from layerguard.runtime.rows import read_rows
+from layerguard.runtime.model.backbone import Backbone
+from layerguard.runtime.rows.jsonl import read_rows
 
 
 def add_arguments(parser: ArgumentParser) -> None:

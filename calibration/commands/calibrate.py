@@ -28,11 +28,11 @@ from layerguard.calibration.labelled import LabelledRows, read_clean, read_label
 from layerguard.calibration.leakage import TestTexts, prompt_group
 from layerguard.calibration.together import KeptDetectors, settle_together
 from layerguard.calibration.weights import Tuning, adapter_alone, between
-from layerguard.runtime.backbone import Backbone
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.cli import options
 from layerguard.runtime.errors import CalibrationError, InputError
-from layerguard.runtime.rows import Row
+from layerguard.runtime.model.backbone import Backbone
+from layerguard.runtime.rows.jsonl import Row
 
 
 def add_arguments(parser: ArgumentParser) -> None:

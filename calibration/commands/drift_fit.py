@@ -25,7 +25,6 @@ from layerguard.calibration.drift.fit import PUBLISHED_TAU, Trained, train
 from layerguard.calibration.drift.freeze import refuse_other_folder, write_monitor
 from layerguard.calibration.drift.runs import check_support, load_checkpoints, read_runs, runs_bytes
 from layerguard.calibration.drift.traits import TraitFile, read_traits
-from layerguard.runtime.backbone import Backbone
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.cli import options
 from layerguard.runtime.cli.table import render
@@ -38,6 +37,7 @@ from layerguard.runtime.drift.manifest import (
     TraitCard,
 )
 from layerguard.runtime.drift.states import evaluation_states
+from layerguard.runtime.model.backbone import Backbone
 from layerguard.runtime.types import Array
 
 

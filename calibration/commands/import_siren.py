@@ -22,9 +22,9 @@ from layerguard.calibration.freeze import Calibrated, freeze
 from layerguard.calibration.labelled import read_clean
 from layerguard.calibration.leakage import prompt_group
 from layerguard.calibration.recording import Recording
-from layerguard.runtime.backbone import Backbone
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.cli import options
+from layerguard.runtime.model.backbone import Backbone
 from layerguard.runtime.types import Semantics
 
 

@@ -24,7 +24,7 @@ from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.bundle.decision import DecisionCard
 from layerguard.runtime.cli import options
 from layerguard.runtime.guard import Guard
-from layerguard.runtime.rows import Row, read_rows
+from layerguard.runtime.rows.jsonl import Row, read_rows
 
 
 def add_arguments(parser: ArgumentParser) -> None:

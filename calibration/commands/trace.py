@@ -41,7 +41,7 @@ from layerguard.calibration.trace.summary import COVER, check_cover, summarize
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.cli import options
 from layerguard.runtime.errors import InputError
-from layerguard.runtime.rows import Row, read_rows
+from layerguard.runtime.rows.jsonl import Row, read_rows
 from layerguard.runtime.text.request import request
 
 _MASK, _RISE = Mask(), Rise()

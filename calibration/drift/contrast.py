@@ -14,10 +14,10 @@ from layerguard.calibration.drift.directions import (
     separation,
 )
 from layerguard.calibration.drift.traits import Trait
-from layerguard.runtime.backbone import Backbone
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.drift.states import last_token_states
 from layerguard.runtime.errors import CalibrationError, InputError
+from layerguard.runtime.model.backbone import Backbone
 from layerguard.runtime.text.request import Request, request
 from layerguard.runtime.text.tokens import TokenReader
 from layerguard.runtime.types import Array

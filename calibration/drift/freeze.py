@@ -16,7 +16,7 @@ from layerguard.runtime.drift.manifest import (
 )
 from layerguard.runtime.drift.parameters import PREFIX, monitor_faults
 from layerguard.runtime.errors import BundleError, CalibrationError, InputError
-from layerguard.runtime.session import load_onnxruntime
+from layerguard.runtime.model.session import load_onnxruntime
 from layerguard.runtime.types import Array
 
 _LIBRARIES = ("layerguard", "numpy", "scikit-learn", "scipy", "tokenizers")

@@ -7,7 +7,7 @@ import numpy as np
 from layerguard.calibration.trace.masks import Mask, inert
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.errors import BundleError, InputError
-from layerguard.runtime.session import Device, Session
+from layerguard.runtime.model.session import Device, Session
 from layerguard.runtime.text.tokens import Ids
 from layerguard.runtime.types import Array
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.errors import InputError
-from layerguard.runtime.rows import Row
+from layerguard.runtime.rows.jsonl import Row
 from layerguard.runtime.text.tokens import Ids, TokenReader
 
 

@@ -3,7 +3,7 @@
  * Clean texts are cut off one at a time. Each cut takes the column that was cut least deep so far,
  * and removes the most extreme text that is left: every cut is one of n + 1 blocks that a fresh
  * text falls into with equal chance, so the number of the first cut that would take it is a
- * conformal p-value. Sources: Tukey 1947, Fraser 1951, Kemperman 1956, as in runtime/blocks.py,
+ * conformal p-value. Sources: Tukey 1947, Fraser 1951, Kemperman 1956, as in runtime/decision/blocks.py,
  * which this follows cut by cut.
  */
 #include <stdlib.h> /* free, malloc, qsort */

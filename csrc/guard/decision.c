@@ -1,4 +1,4 @@
-/* One decision over all readings of a text: the same arithmetic as runtime/decision.py. */
+/* One decision over all readings of a text: the same arithmetic as runtime/decision/policy.py. */
 #include <string.h> /* strcmp */
 
 #include "checks.h"

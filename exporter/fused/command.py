@@ -22,7 +22,7 @@ from layerguard.exporter.fused.pipeline import fuse
 from layerguard.runtime.bundle.files import SIGNATURE
 from layerguard.runtime.bundle.fused import FusedCard
 from layerguard.runtime.cli import options
-from layerguard.runtime.rows import read_rows
+from layerguard.runtime.rows.jsonl import read_rows
 
 
 def add_arguments(parser: ArgumentParser) -> None:

@@ -1,7 +1,7 @@
 """From scores to flags in the graph: thresholds, p-values and the decision over all detectors.
 
-The rules are those of ``runtime/detectors/decide.py``, ``runtime/decision.py`` and
-``runtime/blocks.py``, at the thresholds of all traffic.
+The rules are those of ``runtime/detectors/decide.py``, ``runtime/decision/policy.py`` and
+``runtime/decision/blocks.py``, at the thresholds of all traffic.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from layerguard.exporter.fused.nodes import DOUBLE, INT64, Nodes
-from layerguard.runtime.blocks import Blocks
+from layerguard.runtime.decision.blocks import Blocks
 from layerguard.runtime.types import Array
 
 

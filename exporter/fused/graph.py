@@ -14,10 +14,10 @@ from layerguard.exporter.fused.nodes import Nodes
 from layerguard.exporter.fused.taps import Taps
 from layerguard.runtime.binding import bind_detectors
 from layerguard.runtime.bundle import Bundle
-from layerguard.runtime.decision import Decision
+from layerguard.runtime.decision.policy import Decision
 from layerguard.runtime.detectors import Detector
 from layerguard.runtime.errors import ExportError
-from layerguard.runtime.plan import Planner
+from layerguard.runtime.model.plan import Planner
 from layerguard.runtime.types import Source
 
 SCORES = {

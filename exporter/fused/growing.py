@@ -10,7 +10,7 @@ import numpy as np
 
 from layerguard.exporter.fused.nodes import DOUBLE, FLOAT, INT64, Axes, Nodes
 from layerguard.exporter.fused.taps import Taps
-from layerguard.runtime.plan import Planner
+from layerguard.runtime.model.plan import Planner
 from layerguard.runtime.types import Tap
 
 COUNT = "tokens_read"

@@ -15,7 +15,7 @@ from layerguard.runtime.bundle.fused import FusedCard, FusedProof, fused_from
 from layerguard.runtime.bundle.write import carry_over, replacing, seal
 from layerguard.runtime.errors import InputError
 from layerguard.runtime.guard import Guard
-from layerguard.runtime.session import Device
+from layerguard.runtime.model.session import Device
 from layerguard.runtime.text.request import Request, request
 
 _FILES = {"score": FUSED, "decode": "fused_decode.onnx"}

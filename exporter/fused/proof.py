@@ -9,7 +9,7 @@ from layerguard.exporter.fused.graph import Design
 from layerguard.runtime.bundle.fused import FusedProof
 from layerguard.runtime.errors import ExportError
 from layerguard.runtime.guard import Guard
-from layerguard.runtime.session import Session
+from layerguard.runtime.model.session import Session
 from layerguard.runtime.text.request import Request
 from layerguard.runtime.text.tokens import Ids
 from layerguard.runtime.types import Array, Verdict

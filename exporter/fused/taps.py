@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from layerguard.exporter.fused.nodes import BOOL, FLOAT, INT64, Nodes
-from layerguard.runtime.plan import Planner
+from layerguard.runtime.model.plan import Planner
 from layerguard.runtime.types import Tap
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from layerguard.runtime import kernels
 from layerguard.runtime.cli import options
 from layerguard.runtime.errors import LayerGuardError, MachineError
-from layerguard.runtime.session import PROVIDERS, Device, load_onnxruntime
+from layerguard.runtime.model.session import PROVIDERS, Device, load_onnxruntime
 
 Finding = tuple[str, str, int]
 """What was looked at, what was found, and the exit code it asks for: 0 where all is well."""

@@ -8,7 +8,7 @@ from layerguard.runtime.bundle.installed import find_bundle
 from layerguard.runtime.cli.streams import standard_input
 from layerguard.runtime.errors import InputError
 from layerguard.runtime.guard import Guard
-from layerguard.runtime.session import Weights
+from layerguard.runtime.model.session import Weights
 
 
 def add_bundle(parser: ArgumentParser) -> None:

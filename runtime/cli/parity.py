@@ -15,13 +15,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from layerguard.runtime.checks import check_rows
 from layerguard.runtime.cli import options
 from layerguard.runtime.cli.table import render
+from layerguard.runtime.comparison import Decisions, Scores, decisions, scores
 from layerguard.runtime.errors import InputError
 from layerguard.runtime.guard import Guard
-from layerguard.runtime.parity import Decisions, Scores, decisions, scores
-from layerguard.runtime.rows import Row, read_rows
+from layerguard.runtime.rows.check_rows import check_rows
+from layerguard.runtime.rows.jsonl import Row, read_rows
 from layerguard.runtime.types import Verdict
 
 Pairs = Sequence[tuple[Row, Verdict, Verdict]]

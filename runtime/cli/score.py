@@ -10,11 +10,11 @@ import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from layerguard.runtime.checks import check_rows
 from layerguard.runtime.cli import options
 from layerguard.runtime.cli.table import verdict_lines
 from layerguard.runtime.errors import InputError
-from layerguard.runtime.rows import Row, read_rows
+from layerguard.runtime.rows.check_rows import check_rows
+from layerguard.runtime.rows.jsonl import Row, read_rows
 from layerguard.runtime.text.request import request
 
 

@@ -13,8 +13,8 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from layerguard.runtime.bundle.files import SIGNATURE
+from layerguard.runtime.bundle.signing import sign
 from layerguard.runtime.cli import options
-from layerguard.runtime.signing import sign
 
 
 def add_arguments(parser: ArgumentParser) -> None:

@@ -4,8 +4,8 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from layerguard.runtime.bundle.installed import find_bundle
+from layerguard.runtime.bundle.signing import load_verified
 from layerguard.runtime.cli import options
-from layerguard.runtime.signing import load_verified
 
 
 def add_arguments(parser: ArgumentParser) -> None:

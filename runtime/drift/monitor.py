@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from layerguard.runtime.backbone import Backbone
 from layerguard.runtime.bundle.files import DETECTORS, file_faults
 from layerguard.runtime.bundle.load import manifest_bytes, steadily
 from layerguard.runtime.bundle.npz import read_npz
@@ -21,7 +20,8 @@ from layerguard.runtime.drift.regressor import predict
 from layerguard.runtime.drift.states import evaluation_states
 from layerguard.runtime.drift.step_aware import LIMIT, step_probability
 from layerguard.runtime.errors import BundleError, InputError
-from layerguard.runtime.session import Device
+from layerguard.runtime.model.backbone import Backbone
+from layerguard.runtime.model.session import Device
 from layerguard.runtime.types import Array
 
 _NAMED = 3

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from tqdm import tqdm
 
-from layerguard.runtime.backbone import Backbone
+from layerguard.runtime.model.backbone import Backbone
 from layerguard.runtime.text.request import Request, request
 from layerguard.runtime.types import Array, Tap
 

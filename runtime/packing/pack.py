@@ -12,9 +12,9 @@ from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.bundle.files import MANIFEST, SIGNATURE
 from layerguard.runtime.bundle.installed import GROUP, NAME, find_bundle
 from layerguard.runtime.bundle.load import steadily
+from layerguard.runtime.bundle.signing import signature_bytes
 from layerguard.runtime.errors import BundleError, InputError, MachineError
 from layerguard.runtime.packing.wheel import Wheel
-from layerguard.runtime.signing import signature_bytes
 
 PARENT = "layerguard_bundles"
 """The folder that all packed bundles share, so that no name hides a module of that name."""

@@ -9,8 +9,8 @@ import numpy as np
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.bundle.manifest import GraphCard
 from layerguard.runtime.errors import BundleError, InputError
-from layerguard.runtime.mapped import MappedWeights
-from layerguard.runtime.session import Device, Session
+from layerguard.runtime.model.mapped import MappedWeights
+from layerguard.runtime.model.session import Device, Session
 from layerguard.runtime.streaming.cache import KeyValueCache, Layout
 from layerguard.runtime.types import Array, Semantics
 

@@ -5,8 +5,8 @@ from threading import Lock
 
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.detectors import Detector
-from layerguard.runtime.forking import renew_after_fork
-from layerguard.runtime.session import Session
+from layerguard.runtime.model.forking import renew_after_fork
+from layerguard.runtime.model.session import Session
 from layerguard.runtime.streaming.asked import Asked
 from layerguard.runtime.streaming.decoder import Decoder
 from layerguard.runtime.streaming.growing import is_cuttable

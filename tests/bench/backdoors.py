@@ -22,10 +22,10 @@ from layerguard.calibration.fitting import Fitted
 from layerguard.calibration.leakage import normalised
 from layerguard.calibration.together import KeptDetectors
 from layerguard.calibration.weights import between
-from layerguard.runtime.backbone import Backbone
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.detectors import REGISTRY
-from layerguard.runtime.rows import Row
+from layerguard.runtime.model.backbone import Backbone
+from layerguard.runtime.rows.jsonl import Row
 from layerguard.runtime.text.request import request
 from tests.bench.harness import report
 from tests.bench.shared_models import ADAPTERS, BASE, DATA, alpaca, exported, need_shared

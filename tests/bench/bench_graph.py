@@ -10,16 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from layerguard.exporter.architecture import examine
-from layerguard.exporter.loading import Source, load
-from layerguard.exporter.parity import compare
-from layerguard.exporter.part import Part, text_inputs
+from layerguard.exporter.graph.part import Part, text_inputs
+from layerguard.exporter.graph.weights import SharedWeights
+from layerguard.exporter.graph.wrapper import Reader
+from layerguard.exporter.loading.architecture import examine
+from layerguard.exporter.loading.checkpoint import Source, load
 from layerguard.exporter.pipeline import write_graph
-from layerguard.exporter.reference import References
-from layerguard.exporter.weights import SharedWeights
-from layerguard.exporter.wrapper import Reader
+from layerguard.exporter.proof.reference import References
+from layerguard.exporter.proof.score import compare
 from layerguard.runtime.bundle.manifest import OutputCard
-from layerguard.runtime.session import Session
+from layerguard.runtime.model.session import Session
 from tests.bench.harness import measure, report
 from tests.bench.minilm import CACHE, exported, model_folder
 

@@ -31,15 +31,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from layerguard.calibration.drift.runs import Checkpoint, read_runs
 from layerguard.calibration.drift.validation import leave_one_perturbation_out
-from layerguard.exporter import adapter
+from layerguard.exporter.loading import adapter
 from layerguard.exporter.pipeline import Options, export
-from layerguard.runtime.backbone import Backbone
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.cli import main as layerguard
 from layerguard.runtime.drift import Monitor
 from layerguard.runtime.drift.manifest import Candidate
 from layerguard.runtime.drift.projection import drift, mean_norm, project
 from layerguard.runtime.drift.states import evaluation_states
+from layerguard.runtime.model.backbone import Backbone
 from layerguard.runtime.types import Array
 from tests.bench.harness import REPOSITORY, report
 

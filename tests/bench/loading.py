@@ -40,10 +40,10 @@ def cost(call, times):
     return median(each) * 1e3
 start = 0.0
 from layerguard.runtime import Bundle, Guard
-from layerguard.runtime.backbone import Backbone
+from layerguard.runtime.model.backbone import Backbone
 from layerguard.runtime.binding import bind_detectors
-from layerguard.runtime.canaries import replay_canaries
-from layerguard.runtime.session import load_onnxruntime
+from layerguard.runtime.bundle.canaries import replay_canaries
+from layerguard.runtime.model.session import load_onnxruntime
 load_onnxruntime()
 path, weights = sys.argv[1:]
 stage("import")

@@ -15,10 +15,10 @@ import numpy as np
 from layerguard.calibration import lcf
 from layerguard.calibration.collect import collect
 from layerguard.calibration.leakage import prompt_group
-from layerguard.runtime.backbone import Backbone
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.detectors import REGISTRY
-from layerguard.runtime.rows import Row, read_rows
+from layerguard.runtime.model.backbone import Backbone
+from layerguard.runtime.rows.jsonl import Row, read_rows
 from layerguard.runtime.text.request import request
 from layerguard.runtime.types import Array
 from tests.bench.harness import REPOSITORY, report

@@ -22,11 +22,11 @@ from layerguard.calibration.labelled import labels_of, read_labelled
 from layerguard.calibration.leakage import prompt_group
 from layerguard.calibration.weights import between
 from layerguard.calibration.weightwatch_directions import directions
-from layerguard.runtime.backbone import Backbone
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.detectors import REGISTRY
 from layerguard.runtime.kernels import DirectionsKernel
-from layerguard.runtime.rows import Row
+from layerguard.runtime.model.backbone import Backbone
+from layerguard.runtime.rows.jsonl import Row
 from layerguard.runtime.types import Array
 from tests.bench.harness import report
 from tests.bench.minilm import CACHE

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from layerguard.runtime import Guard
 from layerguard.runtime.generation.event import WITHHELD, OnFlag
-from layerguard.runtime.rows import Row
+from layerguard.runtime.rows.jsonl import Row
 from tests.bench.backdoors import prompts
 from tests.bench.drift_runs import shows_behaviour
 from tests.bench.harness import report

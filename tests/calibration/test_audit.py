@@ -12,10 +12,10 @@ import pytest
 from layerguard.calibration import weights
 from layerguard.calibration.audit import excitations, matrix_changes, strongest
 from layerguard.calibration.weightwatch_directions import directions
-from layerguard.runtime.backbone import Backbone
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.cli import main
-from layerguard.runtime.rows import read_rows
+from layerguard.runtime.model.backbone import Backbone
+from layerguard.runtime.rows.jsonl import read_rows
 from tests.calibration.checkpoints import factors, llama_weights, save_adapter, save_model
 from tests.calibration.synthetic import sentences, write_rows
 from tests.tiny import make_bundle

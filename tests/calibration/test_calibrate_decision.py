@@ -11,12 +11,12 @@ import pytest
 
 from layerguard.calibration.together import kept_columns
 from layerguard.runtime import Bundle, Guard
-from layerguard.runtime.backbone import Backbone
 from layerguard.runtime.bundle.files import DETECTORS
 from layerguard.runtime.bundle.npz import read_npz, write_npz
 from layerguard.runtime.bundle.write import carry_over, replacing, seal
 from layerguard.runtime.cli import main
-from layerguard.runtime.rows import Row
+from layerguard.runtime.model.backbone import Backbone
+from layerguard.runtime.rows.jsonl import Row
 from layerguard.runtime.text.request import request
 from tests.c_guard import CGuard
 from tests.calibration.synthetic import sentences, write_rows

@@ -9,11 +9,11 @@ import pytest
 
 from layerguard.calibration import collect as module
 from layerguard.calibration.collect import collect
-from layerguard.runtime.backbone import Backbone, PooledStates
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.detectors import REGISTRY
 from layerguard.runtime.errors import CalibrationError, InputError
-from layerguard.runtime.rows import Row
+from layerguard.runtime.model.backbone import Backbone, PooledStates
+from layerguard.runtime.rows.jsonl import Row
 from layerguard.runtime.text.request import Request, request
 from layerguard.runtime.types import Array, Tap
 from tests.calibration.synthetic import sentences

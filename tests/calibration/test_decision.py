@@ -8,9 +8,9 @@ import pytest
 from layerguard.calibration import conformal
 from layerguard.calibration.decision import Column, Policy, Settled, settle
 from layerguard.calibration.leakage import prompt_group
-from layerguard.runtime.blocks import Blocks, allowed
+from layerguard.runtime.decision.blocks import Blocks, allowed
 from layerguard.runtime.errors import CalibrationError, InputError
-from layerguard.runtime.rows import Row
+from layerguard.runtime.rows.jsonl import Row
 from layerguard.runtime.text.request import request
 from layerguard.runtime.types import Array
 

@@ -13,10 +13,10 @@ from layerguard.calibration.drift.contrast import (
     read_poles,
 )
 from layerguard.calibration.drift.traits import Trait
-from layerguard.runtime.backbone import Backbone
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.drift.states import TAP, last_token_states
 from layerguard.runtime.errors import CalibrationError, InputError
+from layerguard.runtime.model.backbone import Backbone
 from layerguard.runtime.text.request import request
 from tests.drift_monitors import CHAT
 from tests.tiny import LAYERS, WIDTH, make_bundle

@@ -12,9 +12,9 @@ from layerguard.calibration import lcf
 from layerguard.calibration.fingerprint import fingerprint
 from layerguard.calibration.freeze import CANARY_TEXTS, Calibrated, freeze
 from layerguard.runtime import Bundle, Guard
-from layerguard.runtime.backbone import Backbone
 from layerguard.runtime.errors import BundleError, CalibrationError, InputError
-from layerguard.runtime.rows import Row
+from layerguard.runtime.model.backbone import Backbone
+from layerguard.runtime.rows.jsonl import Row
 from layerguard.runtime.text.request import request
 from layerguard.runtime.types import Array
 from tests.calibration.synthetic import clean_states

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from layerguard.calibration.leakage import TestTexts, normalised, prompt_group
-from layerguard.runtime.rows import Row
+from layerguard.runtime.rows.jsonl import Row
 from layerguard.runtime.text.request import request
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from layerguard.runtime import Bundle
-from layerguard.runtime.backbone import Backbone, PooledStates
 from layerguard.runtime.cli import main
+from layerguard.runtime.model.backbone import Backbone, PooledStates
 from layerguard.runtime.text.request import Request
 from layerguard.runtime.types import Array, Tap
 from tests.calibration.synthetic import sentences, write_rows

@@ -10,7 +10,7 @@ import pytest
 
 from layerguard.calibration import weights
 from layerguard.calibration.weight_files import checkpoint
-from layerguard.exporter.loading import Source, load
+from layerguard.exporter.loading.checkpoint import Source, load
 from layerguard.runtime.errors import InputError
 from tests.calibration.checkpoints import BLOCKS, factors, save_adapter
 from tests.exporter.test_gguf import small

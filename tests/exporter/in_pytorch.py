@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from layerguard.exporter.part import Part
+from layerguard.exporter.graph.part import Part
 from layerguard.runtime.types import Array
 
 

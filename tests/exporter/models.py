@@ -15,7 +15,7 @@ from transformers import (
 )
 from transformers.pytorch_utils import Conv1D
 
-from layerguard.exporter.architecture import examine
+from layerguard.exporter.loading.architecture import examine
 
 LAYERS, WIDTH, VOCABULARY = 3, 32, 101
 _ANY = {

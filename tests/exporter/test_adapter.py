@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from layerguard.exporter.loading import Source, load
+from layerguard.exporter.loading.checkpoint import Source, load
 from layerguard.runtime.errors import ExportError
 from tests.exporter.models import build, build_causal
 

@@ -16,15 +16,16 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from layerguard.exporter import Options, analysis, command, export
-from layerguard.exporter.analysis import AnalysisReader, analysis_part
-from layerguard.exporter.analysis_parity import GatedCase, make_gated_cases, reference_lens
-from layerguard.exporter.architecture import Architecture, examine
-from layerguard.exporter.loading import Loaded
-from layerguard.exporter.part import Part
+from layerguard.exporter import Options, command, export
+from layerguard.exporter.graph import analysis
+from layerguard.exporter.graph.analysis import AnalysisReader, analysis_part
+from layerguard.exporter.graph.part import Part
+from layerguard.exporter.graph.weights import SharedWeights
+from layerguard.exporter.loading.architecture import Architecture, examine
+from layerguard.exporter.loading.checkpoint import Loaded
 from layerguard.exporter.pipeline import write_graph
+from layerguard.exporter.proof.analysis import GatedCase, make_gated_cases, reference_lens
 from layerguard.exporter.suggestion import layers_argument
-from layerguard.exporter.weights import SharedWeights
 from layerguard.runtime import Bundle
 from layerguard.runtime.cli import main
 from layerguard.runtime.errors import ExportError

@@ -13,15 +13,15 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from layerguard.exporter.architecture import Architecture, examine, feed_forwards
-from layerguard.exporter.comparison import Comparison
-from layerguard.exporter.outputs import plan
-from layerguard.exporter.parity import Case, compare, make_cases
-from layerguard.exporter.part import Part, text_inputs
+from layerguard.exporter.graph.outputs import plan
+from layerguard.exporter.graph.part import Part, text_inputs
+from layerguard.exporter.graph.weights import SharedWeights
+from layerguard.exporter.graph.wrapper import Reader
+from layerguard.exporter.loading.architecture import Architecture, examine, feed_forwards
 from layerguard.exporter.pipeline import write_graph
-from layerguard.exporter.reference import References
-from layerguard.exporter.weights import SharedWeights
-from layerguard.exporter.wrapper import Reader
+from layerguard.exporter.proof.comparison import Comparison
+from layerguard.exporter.proof.reference import References
+from layerguard.exporter.proof.score import Case, compare, make_cases
 from layerguard.runtime.types import Array
 from tests.exporter.models import (
     ARCHITECTURES,

@@ -15,8 +15,8 @@ from tokenizers import Tokenizer
 from transformers import AutoModel
 
 from layerguard.exporter import Options, export
-from layerguard.exporter.comparison import GATES
 from layerguard.exporter.fused.pipeline import fuse
+from layerguard.exporter.proof.comparison import GATES
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.engines.transformers import LastBlock, states
 from layerguard.runtime.types import Array
@@ -224,7 +224,7 @@ def test_states_mode_gives_every_token_and_mlp_taps(
 
 def test_the_revision_is_that_of_the_weights(model: Path, bundle: Bundle) -> None:
     """A folder's revision follows its configuration and weights and nothing else."""
-    from layerguard.exporter.loading import Source, load  # noqa: PLC0415
+    from layerguard.exporter.loading.checkpoint import Source, load  # noqa: PLC0415
 
     assert load(Source(str(model))).revision == bundle.manifest.model.revision
     config = json.loads((model / "config.json").read_text())

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from layerguard.exporter import Options, export
-from layerguard.exporter.chat_forms import refused_forms
 from layerguard.exporter.command import report
+from layerguard.exporter.text.chat_forms import refused_forms
 from layerguard.runtime.errors import ExportError
 from tests.exporter.models import save_model
 

@@ -13,18 +13,18 @@ import torch
 from torch import Tensor, nn
 from transformers import BloomConfig, BloomForCausalLM, GPTJConfig, GPTJForCausalLM
 
-from layerguard.exporter import decode
-from layerguard.exporter.architecture import Architecture, examine
-from layerguard.exporter.cached_attention import attend
-from layerguard.exporter.decode import decode_part
-from layerguard.exporter.decode_parity import Continued, continue_texts
-from layerguard.exporter.loading import Loaded
-from layerguard.exporter.parity import Case
-from layerguard.exporter.part import Part
+from layerguard.exporter.graph import decode
+from layerguard.exporter.graph.cached_attention import attend
+from layerguard.exporter.graph.decode import decode_part
+from layerguard.exporter.graph.part import Part
+from layerguard.exporter.graph.recording import first, recording, replaced
+from layerguard.exporter.graph.weights import SharedWeights
+from layerguard.exporter.loading.architecture import Architecture, examine
+from layerguard.exporter.loading.checkpoint import Loaded
 from layerguard.exporter.pipeline import write_graph
-from layerguard.exporter.recording import first, recording, replaced
-from layerguard.exporter.reference import References, eager
-from layerguard.exporter.weights import SharedWeights
+from layerguard.exporter.proof.decode import Continued, continue_texts
+from layerguard.exporter.proof.reference import References, eager
+from layerguard.exporter.proof.score import Case
 from layerguard.runtime.errors import ExportError
 from layerguard.runtime.types import Array
 from tests.exporter.in_pytorch import InPyTorch

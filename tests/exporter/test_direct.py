@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from layerguard.exporter import direct
-from layerguard.exporter.graph import OPSET, convert, trace
-from layerguard.exporter.parity import compare
-from layerguard.exporter.part import GraphInput, Part
+from layerguard.exporter.graph import direct
+from layerguard.exporter.graph.convert import OPSET, convert, trace
+from layerguard.exporter.graph.part import GraphInput, Part
+from layerguard.exporter.proof.score import compare
 from layerguard.runtime.bundle.manifest import OutputCard
 
 WIDTH = 6

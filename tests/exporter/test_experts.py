@@ -9,13 +9,13 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
-from layerguard.exporter import experts
-from layerguard.exporter.architecture import examine
-from layerguard.exporter.experts import traceable_experts
+from layerguard.exporter.graph import experts
+from layerguard.exporter.graph.experts import traceable_experts
+from layerguard.exporter.graph.score import score_part
+from layerguard.exporter.graph.weights import SharedWeights
+from layerguard.exporter.loading.architecture import examine
 from layerguard.exporter.pipeline import write_graph
-from layerguard.exporter.reference import References
-from layerguard.exporter.score import score_part
-from layerguard.exporter.weights import SharedWeights
+from layerguard.exporter.proof.reference import References
 from tests.exporter.models import LAYERS, VOCABULARY, WIDTH, build
 
 if experts.EXPERTS is None:

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from layerguard.exporter import wrapper
-from layerguard.exporter.architecture import Architecture, examine
-from layerguard.exporter.comparison import Comparison, Differences
-from layerguard.exporter.part import Part
-from layerguard.exporter.reference import References, float64
-from layerguard.exporter.score import score_part
+from layerguard.exporter.graph import wrapper
+from layerguard.exporter.graph.part import Part
+from layerguard.exporter.graph.score import score_part
+from layerguard.exporter.loading.architecture import Architecture, examine
+from layerguard.exporter.proof.comparison import Comparison, Differences
+from layerguard.exporter.proof.reference import References, float64
 from layerguard.runtime.errors import ExportError
 from layerguard.runtime.types import Array
 from tests.exporter.in_pytorch import InPyTorch

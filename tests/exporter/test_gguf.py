@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from layerguard.exporter.loading import Source, load
+from layerguard.exporter.loading.checkpoint import Source, load
 from layerguard.runtime.errors import ExportError
 from tests.exporter.models import build_causal
 from tests.gguf_files import CONVERTED, VOCABULARY, save_gguf, smollm2, write

@@ -7,9 +7,9 @@ import pytest
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from layerguard.exporter.loading import Source
-from layerguard.exporter.tokenizer import read_tokenizer
-from layerguard.exporter.tokenizer_probe import differing
+from layerguard.exporter.loading.checkpoint import Source
+from layerguard.exporter.text.tokenizer import read_tokenizer
+from layerguard.exporter.text.tokenizer_probe import differing
 from layerguard.runtime.errors import ExportError
 from tests.gguf_files import write
 

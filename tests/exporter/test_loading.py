@@ -17,8 +17,8 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-from layerguard.exporter.architecture import examine
-from layerguard.exporter.loading import Source, load
+from layerguard.exporter.loading.architecture import examine
+from layerguard.exporter.loading.checkpoint import Source, load
 from layerguard.runtime.errors import ExportError
 from tests.exporter.models import ARCHITECTURES, LAYERS, build, build_causal
 

@@ -14,13 +14,13 @@ from transformers import AlbertConfig, AlbertModel, ByT5Tokenizer, T5Config, T5M
 
 from layerguard.exporter import Options, export
 from layerguard.exporter import export as export_module  # noqa: F401
-from layerguard.exporter.architecture import examine, feed_forwards
-from layerguard.exporter.comparison import Comparison
-from layerguard.exporter.part import Part
+from layerguard.exporter.graph.part import Part
+from layerguard.exporter.graph.score import score_part
+from layerguard.exporter.graph.weights import SharedWeights
+from layerguard.exporter.loading.architecture import examine, feed_forwards
 from layerguard.exporter.pipeline import write_graph
-from layerguard.exporter.reference import References
-from layerguard.exporter.score import score_part
-from layerguard.exporter.weights import SharedWeights
+from layerguard.exporter.proof.comparison import Comparison
+from layerguard.exporter.proof.reference import References
 from layerguard.runtime.errors import ExportError
 from tests.exporter.models import LAYERS, build, save_model, save_tokenizer
 

@@ -8,16 +8,16 @@ import pytest
 import torch
 
 from layerguard.exporter import export
-from layerguard.exporter.architecture import Architecture, examine
-from layerguard.exporter.decode import decode_part
-from layerguard.exporter.graph import trace
-from layerguard.exporter.loading import Loaded
-from layerguard.exporter.parity import make_cases
-from layerguard.exporter.part import Part
+from layerguard.exporter.graph.convert import trace
+from layerguard.exporter.graph.decode import decode_part
+from layerguard.exporter.graph.part import Part
+from layerguard.exporter.graph.rope import rows_apart
+from layerguard.exporter.graph.score import score_part
+from layerguard.exporter.loading.architecture import Architecture, examine
+from layerguard.exporter.loading.checkpoint import Loaded
 from layerguard.exporter.pipeline import Exported
-from layerguard.exporter.reference import References
-from layerguard.exporter.rope import rows_apart
-from layerguard.exporter.score import score_part
+from layerguard.exporter.proof.reference import References
+from layerguard.exporter.proof.score import make_cases
 from layerguard.runtime import Guard
 from layerguard.runtime.errors import ExportError
 from tests.exporter.models import build, build_causal, save_model

@@ -12,7 +12,7 @@ from layerguard.calibration.leakage import prompt_group
 from layerguard.exporter.fused.graph import Design
 from layerguard.exporter.fused.proof import feeds
 from layerguard.runtime import Guard
-from layerguard.runtime.rows import Row
+from layerguard.runtime.rows.jsonl import Row
 from layerguard.runtime.text.request import request
 from layerguard.runtime.types import Array
 from tests import tiny, tiny_decoder

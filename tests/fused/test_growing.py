@@ -9,7 +9,7 @@ import pytest
 from layerguard.exporter.fused.pipeline import fuse
 from layerguard.exporter.fused.proof import Growing
 from layerguard.runtime import Bundle
-from layerguard.runtime.session import Session
+from layerguard.runtime.model.session import Session
 from layerguard.runtime.types import Array
 from tests.fused.bundles import ALL, FRESH, calibrated, expected, fed, load
 from tests.fused.graphs import agree, broken, run

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 from layerguard.exporter.fused import decision
 from layerguard.exporter.fused.nodes import Nodes
 from layerguard.runtime import Bundle
-from layerguard.runtime.decision import Decision
+from layerguard.runtime.decision.policy import Decision
 from layerguard.runtime.detectors.decide import decide
 from layerguard.runtime.types import Array
 from tests.runtime.test_decision import NAMES, SCORES, calibrated

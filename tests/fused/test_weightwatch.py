@@ -11,7 +11,7 @@ from layerguard.exporter.fused.nodes import Nodes
 from layerguard.exporter.fused.taps import Taps
 from layerguard.runtime.bundle.manifest import GraphCard, OutputCard, Parity
 from layerguard.runtime.detectors import REGISTRY
-from layerguard.runtime.plan import Planner
+from layerguard.runtime.model.plan import Planner
 from layerguard.runtime.types import Array
 from tests.reference import weightwatch as reference
 from tests.tiny import LAYERS, OPSET, WIDTH, params_of

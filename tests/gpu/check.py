@@ -24,7 +24,7 @@ from typing import Any
 
 import onnxruntime
 
-from layerguard.runtime.session import PROVIDERS
+from layerguard.runtime.model.session import PROVIDERS
 from tests.bench.harness import REPOSITORY, machine
 from tests.gpu import no_fallback, timing
 from tests.gpu.bundles import DEPTHS, MAKERS, SHAPES, make

@@ -16,7 +16,7 @@ from typing import Any
 
 import onnxruntime
 
-from layerguard.runtime.session import PROVIDERS
+from layerguard.runtime.model.session import PROVIDERS
 from tests.gpu.bundles import path_of
 from tests.gpu.stage import NotRun, Setting
 

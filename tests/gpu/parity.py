@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from layerguard.exporter.comparison import Differences
+from layerguard.exporter.proof.comparison import Differences
 from layerguard.runtime import Bundle, Guard
-from layerguard.runtime.session import Device, Session
+from layerguard.runtime.model.session import Device, Session
 from layerguard.runtime.types import Array
 from tests.gpu.bundles import path_of, text
 from tests.gpu.stage import Setting

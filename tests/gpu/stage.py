@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from layerguard.runtime.session import Device
+from layerguard.runtime.model.session import Device
 
 
 class NotRun(Exception):  # noqa: N818  it is no error

@@ -10,8 +10,8 @@ import numpy as np
 import onnxruntime
 
 from layerguard.runtime import Bundle, Guard
-from layerguard.runtime.providers import open_graph
-from layerguard.runtime.session import PROVIDERS, Device
+from layerguard.runtime.model.providers import open_graph
+from layerguard.runtime.model.session import PROVIDERS, Device
 from layerguard.runtime.streaming.decoder import Decoder
 from layerguard.runtime.types import Array
 from tests.gpu.bundles import DEPTHS, SHAPES, path_of, text

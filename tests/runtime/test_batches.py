@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from layerguard.runtime import Guard
-from layerguard.runtime import backbone as module
 from layerguard.runtime.detectors import REGISTRY
+from layerguard.runtime.model import backbone as module
 from layerguard.runtime.text.request import request
 from layerguard.runtime.types import Array, Tap
 from tests.tiny import LAYERS, WIDTH, WORDS, make_bundle

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layerguard.runtime.blocks import Blocks, allowed
+from layerguard.runtime.decision.blocks import Blocks, allowed
 from layerguard.runtime.types import Array, Combination
 from tests.reference.blocks import cut_by_hand
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import pytest
 
 from layerguard.runtime import Guard
-from layerguard.runtime import checks as module
-from layerguard.runtime.checks import check_rows
-from layerguard.runtime.rows import Row
+from layerguard.runtime.rows import check_rows as module
+from layerguard.runtime.rows.check_rows import check_rows
+from layerguard.runtime.rows.jsonl import Row
 from layerguard.runtime.text.request import Request, request
 from layerguard.runtime.types import Verdict
 from tests.tiny import make_bundle

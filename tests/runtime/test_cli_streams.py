@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from layerguard.runtime.rows import read_rows
+from layerguard.runtime.rows.jsonl import read_rows
 
 _FULL = Path("/dev/full")
 _CALL = (sys.executable, "-m", "layerguard.runtime.cli")

@@ -13,14 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layerguard.runtime import Bundle, Guard
-from layerguard.runtime.backbone import Backbone
 from layerguard.runtime.binding import bind_detectors
-from layerguard.runtime.blocks import Blocks, allowed
 from layerguard.runtime.bundle.decision import DecisionCard, DomainCard
 from layerguard.runtime.cli import main
-from layerguard.runtime.decision import Decision
+from layerguard.runtime.decision.blocks import Blocks, allowed
+from layerguard.runtime.decision.policy import Decision
 from layerguard.runtime.detectors.decide import decide
 from layerguard.runtime.errors import InputError
+from layerguard.runtime.model.backbone import Backbone
 from layerguard.runtime.types import Reading
 
 NAMES = ("lcf", "siren")

@@ -21,7 +21,7 @@ _ALLOWED = {
     "model_signing",
     "layerguard",
 }
-_OF_ONE_FILE = {"kernels_build.py": {"cffi"}, "gguf.py": {"gguf"}}
+_OF_ONE_FILE = {"kernels.py": {"cffi"}, "gguf.py": {"gguf"}}
 """At build time; and where a GGUF file is read, which no serving process does."""
 _NEVER = (
     "torch",

@@ -16,8 +16,8 @@ from layerguard.runtime import Bundle, BundleError, Guard, InputError
 from layerguard.runtime.bundle.files import WEIGHTS
 from layerguard.runtime.bundle.write import seal
 from layerguard.runtime.cli import main, options
-from layerguard.runtime.mapped import MappedWeights
-from layerguard.runtime.session import Session
+from layerguard.runtime.model.mapped import MappedWeights
+from layerguard.runtime.model.session import Session
 from tests import tiny_decoder
 from tests.runtime.test_processes import LONG, run_script
 

@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from layerguard.runtime import Bundle, Guard, InputError, Reading, Verdict
-from layerguard.runtime.session import Session
+from layerguard.runtime.model.session import Session
 from layerguard.runtime.text.request import request
 from layerguard.runtime.text.tokens import TokenReader
 from layerguard.runtime.types import Array

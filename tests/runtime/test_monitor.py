@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layerguard.runtime.monitor import ALPHA, Interval, Monitor
+from layerguard.runtime.decision.flag_rate import ALPHA, Interval, Monitor
 
 PROMISED: Interval = (0.037, 0.065)
 """Of 1,000 clean texts at a target of 5 %."""

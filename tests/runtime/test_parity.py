@@ -12,7 +12,7 @@ from scipy import stats
 
 from layerguard.runtime import Guard
 from layerguard.runtime.cli import main
-from layerguard.runtime.parity import Flip, decisions, scores
+from layerguard.runtime.comparison import Flip, decisions, scores
 from layerguard.runtime.types import Array
 from tests.tiny import make_bundle, make_params, params_of
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from layerguard.runtime import BundleError, Guard, MachineError
-from layerguard.runtime.session import Session
+from layerguard.runtime.model.session import Session
 from tests import tiny, tiny_decoder
 
 LIMIT = 90
@@ -29,7 +29,7 @@ _HEAD = """
 import os, signal, sys, time
 from pathlib import Path
 from layerguard.runtime import BundleError, Guard, InputError
-from layerguard.runtime.session import Session
+from layerguard.runtime.model.session import Session
 
 def in_child(act, limit=40):
     child = os.fork()

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from layerguard.runtime import BundleError, MachineError
-from layerguard.runtime.providers import open_graph
+from layerguard.runtime.model.providers import open_graph
 from tests.tiny import make_bundle
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"

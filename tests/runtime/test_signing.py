@@ -21,9 +21,9 @@ from cryptography.hazmat.primitives.serialization import (
 
 from layerguard.runtime import Bundle, BundleError, Guard, InputError, MachineError
 from layerguard.runtime import guard as guard_module
+from layerguard.runtime.bundle.signing import MAX_SIGNATURE_BYTES, load_verified, sign
 from layerguard.runtime.cli import main
 from layerguard.runtime.packing import pack
-from layerguard.runtime.signing import MAX_SIGNATURE_BYTES, load_verified, sign
 from tests.keys import make_keys
 from tests.runtime.tamper import put, put_arrays
 from tests.tiny import make_bundle, make_params

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from layerguard.runtime import Guard
-from layerguard.runtime.backbone import _Rows
 from layerguard.runtime.detectors.parameters import CALIBRATED
 from layerguard.runtime.detectors.weightwatch import KIND, WeightWatch, directions_sha256
 from layerguard.runtime.errors import BundleError, InputError
+from layerguard.runtime.model.backbone import _Rows
 from layerguard.runtime.text.request import request
 from layerguard.runtime.types import Array, Tap
 from tests.reference import weightwatch as reference
@@ -263,7 +263,7 @@ def test_memory_is_bounded_where_token_states_are_read(
         return run(outputs, feeds)
 
     monkeypatch.setattr(session, "run", counted)
-    monkeypatch.setattr("layerguard.runtime.backbone._MAX_STATE_BYTES", 2 * WIDTH * 4 * 6)
+    monkeypatch.setattr("layerguard.runtime.model.backbone._MAX_STATE_BYTES", 2 * WIDTH * 4 * 6)
     layers, _ = watching.backbone.read([request(**t) for t in _TEXTS[1:]], [tap]).of(tap)
     assert runs == [1, 1]
     readings = watching._detectors["weightwatch"].score_pooled(layers)

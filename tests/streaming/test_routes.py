@@ -13,7 +13,7 @@ import pytest
 from tokenizers import Tokenizer, processors
 
 from layerguard.runtime import Guard, Verdict
-from layerguard.runtime.rows import read_rows
+from layerguard.runtime.rows.jsonl import read_rows
 from layerguard.runtime.text.request import request
 from tests.streaming.cases import same
 from tests.tiny_decoder import CORPUS, make_all_params, make_bundle, make_tokenizer

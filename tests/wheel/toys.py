@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 from layerguard.runtime import Bundle
+from layerguard.runtime.bundle.signing import sign
 from layerguard.runtime.packing import pack
-from layerguard.runtime.signing import sign
 from tests import drift_monitors, keys, tiny, tiny_analysis, tiny_decoder
 from tests.calibration import checkpoints, synthetic
 from tests.peers import siren_heads

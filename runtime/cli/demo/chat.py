@@ -10,7 +10,7 @@ from layerguard.runtime.cli.demo.steps import step
 from layerguard.runtime.cli.table import render, shorten, word
 from layerguard.runtime.generation.event import Event
 from layerguard.runtime.guard import Guard
-from layerguard.runtime.rows import Row, read_rows
+from layerguard.runtime.rows.jsonl import Row, read_rows
 from layerguard.runtime.types import Verdict
 
 _TARGET_FPR = "0.05"

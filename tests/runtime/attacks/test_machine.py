@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from layerguard.runtime import Guard, InputError, LayerGuardError, MachineError
-from layerguard.runtime import session as session_module
 from layerguard.runtime.cli import COMMANDS, main
+from layerguard.runtime.model import session as session_module
 
 
 class _Pretender:

@@ -10,7 +10,7 @@ import pytest
 
 from layerguard.runtime import Guard
 from layerguard.runtime.cli import main
-from layerguard.runtime.rows import read_rows
+from layerguard.runtime.rows.jsonl import read_rows
 from tests.tiny import make_bundle
 
 _GOOD = b'{"id": "good", "text": "the garden"}'

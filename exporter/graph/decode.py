@@ -13,16 +13,16 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from layerguard.exporter.architecture import Architecture
-from layerguard.exporter.cached_attention import Entry, NewEntries, Places, cached_attention
-from layerguard.exporter.comparison import Dtype
-from layerguard.exporter.decode_parity import compare_continued, make_continued
-from layerguard.exporter.graph import first_line
-from layerguard.exporter.loading import Loaded
-from layerguard.exporter.outputs import plan_decode
-from layerguard.exporter.part import GraphInput, Part
-from layerguard.exporter.recording import first, recording, replaced
-from layerguard.exporter.reference import References
+from layerguard.exporter.graph.cached_attention import Entry, NewEntries, Places, cached_attention
+from layerguard.exporter.graph.convert import first_line
+from layerguard.exporter.graph.outputs import plan_decode
+from layerguard.exporter.graph.part import GraphInput, Part
+from layerguard.exporter.graph.recording import first, recording, replaced
+from layerguard.exporter.loading.architecture import Architecture
+from layerguard.exporter.loading.checkpoint import Loaded
+from layerguard.exporter.proof.comparison import Dtype
+from layerguard.exporter.proof.decode import compare_continued, make_continued
+from layerguard.exporter.proof.reference import References
 from layerguard.runtime.bundle.manifest import OutputCard
 from layerguard.runtime.errors import ExportError
 

@@ -1,10 +1,10 @@
 """The proof of a score graph: the exported file against PyTorch, on shapes the trace never saw.
 
 The graph reads padded batches with fused attention; the reference reads each text alone with eager
-attention (``exporter/reference.py``) and is pooled in float64 here. So padding on either side,
-batching, positions, the cut and the pooling are all proved together. Not proved: rows longer than
-512 tokens, where windowed attention may lie beyond what was run. Where rotary frequencies switch,
-however late, one row is a token longer than that.
+attention (``exporter/proof/reference.py``) and is pooled in float64 here. So padding on either
+side, batching, positions, the cut and the pooling are all proved together. Not proved: rows
+longer than 512 tokens, where windowed attention may lie beyond what was run. Where rotary
+frequencies switch, however late, one row is a token longer than that.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from layerguard.exporter.architecture import Architecture
-from layerguard.exporter.comparison import Comparison, Differences
+from layerguard.exporter.loading.architecture import Architecture
 from layerguard.exporter.progress import Tick, ignore
-from layerguard.exporter.reference import Observed, References
+from layerguard.exporter.proof.comparison import Comparison, Differences
+from layerguard.exporter.proof.reference import Observed, References
 from layerguard.runtime.bundle.manifest import OutputCard
 from layerguard.runtime.types import Array
 

@@ -13,12 +13,12 @@ from onnxscript.rewriter import onnx_fusions
 from torch import nn
 from torch.export import Dim, ExportedProgram
 
-from layerguard.exporter.direct import translate
-from layerguard.exporter.experts import traceable_experts
-from layerguard.exporter.part import GraphInput, Part
+from layerguard.exporter.graph.direct import translate
+from layerguard.exporter.graph.experts import traceable_experts
+from layerguard.exporter.graph.part import GraphInput, Part
+from layerguard.exporter.graph.rope import rows_apart
 from layerguard.exporter.progress import Tick, ignore
 from layerguard.exporter.quiet import quiet
-from layerguard.exporter.rope import rows_apart
 from layerguard.runtime.errors import ExportError
 
 OPSET = 23

@@ -5,12 +5,12 @@ from functools import partial
 
 from torch import nn
 
-from layerguard.exporter.architecture import Architecture
-from layerguard.exporter.outputs import Mode, plan
-from layerguard.exporter.parity import compare, make_cases
-from layerguard.exporter.part import Part, text_inputs
-from layerguard.exporter.reference import References
-from layerguard.exporter.wrapper import Reader
+from layerguard.exporter.graph.outputs import Mode, plan
+from layerguard.exporter.graph.part import Part, text_inputs
+from layerguard.exporter.graph.wrapper import Reader
+from layerguard.exporter.loading.architecture import Architecture
+from layerguard.exporter.proof.reference import References
+from layerguard.exporter.proof.score import compare, make_cases
 
 
 def score_part(

@@ -14,7 +14,7 @@ arXiv 2210.01948; Shin, Ramdas and Rinaldo, "E-detectors", arXiv 2203.03532.
 import threading
 from collections.abc import Mapping
 
-from layerguard.runtime.forking import renew_after_fork
+from layerguard.runtime.model.forking import renew_after_fork
 
 ALPHA = 0.001
 """Chance that a guard whose share of flagged texts is within its interval ever alarms."""

@@ -9,9 +9,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils.hub import cached_file
 
-from layerguard.exporter import gguf_tokenizer
-from layerguard.exporter.loading import Source, gguf_file
-from layerguard.exporter.tokenizer_probe import differing
+from layerguard.exporter.loading.checkpoint import Source, gguf_file
+from layerguard.exporter.text import gguf_tokenizer
+from layerguard.exporter.text.tokenizer_probe import differing
 from layerguard.runtime.bundle.files import CHAT_TEMPLATE, TOKENIZER
 from layerguard.runtime.checkpoints.gguf import GgufFile
 from layerguard.runtime.errors import ExportError

@@ -11,7 +11,7 @@ import onnx
 import onnx_ir
 from onnx_ir.external_data import convert_tensors_from_external
 
-from layerguard.exporter.graph import OPSET, first_line
+from layerguard.exporter.graph.convert import OPSET, first_line
 from layerguard.exporter.progress import Tick, ignore
 from layerguard.runtime.bundle.files import WEIGHTS
 from layerguard.runtime.errors import ExportError

@@ -1,7 +1,7 @@
 """Writes the C source of ``layerguard.runtime._kernels``; CMake runs it, nothing imports it.
 
 cffi reads the same declarations as the C compiler, ``csrc/layerguard_api.h``, and the functions of
-the Python side, ``kernels_arrays.h``.
+the Python side, ``arrays.h``.
 """
 
 import sys
@@ -9,8 +9,7 @@ from pathlib import Path
 
 from cffi import FFI
 
-RUNTIME = Path(__file__).resolve().parent
-API = RUNTIME.parent / "csrc" / "layerguard_api.h"
+API = Path(__file__).resolve().parents[2] / "csrc" / "layerguard_api.h"
 
 ARRAYS = """
 enum { LG_NOT_PLAIN = 1 };
@@ -30,7 +29,7 @@ def main(output: Path) -> None:
     builder.cdef(API.read_text(encoding="utf-8") + ARRAYS)
     builder.set_source(
         "layerguard.runtime._kernels",
-        '#include "layerguard.h"\n#include "kernels_arrays.h"\n',
+        '#include "layerguard.h"\n#include "arrays.h"\n',
         py_limited_api=True,
     )
     builder.emit_c_code(str(output))

@@ -15,9 +15,9 @@ import numpy as np
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.bundle.manifest import GraphCard
 from layerguard.runtime.errors import BundleError, InputError
-from layerguard.runtime.mapped import MappedWeights
-from layerguard.runtime.plan import Layers, Plan, Planner
-from layerguard.runtime.session import Device, Session, Weights
+from layerguard.runtime.model.mapped import MappedWeights
+from layerguard.runtime.model.plan import Layers, Plan, Planner
+from layerguard.runtime.model.session import Device, Session, Weights
 from layerguard.runtime.text.request import Request
 from layerguard.runtime.text.tokens import Ids, TokenReader
 from layerguard.runtime.types import Array, Group, Source, Tap

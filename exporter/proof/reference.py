@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 
-from layerguard.exporter.architecture import Architecture
-from layerguard.exporter.cached_attention import Entry, NewEntries
-from layerguard.exporter.experts import plain_experts
-from layerguard.exporter.graph import first_line
+from layerguard.exporter.graph.cached_attention import Entry, NewEntries
+from layerguard.exporter.graph.convert import first_line
+from layerguard.exporter.graph.experts import plain_experts
+from layerguard.exporter.graph.recording import first
+from layerguard.exporter.loading.architecture import Architecture
 from layerguard.exporter.progress import Tick, ignore
-from layerguard.exporter.recording import first
 from layerguard.runtime.errors import ExportError
 from layerguard.runtime.types import Array
 

@@ -18,7 +18,7 @@ from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 from transformers import modeling_gguf_pytorch_utils as transformers_gguf
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from layerguard.exporter.gguf_config import ROPE_FREQUENCIES, correct
+from layerguard.exporter.loading.gguf_config import ROPE_FREQUENCIES, correct
 from layerguard.runtime.checkpoints.gguf import GgufFile, GgufTensor
 from layerguard.runtime.errors import ExportError
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from layerguard.runtime.bundle import Bundle
-from layerguard.runtime.decision import Decision
-from layerguard.runtime.monitor import Monitor
+from layerguard.runtime.decision.flag_rate import Monitor
+from layerguard.runtime.decision.policy import Decision
 from layerguard.runtime.types import Reading, Verdict
 
 

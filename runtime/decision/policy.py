@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from layerguard.runtime.blocks import Blocks
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.bundle.decision import DecisionCard
+from layerguard.runtime.decision.blocks import Blocks
+from layerguard.runtime.decision.flag_rate import Interval
 from layerguard.runtime.detectors.decide import decide
-from layerguard.runtime.monitor import Interval
 from layerguard.runtime.types import Array, Combination, Reading, decision_of
 
 
@@ -51,7 +51,7 @@ class Decided:
 
 
 class Decision:
-    """How a bundle's readings become one decision; see ``runtime/blocks.py`` for its promise.
+    """How a bundle's readings become one decision. The promise: ``runtime/decision/blocks.py``.
 
     Attributes:
         policy: ``any`` or ``all`` of the deciding detectors, or the name of the only one.

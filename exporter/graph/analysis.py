@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from layerguard.exporter.analysis_parity import compare_lens, make_gated_cases, reference_lens
-from layerguard.exporter.architecture import Architecture
-from layerguard.exporter.loading import Loaded
-from layerguard.exporter.part import GraphInput, Part, text_inputs
+from layerguard.exporter.graph.part import GraphInput, Part, text_inputs
+from layerguard.exporter.graph.recording import first, read_by, recording, replaced
+from layerguard.exporter.graph.wrapper import Pooling
+from layerguard.exporter.loading.architecture import Architecture
+from layerguard.exporter.loading.checkpoint import Loaded
 from layerguard.exporter.progress import Tick, ignore
-from layerguard.exporter.recording import first, read_by, recording, replaced
-from layerguard.exporter.wrapper import Pooling
+from layerguard.exporter.proof.analysis import compare_lens, make_gated_cases, reference_lens
 from layerguard.runtime.bundle.manifest import OutputCard
 from layerguard.runtime.errors import ExportError
 

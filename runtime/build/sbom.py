@@ -1,6 +1,6 @@
 """Write the wheel's bill of materials: CycloneDX JSON, for ``dist-info/sboms`` (PEP 770).
 
-    python -P runtime/sbom_build.py pyproject.toml layerguard.cdx.json
+    python -P runtime/build/sbom.py pyproject.toml layerguard.cdx.json
 
 Run by CMake when the package is built; not part of the installed package. Inside the wheel are our
 own code and the glue that cffi generates, compiled in; what the wheel requires is listed beside it,

@@ -6,7 +6,7 @@ from tqdm import tqdm
 
 from layerguard.runtime.errors import InputError
 from layerguard.runtime.guard import Guard
-from layerguard.runtime.rows import Row
+from layerguard.runtime.rows.jsonl import Row
 from layerguard.runtime.types import Verdict
 
 _CHUNK = 64

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from layerguard.exporter.comparison import Comparison
+from layerguard.exporter.proof.comparison import Comparison
 from layerguard.runtime.bundle.manifest import OutputCard
 
 

@@ -11,7 +11,7 @@ from optimum.exporters.tasks import TasksManager
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from layerguard.exporter import adapter, gguf_model
+from layerguard.exporter.loading import adapter, gguf_model
 from layerguard.runtime.bundle.files import card_of
 from layerguard.runtime.checkpoints.gguf import GgufFile, find_gguf, read_gguf
 from layerguard.runtime.checkpoints.json_object import read_json

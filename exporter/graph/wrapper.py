@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from layerguard.exporter.architecture import Architecture
-from layerguard.exporter.recording import recording
+from layerguard.exporter.graph.recording import recording
+from layerguard.exporter.loading.architecture import Architecture
 from layerguard.runtime.bundle.manifest import OutputCard
 
 

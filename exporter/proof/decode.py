@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from layerguard.exporter.architecture import Architecture
-from layerguard.exporter.comparison import Comparison, Differences
-from layerguard.exporter.parity import Case, draw_text, longest
+from layerguard.exporter.loading.architecture import Architecture
 from layerguard.exporter.progress import Tick, ignore
-from layerguard.exporter.reference import Observed, References
+from layerguard.exporter.proof.comparison import Comparison, Differences
+from layerguard.exporter.proof.reference import Observed, References
+from layerguard.exporter.proof.score import Case, draw_text, longest
 from layerguard.runtime.bundle.manifest import OutputCard
 from layerguard.runtime.types import Array
 

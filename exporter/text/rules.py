@@ -2,9 +2,9 @@
 
 from typing import Literal
 
-from layerguard.exporter.architecture import Architecture
-from layerguard.exporter.loading import Loaded
-from layerguard.exporter.tokenizer import TextFiles
+from layerguard.exporter.loading.architecture import Architecture
+from layerguard.exporter.loading.checkpoint import Loaded
+from layerguard.exporter.text.tokenizer import TextFiles
 from layerguard.runtime.bundle.manifest import TEXT_RULES, TextRules
 from layerguard.runtime.errors import ExportError
 

@@ -10,13 +10,13 @@ from typing import Any, Literal
 import numpy as np
 
 from layerguard.runtime.errors import BundleError, InputError, MachineError
-from layerguard.runtime.forking import (
+from layerguard.runtime.model.forking import (
     keep_for_ever,
     renew_after_fork,
     skip_exit_handlers_after_fork,
 )
-from layerguard.runtime.mapped import MappedWeights
-from layerguard.runtime.providers import open_graph
+from layerguard.runtime.model.mapped import MappedWeights
+from layerguard.runtime.model.providers import open_graph
 from layerguard.runtime.types import Array
 
 Device = Literal["cpu", "cuda"]

@@ -17,13 +17,13 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from layerguard.exporter.architecture import Architecture
-from layerguard.exporter.comparison import Comparison, Differences
-from layerguard.exporter.experts import plain_experts
-from layerguard.exporter.parity import Case, make_cases
+from layerguard.exporter.graph.experts import plain_experts
+from layerguard.exporter.graph.recording import first, read_by, replaced
+from layerguard.exporter.loading.architecture import Architecture
 from layerguard.exporter.progress import Tick, ignore
-from layerguard.exporter.recording import first, read_by, replaced
-from layerguard.exporter.reference import eager, float64
+from layerguard.exporter.proof.comparison import Comparison, Differences
+from layerguard.exporter.proof.reference import eager, float64
+from layerguard.exporter.proof.score import Case, make_cases
 from layerguard.runtime.types import Array
 
 _MOST_TOKENS = 64

@@ -16,8 +16,8 @@ from optimum.utils import NormalizedConfigManager, NormalizedTextConfig
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from layerguard.exporter.recording import Recorded, recording
-from layerguard.exporter.rope import switch_length
+from layerguard.exporter.graph.recording import Recorded, recording
+from layerguard.exporter.graph.rope import switch_length
 from layerguard.runtime.errors import ExportError
 
 _PROBE_TOKENS = 8

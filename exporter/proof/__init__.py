@@ -1,0 +1,1 @@
+"""The check of an exported graph against the model in PyTorch."""

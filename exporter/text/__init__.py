@@ -1,0 +1,1 @@
+"""The tokenizer, the chat template and the text rules of a bundle."""

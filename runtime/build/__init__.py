@@ -1,0 +1,1 @@
+"""Scripts that CMake runs while it builds the package; the wheel does not hold them."""

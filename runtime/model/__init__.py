@@ -1,0 +1,1 @@
+"""The exported graph at work: sessions, what is asked of them, and how answers are pooled."""

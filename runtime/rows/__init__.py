@@ -1,0 +1,1 @@
+"""Rows of JSONL files: how they are read, and how a guard checks many of them."""
