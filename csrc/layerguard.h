@@ -7,7 +7,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
-#pragma GCC visibility push(default) /* what the shared library shows is what stands there */
+#pragma GCC visibility push(default) /* the shared library exports only these declarations */
 
 #include "layerguard_api.h"
 

@@ -1,4 +1,4 @@
-"""One model, one bundle: load, examine, run in PyTorch, trace, write, prove, seal."""
+"""The whole export: load a model, run it in PyTorch, write and check its graphs, seal a bundle."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,18 +9,20 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from layerguard.exporter.graph import convert as onnx_graph
-from layerguard.exporter.graph.analysis import analysis_part
-from layerguard.exporter.graph.decode import decode_part
+from layerguard.exporter.graph.analysis import analysis_graph
+from layerguard.exporter.graph.decode import decode_graph
 from layerguard.exporter.graph.outputs import Mode
-from layerguard.exporter.graph.part import Part
 from layerguard.exporter.graph.precision import halve, quantize
-from layerguard.exporter.graph.score import score_part
+from layerguard.exporter.graph.score import score_graph
+from layerguard.exporter.graph.spec import GraphSpec
 from layerguard.exporter.graph.weights import SharedWeights
 from layerguard.exporter.loading.architecture import Architecture, examine, feed_forwards
-from layerguard.exporter.loading.checkpoint import Loaded, Source, load
+from layerguard.exporter.loading.checkpoint import LoadedModel, load
+from layerguard.exporter.loading.source import ModelSource
 from layerguard.exporter.progress import LENS, Progress, ignore, progress, steps
-from layerguard.exporter.proof.comparison import GATES, Comparison, Dtype
+from layerguard.exporter.proof.differences import Proof
 from layerguard.exporter.proof.reference import References
+from layerguard.exporter.proof.tolerance import TOLERANCES, Dtype
 from layerguard.exporter.text.chat_forms import refused_forms
 from layerguard.exporter.text.rules import text_rules
 from layerguard.exporter.text.tokenizer import read_tokenizer
@@ -34,26 +36,26 @@ _LIBRARIES = ("layerguard", "torch", "transformers", "optimum", "onnx", "onnxscr
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """How to export; the defaults suit a guard.
+    """Options of an export; the defaults suit a guard.
 
     Attributes:
-        mode: ``pooled`` pools inside the graph; ``states`` gives every token's states.
+        mode: ``pooled`` pools inside the graph; ``states`` gives the states of every token.
         dtype: ``float32``, ``float16``, or ``int8`` weights with dynamic quantisation.
-        layers: keep the first so many blocks; None keeps all.
-        mlp: also give the mean feed-forward output of each block.
-        decode: also a decode graph, which continues a text over a cache: ``auto`` where the model
-            is a decoder that can have one, ``yes`` or fail, ``no``.
-        analysis: also an analysis graph, which gives each layer's logits (decoders with a head).
+        layers: number of blocks to keep, from the first; None keeps all.
+        mlp: add the mean feed-forward output of each block.
+        decode: add a decode graph, which continues a text with a cache: ``auto`` if the model
+            supports it, ``yes`` or fail, ``no``.
+        analysis: add an analysis graph, which gives each layer's logits (decoders with a head).
         max_tokens: longest row that the guard will read; None: what model and tokenizer allow.
-        template: a text with {prompt} in it, or ``chat``; None: the chat template of a decoder
-            that has one, else the bare prompt.
-        windows: what becomes of longer texts; see ``TextRules``.
-        max_windows: most windows of one text where ``windows`` is ``sliding``.
+        template: ``chat``, or a text that contains {prompt}; None: the chat template of a decoder
+            if it has one, else {prompt}.
+        windows: how longer texts are read; see ``TextRules``.
+        max_windows: most windows of one text if ``windows`` is ``sliding``.
         adapter: folder of a LoRA adapter to merge into the weights.
-        id: name of the model in the manifest; None: the hub id or the folder's name, and ``+`` the
-            adapter's.
-        revision: of a hub model.
-        trust_remote_code: run code that comes with the model.
+        id: name of the model in the manifest; None: the hub id or the name of the folder, with an
+            adapter followed by ``+`` and its name.
+        revision: branch, tag or commit of a hub model.
+        trust_remote_code: run the code in the model's repository.
     """
 
     mode: Mode = "pooled"
@@ -74,18 +76,18 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What an export made.
+    """The result of an export.
 
     Attributes:
         manifest: as written.
         proofs: by graph, how far it is from PyTorch.
-        skipped: graphs that this model cannot have, by name, and why.
-        refused: forms of chats that the chat template refuses, and its words.
-        notes: what else the report says.
+        skipped: by name, the reason why the model cannot have this graph.
+        refused: by form of chat, the error message of the chat template.
+        notes: further lines for the report.
     """
 
     manifest: Manifest
-    proofs: Mapping[str, Comparison]
+    proofs: Mapping[str, Proof]
     skipped: Mapping[str, str]
     refused: Mapping[str, str]
     notes: tuple[str, ...] = ()
@@ -95,14 +97,14 @@ def export(source: str, out: Path, options: Options | None = None) -> Exported:
     """Export the model ``source`` (a folder, GGUF file or hub id) as the bundle ``out``.
 
     Raises:
-        ExportError: the model cannot be exported, or a graph is not the model. ``out`` is then as
-            it was before.
+        ExportError: the model cannot be exported, or a graph differs from it. ``out`` is then
+            unchanged.
         InputError: ``out`` cannot be written.
     """
     options = options or Options()
-    origin = Source(source, options.revision, options.trust_remote_code, options.adapter)
-    with replacing(out) as folder, progress(steps(_wished(options))) as at:
-        at.step("loading the model")
+    origin = ModelSource(source, options.revision, options.trust_remote_code, options.adapter)
+    with replacing(out) as folder, progress(steps(_requested_graphs(options))) as bar:
+        bar.step("loading the model")
         loaded = load(origin)
         architecture = examine(loaded.model)
         layers = _kept_layers(architecture, options.layers)
@@ -119,36 +121,36 @@ def export(source: str, out: Path, options: Options | None = None) -> Exported:
         )
         is_chat = rules.template == "chat"
         refused = refused_forms(text.chat_template or "", text.special_tokens) if is_chat else {}
-        architecture = architecture.within(rules.max_tokens)
+        architecture = architecture.with_max_tokens(rules.max_tokens)
         pad, mlps = text.pad_token_id, feed_forwards(architecture)[:layers] if options.mlp else ()
         references = References(architecture, loaded.causal, mlps)
-        parts = {"score": score_part(architecture, options.mode, layers, pad, references, mlps)}
+        specs = {"score": score_graph(architecture, options.mode, layers, pad, references, mlps)}
         skipped: dict[str, str] = {}
         if options.decode == "yes" or (options.decode == "auto" and architecture.kind == "decoder"):
-            with _skipping("decode", options, skipped):
-                parts["decode"] = decode_part(
+            with _skip_if_optional("decode", options, skipped):
+                specs["decode"] = decode_graph(
                     loaded, architecture, layers, options.dtype, pad, references
                 )
         if options.analysis:
-            at.step(LENS)
-            parts["analysis"] = analysis_part(loaded, architecture, layers, pad, at.tick)
-        at.plan(steps(list(parts)))
-        at.step("running it in PyTorch")
-        references.run(at.tick)  # in the checkpoint's precision, before it becomes the graph's
+            bar.step(LENS)
+            specs["analysis"] = analysis_graph(loaded, architecture, layers, pad, bar.tick)
+        bar.plan(steps(list(specs)))
+        bar.step("running it in PyTorch")
+        references.run(bar.tick)  # before the weights become float16
         if options.dtype == "float16":
             halve(loaded.causal or loaded.model)
         weights = SharedWeights(folder)
         cards, proofs = {}, {}
-        for name, part in parts.items():
+        for name, spec in specs.items():
             file = f"{name}.onnx"
-            with _skipping(name, options, skipped), weights.trial(file):
-                write_graph(part, folder, file, weights, options.dtype, loaded.missing, at)
-                at.step(f"comparing the {name} graph with PyTorch")
-                proof = part.prove(_open(folder / file), tick=at.tick)
-                proof.decide(options.dtype)
+            with _skip_if_optional(name, options, skipped), weights.trial(file):
+                write_graph(spec, folder, file, weights, options.dtype, loaded.missing, bar)
+                bar.step(f"comparing the {name} graph with PyTorch")
+                proof = spec.prove(_open(folder / file), tick=bar.tick)
+                proof.check(options.dtype)
                 proofs[name] = proof
-                cards[name] = _graph_card(file, part, proof, options.dtype)
-        at.step("writing the bundle")
+                cards[name] = _graph_card(file, spec, proof, options.dtype)
+        bar.step("writing the bundle")
         text.save(folder)
         manifest = Manifest(
             schema=SCHEMA,
@@ -168,10 +170,10 @@ def export(source: str, out: Path, options: Options | None = None) -> Exported:
 
 
 def _open(graph: Path) -> Any:
-    """A session on the written file.
+    """Open the written file in ONNX Runtime.
 
     Raises:
-        ExportError: ONNX Runtime does not take it.
+        ExportError: ONNX Runtime does not load it.
     """
     try:
         return load_onnxruntime().InferenceSession(str(graph), providers=["CPUExecutionProvider"])
@@ -184,8 +186,8 @@ def _open(graph: Path) -> Any:
 
 
 @contextmanager
-def _skipping(name: str, options: Options, skipped: dict[str, str]) -> Iterator[None]:
-    """Where a decode graph is wished and not demanded, note why it cannot be and go on."""
+def _skip_if_optional(name: str, options: Options, skipped: dict[str, str]) -> Iterator[None]:
+    """Record the reason and continue if a decode graph fails that is not required."""
     try:
         yield
     except ExportError as error:
@@ -195,32 +197,32 @@ def _skipping(name: str, options: Options, skipped: dict[str, str]) -> Iterator[
 
 
 def write_graph(
-    part: Part,
+    spec: GraphSpec,
     folder: Path,
     name: str,
     weights: SharedWeights,
     dtype: Dtype = "float32",
     missing: frozenset[str] = frozenset(),
-    at: Progress | None = None,
+    bar: Progress | None = None,
 ) -> None:
-    """Trace a part and write it as the file ``name``.
+    """Trace a graph and write it as the file ``name``.
 
     Args:
-        part: its module already in float16 where the graph shall be.
-        folder: where to.
+        spec: the graph; for a float16 graph its module is in float16 already.
+        folder: the folder of the bundle.
         name: of the graph's file.
         weights: of the same folder.
         dtype: ``int8`` quantises the graph.
-        missing: parameters that the checkpoint does not hold; no output may depend on them.
-        at: where to say how far it is.
+        missing: parameters that the checkpoint lacks; no output may depend on them.
+        bar: receives the steps and their progress.
 
     Raises:
-        ExportError: the module cannot be traced or converted, or depends on what is missing.
+        ExportError: the module cannot be traced or converted, or depends on missing parameters.
     """
-    tick = at.tick if at else ignore
+    tick = bar.tick if bar else ignore
     graph = Path(name).stem
-    _begin(at, f"tracing the {graph} graph")
-    program = onnx_graph.trace(part, tick)
+    _begin(bar, f"tracing the {graph} graph")
+    program = onnx_graph.trace(spec, tick)
     absent = sorted(onnx_graph.used_parameters(program) & missing)
     if absent:
         raise ExportError(
@@ -228,10 +230,10 @@ def write_graph(
             f"{absent[0]}; expected all weights of the model. Check that the weights belong to "
             "this config.json"
         )
-    _begin(at, f"converting the {graph} graph to ONNX")
-    model = onnx_graph.convert(program, part, tick)
+    _begin(bar, f"converting the {graph} graph to ONNX")
+    model = onnx_graph.convert(program, spec, tick)
     del program
-    _begin(at, f"writing the {graph} graph")
+    _begin(bar, f"writing the {graph} graph")
     if dtype != "int8":
         weights.save(model, name, tick)
         return
@@ -239,47 +241,47 @@ def write_graph(
         weights.save(quantize(model, Path(temporary)), name, tick)
 
 
-def _begin(at: Progress | None, step: str) -> None:
-    if at is not None:
-        at.step(step)
+def _begin(bar: Progress | None, step: str) -> None:
+    if bar is not None:
+        bar.step(step)
 
 
-def _wished(options: Options) -> list[str]:
-    """Names of the graphs that the options ask for."""
+def _requested_graphs(options: Options) -> list[str]:
+    """Names of the graphs that the options request."""
     return [
         "score", *["decode"] * (options.decode != "no"), *["analysis"] * options.analysis
     ]  # fmt: skip
 
 
-def _kept_layers(architecture: Architecture, wanted: int | None) -> int:
-    if wanted is None:
+def _kept_layers(architecture: Architecture, requested: int | None) -> int:
+    if requested is None:
         return architecture.layers
-    if not 1 <= wanted <= architecture.layers:
+    if not 1 <= requested <= architecture.layers:
         raise ExportError(
-            f"layers {wanted}: the model has {architecture.layers} blocks; expected 1 to "
+            f"layers {requested}: the model has {architecture.layers} blocks; expected 1 to "
             f"{architecture.layers}"
         )
-    return wanted
+    return requested
 
 
-def _graph_card(file: str, part: Part, proof: Comparison, dtype: Dtype) -> GraphCard:
+def _graph_card(file: str, spec: GraphSpec, proof: Proof, dtype: Dtype) -> GraphCard:
     return GraphCard(
         file=file,
-        mode=part.mode,
+        mode=spec.mode,
         opset=onnx_graph.OPSET,
-        inputs=tuple(item.name for item in part.inputs),
-        outputs=part.outputs,
+        inputs=tuple(item.name for item in spec.inputs),
+        outputs=spec.outputs,
         parity=Parity(
-            tolerance=GATES[dtype].limit,
+            tolerance=TOLERANCES[dtype].value,
             shapes=proof.shapes,
-            largest=dict(proof.decisive(dtype)),
-            rounding=dict(proof.rounding) if GATES[dtype].measure == "difference" else {},
+            largest=dict(proof.measured(dtype)),
+            rounding=dict(proof.rounding) if TOLERANCES[dtype].measure == "difference" else {},
         ),
     )
 
 
 def _model_card(
-    name: str, loaded: Loaded, architecture: Architecture, layers: int, dtype: Dtype
+    name: str, loaded: LoadedModel, architecture: Architecture, layers: int, dtype: Dtype
 ) -> ModelCard:
     return ModelCard(
         id=name,

@@ -1,4 +1,4 @@
-"""A line on a terminal that names the step at work, moves during it, and knows what is left."""
+"""A progress bar on a terminal that names the current step and shows the time that is left."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -7,24 +7,24 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 Tick = Callable[[float], None]
-"""Told, during a step, how much of it is done: 0 to 1."""
+"""Callback that takes the completed fraction of a step, 0 to 1."""
 
 LENS = "running each layer in PyTorch"
-"""A step before ``running it in PyTorch``, where there is an analysis graph."""
+"""The step before ``running it in PyTorch``, in exports with an analysis graph."""
 
 _SCALE = 1000
-"""Of the bar: thousandths of the whole."""
+"""Length of the bar: thousandths of all work."""
 
 
 def ignore(_: float) -> None:
-    """The tick of a step that nobody watches."""
+    """A tick that reports to nobody."""
 
 
 def steps(graphs: Sequence[str]) -> dict[str, float]:
-    """The steps of an export in their order, each with its weight.
+    """The steps of an export in order, each with its weight.
 
-    Weights are CPU seconds of SmolLM2-135M-Instruct (``tests.bench.bench_export``), the mean of its
-    two graphs where a step is of each; only their ratios matter.
+    Weights are CPU seconds of SmolLM2-135M-Instruct (``tests.bench.bench_export``); steps that both
+    graphs have use the mean of the two. Only the ratios matter.
 
     Args:
         graphs: names of the graphs to make.
@@ -43,60 +43,59 @@ def steps(graphs: Sequence[str]) -> dict[str, float]:
 
 
 class Progress:
-    """A plan of weighted steps, and how much of it is done; the bar only moves forwards.
+    """A plan of weighted steps and the completed share of it; the bar never moves backwards.
 
-    Steps are begun in the order of the plan. One that is left out, such as those of a graph that
-    the model cannot have, counts as done once a later one begins.
+    Steps begin in the order of the plan. A step that is left out, such as those of a graph that the
+    model cannot have, counts as done when a later one begins.
     """
 
     def __init__(self, bar: Any, plan: Mapping[str, float]) -> None:
         """Take a ``tqdm`` bar from 0 to 1000 and the steps in order, each with its weight."""
         self._bar = bar
-        self._name = ""
         self._start = self._weight = 0.0
         self.plan(plan)
 
     def plan(self, plan: Mapping[str, float]) -> None:
-        """Replace the plan, once more is known."""
+        """Replace the plan when more is known."""
         self._plan = dict(plan)
         self._whole = sum(self._plan.values())
 
-    def step(self, name: str, weight: float | None = None) -> None:
-        """Begin a step: all before it is done.
+    def step(self, name: str) -> None:
+        """Begin a step; all steps before it are done.
 
         Args:
-            name: of the plan, or another, which comes between two of the plan.
-            weight: None: the plan's, or nothing where the step is not in it.
+            name: of the plan; any other step has no weight and follows the current one.
         """
         if name in self._plan:
             names = list(self._plan)
             self._start = sum(self._plan[each] for each in names[: names.index(name)])
         else:
             self._start += self._weight
-        self._weight = self._plan.get(name, 0.0) if weight is None else weight
+        self._weight = self._plan.get(name, 0.0)
         self._bar.set_description_str(name, refresh=False)
         self.tick(0)
         self._bar.refresh()
 
     def tick(self, fraction: float) -> None:
-        """So much of the step is done, 0 to 1."""
+        """Report the completed fraction of the step, 0 to 1."""
         done = self._start + self._weight * min(max(fraction, 0.0), 1.0)
-        place = min(_SCALE, int(_SCALE * done / self._whole)) if self._whole else 0
-        self._bar.update(max(0, place - self._bar.n))  # by nothing: the clock still moves
+        position = min(_SCALE, int(_SCALE * done / self._whole)) if self._whole else 0
+        # an update by 0 redraws the elapsed time
+        self._bar.update(max(0, position - self._bar.n))
 
     def finish(self) -> None:
-        """All is done."""
+        """Report that all work is done."""
         self._bar.update(_SCALE - self._bar.n)
         self._bar.refresh()
 
 
 @contextmanager
 def progress(plan: Mapping[str, float], stream: TextIO | None = None) -> Iterator[Progress]:
-    """A bar on a terminal; nothing in a pipe.
+    """Show a bar on a terminal; write nothing to a pipe.
 
     Args:
-        plan: the steps in their order, each with its weight.
-        stream: where to; None: stderr.
+        plan: the steps in order, each with its weight.
+        stream: the terminal; None means stderr.
     """
     with tqdm(
         total=_SCALE,
@@ -107,6 +106,6 @@ def progress(plan: Mapping[str, float], stream: TextIO | None = None) -> Iterato
         miniters=0,
         mininterval=0.2,
     ) as bar:
-        made = Progress(bar, plan)
-        yield made
-        made.finish()
+        tracked = Progress(bar, plan)
+        yield tracked
+        tracked.finish()

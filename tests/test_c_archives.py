@@ -78,7 +78,7 @@ def test_members_that_play_tricks_are_named(case: str) -> None:
 def test_members_that_stand_twice_are_named() -> None:
     """Two members of one name could be read differently by two readers."""
     data = zips._zip([("lcf/mu.npy", zips._npy(1.0)), ("lcf/mu.npy", zips._npy(2.0))])
-    assert "'lcf/mu.npy' stands there twice" in refused(data, lib.LG_ERR_ARCHIVE)
+    assert "'lcf/mu.npy' appears twice" in refused(data, lib.LG_ERR_ARCHIVE)
 
 
 @pytest.mark.parametrize("method", ["BZIP2", "LZMA"])

@@ -182,7 +182,7 @@ def test_forks_go_apart_and_marks_come_back(guard: CGuard) -> None:
 
 
 def serve(bundle: Bundle, path: Path) -> CGuard:
-    """The C guard of a bundle in memory, frozen as ``calibration/freeze.py`` does."""
+    """The C guard of a bundle in memory, frozen as ``calibration/guard/freeze.py`` does."""
     groups = {
         **bundle.params, "decision": bundle.decision, SERVING: serving_arrays(bundle.manifest),
     }  # fmt: skip

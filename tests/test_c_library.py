@@ -129,7 +129,7 @@ def test_what_cannot_be_opened_is_said_in_words(prefix: Path, tmp_path: Path) ->
     run("cc", f"-I{prefix / 'include'}", str(CONSUMER / "consumer.c"), "-o", str(program),
         str(library), "-lz", "-lm")  # fmt: skip
     (tmp_path / "words.npz").write_text("no archive at all, but long enough to have been one")
-    for name, word in (("missing.npz", "No such file"), ("words.npz", "does not end as a zip")):
+    for name, word in (("missing.npz", "No such file"), ("words.npz", "does not end like a zip")):
         command = [program, tmp_path / name]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert (done.returncode, word in done.stdout) == (2, True), done.stdout

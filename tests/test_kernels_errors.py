@@ -11,8 +11,9 @@ import pytest
 
 from layerguard.runtime import kernels
 from layerguard.runtime.errors import InputError, MachineError
-from layerguard.runtime.kernels import LcfKernel, SirenKernel, pool_last, pool_mean
+from layerguard.runtime.kernels import pool_last, pool_mean
 from tests.kernel_cases import DEPTH, SCORERS, Array, lcf_model, siren_model, states
+from tests.scorers import LcfKernel, SirenKernel
 
 WIDTH = 33
 Pool = Callable[..., Array]
@@ -82,12 +83,15 @@ def test_lcf_takes_exactly_the_calibrated_width_and_depth() -> None:
 
 
 LCF_FAULTS = {
-    "mu": (np.zeros(WIDTH), r"mu: found shape \(33,\)"),
-    "sigma": (np.ones((DEPTH, WIDTH - 1)), r"sigma: found shape \(5, 32\), expected \(5, 33\)"),
-    "score_mean": (np.full(DEPTH, np.nan), "score_mean: found a value that is not finite"),
-    "score_scale": (np.zeros(DEPTH), "score_scale: found a value that is not above 0"),
-    "centre": (np.zeros(DEPTH + 1), r"centre: found shape \(6,\), expected \(5,\)"),
-    "precision": (np.full((DEPTH, DEPTH), np.inf), "precision: found a value that is not finite"),
+    "mu": (np.zeros(WIDTH), r"lcf/mu is float32 \[33\]; expected float32 \[L, D\]"),
+    "sigma": (
+        np.ones((DEPTH, WIDTH - 1)),
+        r"lcf/sigma is float32 \[5, 32\]; expected float32 \[5, 33\]",
+    ),
+    "score_mean": (np.full(DEPTH, np.nan), "lcf/score_mean has 5 values that are not finite"),
+    "score_scale": (np.zeros(DEPTH), "lcf/score_scale has values of zero or less"),
+    "centre": (np.zeros(DEPTH + 1), r"lcf/centre is float64 \[6\]; expected float64 \[5\]"),
+    "precision": (np.full((DEPTH, DEPTH), np.inf), "lcf/precision has 25 values that are not"),
 }
 
 
@@ -102,14 +106,14 @@ def test_lcf_parameters_are_checked(name: str) -> None:
 def test_every_fault_of_the_parameters_is_listed() -> None:
     """All wrong parameters are named at once."""
     wrong = {"sigma": -np.ones((DEPTH, WIDTH)), "centre": np.zeros(1)}
-    with pytest.raises(InputError, match=r"(?s)sigma: .*centre: "):
+    with pytest.raises(InputError, match=r"(?s)lcf/sigma has .*lcf/centre is "):
         LcfKernel(**{**vars(lcf_model(WIDTH)), **wrong})
 
 
 def test_a_sigma_without_an_inverse_is_refused() -> None:
     """A subnormal sigma would become an infinite factor."""
     sigma = np.full((DEPTH, WIDTH), 1e-39, np.float32)
-    with pytest.raises(InputError, match="whose inverse no float32 holds"):
+    with pytest.raises(InputError, match="whose inverse exceeds float32"):
         LcfKernel(**{**vars(lcf_model(WIDTH)), "sigma": sigma})
 
 
@@ -118,7 +122,7 @@ def test_parameters_are_private_copies() -> None:
     model, h = lcf_model(WIDTH), states(WIDTH, 1)
     kernel = model.kernel()
     before = kernel.score(h)[0]
-    for array in vars(model).values():
+    for array in kernel.params.values():
         array[...] = 9
     np.testing.assert_array_equal(kernel.score(h)[0], before)
 
@@ -129,28 +133,35 @@ def siren_faults() -> dict[str, tuple[dict[str, Any], str]]:
     offsets, neurons = model.neuron_offsets.copy(), model.neurons.copy()
     offsets[1], offsets[2] = offsets[2], offsets[1]
     neurons[0] = -1
-    out_of_range = model.neurons.astype(np.int64)
-    out_of_range[0] = 2**32
     return {
-        "offsets fall": ({"neuron_offsets": offsets}, "out of range"),
-        "offsets beyond": ({"neuron_offsets": model.neuron_offsets + 1}, "out of range"),
-        "offsets short": ({"neurons": model.neurons[:-1]}, "weight_0: found shape"),
-        "negative neuron": ({"neurons": neurons}, "out of range"),
-        "huge neuron": ({"neurons": out_of_range}, "not a 32-bit integer"),
-        "fractional layer": ({"layers": model.layers + 0.5}, "not a 32-bit integer"),
-        "negative layer": ({"layers": model.layers - 2}, "out of range"),
-        "alpha not finite": ({"alpha": model.alpha * np.nan}, "alpha: found a value that is not"),
-        "one bias missing": ({"biases": model.biases[:-1]}, "found 3 weights and 2 biases"),
+        "offsets fall": ({"neuron_offsets": offsets}, "expected an ascending list from 0 to"),
+        "offsets beyond": ({"neuron_offsets": model.neuron_offsets + 1}, "expected an ascending"),
+        "offsets short": ({"neurons": model.neurons[:-1]}, "the number of neurons, 51"),
+        "negative neuron": ({"neurons": neurons}, "siren/neurons has indices below 0"),
+        "negative layer": (
+            {"layers": model.layers - 2},
+            r"layers is \[-1, 0, 2, 1, 3\]; expected states from 0 on",
+        ),
+        "alpha not finite": ({"alpha": model.alpha * np.nan}, "alpha has 5 values that are not"),
+        "alpha short": ({"alpha": model.alpha[1:]}, "alpha have 6 and 4 entries; expected 6 and 5"),
+        "one bias missing": ({"biases": model.biases[:-1]}, "siren/bias_2 is missing"),
         "weight transposed": (
             {"weights": (model.weights[0].T, *model.weights[1:])},
-            "weight_0: found shape",
+            r"weight_0 is \[52, 33\]; expected \[33, 52\]",
         ),
         "three outputs": (
             {
                 "weights": (*model.weights[:-1], np.zeros((3, 6), np.float32)),
                 "biases": (*model.biases[:-1], np.zeros(3, np.float32)),
             },
-            "a size is zero, or states and parameters differ",
+            "siren's last layer has 3 outputs; expected 2, safe and harmful",
+        ),
+        "nothing hidden": (
+            {
+                "weights": (np.zeros((0, 52), np.float32), np.zeros((2, 0), np.float32)),
+                "biases": (np.zeros(0, np.float32), np.zeros(2, np.float32)),
+            },
+            "siren/bias_0 is empty; expected at least one output",
         ),
         "nothing chosen": (
             {
@@ -161,7 +172,7 @@ def siren_faults() -> dict[str, tuple[dict[str, Any], str]]:
                 "weights": (np.zeros((2, 0), np.float32),),
                 "biases": (np.zeros(2, np.float32),),
             },
-            "a size is zero",
+            r"(?s)siren/layers is \[\]; .*siren/neurons is empty",
         ),
     }
 
@@ -180,9 +191,9 @@ def test_pooling_refuses_masks_that_do_not_fit(pool: Pool) -> None:
     h = states(WIDTH, 4)
     with pytest.raises(InputError, match=r"mask: found shape \(3,\), expected \(4,\)"):
         pool(h, np.ones(3, bool))
-    with pytest.raises(InputError, match="the mask keeps no token"):
+    with pytest.raises(InputError, match="there is no unmasked token"):
         pool(h, np.zeros(4, bool))
-    with pytest.raises(InputError, match="the mask keeps no token"):
+    with pytest.raises(InputError, match="there is no unmasked token"):
         pool(h[:, :0])
     with pytest.raises(InputError, match="a size is zero"):
         pool(h[:, :, :0])

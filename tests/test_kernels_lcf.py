@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layerguard.runtime.kernels import LcfKernel
 from tests import tolerances
 from tests.kernel_cases import DEPTH, WIDTHS, Array, LcfModel, lcf_model, states
 from tests.reference import lcf as reference
+from tests.scorers import LcfKernel
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -37,12 +37,12 @@ def test_golden_vectors(shared: Path) -> None:
     """The authors' z, scores and threshold side are reproduced."""
     golden = json.loads((shared / "golden" / "lcf_golden.json").read_text(encoding="utf-8"))
     kernel = LcfKernel(
-        golden["layer_delta_mu"],
-        golden["layer_delta_sigma"],
-        golden["layer_score_mu"],
-        golden["layer_score_sigma"],
-        golden["agg_mu"],
-        golden["agg_precision"],
+        mu=golden["layer_delta_mu"],
+        sigma=golden["layer_delta_sigma"],
+        score_mean=golden["layer_score_mu"],
+        score_scale=golden["layer_score_sigma"],
+        centre=golden["agg_mu"],
+        precision=golden["agg_precision"],
     )
     for deltas, z_name in (("test_deltas", "test_z"), ("cal_deltas", "cal_z")):
         # The vectors give differences of states. A kernel row of two states holds one exactly.

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layerguard.runtime.kernels import SirenKernel
 from tests import tolerances
 from tests.kernel_cases import DEPTH, WIDTHS, siren_model, states
 from tests.reference import siren as reference
+from tests.scorers import SirenKernel
 
 
 @pytest.mark.parametrize("width", WIDTHS)

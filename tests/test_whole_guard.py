@@ -72,9 +72,9 @@ def test_a_wrong_bundle_is_named(program: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "fault"),
     [
-        ("2 5 rain 3\n", "rain: is no token id"),
-        ("5 " * 4097 + "\n", "has more tokens than this program takes"),
-        ("5 " * 40_000 + "\n", "is longer than this program takes"),
+        ("2 5 rain 3\n", "rain: is not a token id"),
+        ("5 " * 4097 + "\n", "has more tokens than this program accepts"),
+        ("5 " * 40_000 + "\n", "is longer than this program accepts"),
     ],
 )
 def test_a_text_that_is_read_in_part_does_not_pass(

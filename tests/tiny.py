@@ -12,6 +12,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
+from layerguard.runtime import detectors
 from layerguard.runtime.bundle.manifest import (
     TEXT_RULES,
     Canary,
@@ -25,8 +26,8 @@ from layerguard.runtime.bundle.manifest import (
 )
 from layerguard.runtime.bundle.npz import write_npz
 from layerguard.runtime.bundle.write import replacing, seal
-from layerguard.runtime.detectors.parameters import CALIBRATED
 from layerguard.runtime.types import Array
+from tests.scorers import CALIBRATED
 
 LAYERS, WIDTH = 3, 16
 WORDS = (
@@ -208,12 +209,7 @@ def make_manifest(
     canaries: tuple[Canary, ...] = (),
 ) -> Manifest:
     """A manifest that fits the network above; ``files`` is filled when the bundle is sealed."""
-    taps = {
-        "lcf": ("prompt", "last"),
-        "siren": ("content", "mean"),
-        "agent_siren": ("trajectory", "last"),
-        "weightwatch": ("conversation", "extremes"),
-    }
+    taps = {name: (kind.tap.view, kind.tap.pooling) for name, kind in detectors.REGISTRY.items()}
     return Manifest(
         schema=1,
         model=ModelCard(

@@ -18,7 +18,7 @@ U = 2.0**-24
 SLACK = 1.01
 
 GOLDEN = 1e-5
-"""Against published reference code, which itself computes in float32 (METHODS: "to 1e-5")."""
+"""Against published reference code, which itself computes in float32 (published to 1e-5)."""
 
 LOGIT_EXPONENTIAL = 1e-15
 """Softmax of two logits: two exponentials of 3e-16, a sum and a quotient of 1.1e-16 each."""

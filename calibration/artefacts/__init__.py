@@ -1,5 +1,7 @@
-"""Released heads of SIREN and Agent-SIREN: read, checked, fitted to a bundle; never retrained.
+"""Import released heads of SIREN and Agent-SIREN into a bundle, without retraining.
 
-``artefact.read`` makes a ``Head`` of a folder with ``siren_config.json`` and
-``siren.safetensors``; ``bundle_fit`` says whether a bundle's model can feed it, and freezes it.
+released_head  reads a folder with ``siren_config.json`` and ``siren.safetensors`` as a ``Head``
+config         reads and validates ``siren_config.json``
+bundle_fit     checks a head against a bundle's model, and makes it a fitted detector
+import_head    the whole import
 """

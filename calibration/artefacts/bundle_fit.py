@@ -1,7 +1,7 @@
-"""A released head in a bundle: whether its model can feed the head, and the head as calibrated.
+"""Check a released head against a bundle's model, and make it a fitted detector.
 
-Where llm-siren's training and serving disagree, the last block's state before or after the final
-norm, the bundle says which was chosen: ``settings.last_layer`` and the card's ``semantics``.
+llm-siren's training and serving differ in the last block's state: before or after the final norm.
+The bundle records the choice in ``settings.last_layer`` and in the card's ``semantics``.
 """
 
 import math
@@ -11,31 +11,31 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from layerguard.calibration import conformal
-from layerguard.calibration.artefacts.artefact import Head
 from layerguard.calibration.artefacts.config import listed
-from layerguard.calibration.collect import Collected
-from layerguard.calibration.folds import group_codes, group_maxima
-from layerguard.calibration.freeze import Calibrated
-from layerguard.calibration.leakage import prompt_group
-from layerguard.calibration.states import States
+from layerguard.calibration.artefacts.released_head import Head
+from layerguard.calibration.calibrator import prompt_groups
+from layerguard.calibration.rows.folds import group_codes, group_maxima
+from layerguard.calibration.stages import FittedDetector
+from layerguard.calibration.states.blockwise import States
+from layerguard.calibration.states.collect import RecordedStates
+from layerguard.calibration.thresholds.threshold import conformal_threshold, published_threshold
 from layerguard.runtime.bundle import Manifest
 from layerguard.runtime.bundle.files import CHAT_TEMPLATE
 from layerguard.runtime.detectors import REGISTRY
 from layerguard.runtime.errors import CalibrationError, InputError
-from layerguard.runtime.types import Array, Semantics, Tap
+from layerguard.runtime.types import Semantics, Tap
 
 
 def check(head: Head, manifest: Manifest, *, other_base: bool) -> None:
-    """Refuse a head that the bundle's model cannot feed.
+    """Refuse a head whose inputs the bundle's model does not provide.
 
     Args:
         head: the released head.
-        manifest: the bundle's.
-        other_base: whether the user vouches for a model of another name.
+        manifest: manifest of the bundle.
+        other_base: whether the user confirms that a model of another name is the base model.
 
     Raises:
-        InputError: with every fault found.
+        InputError: lists every fault.
     """
     model = manifest.model
     faults = [] if other_base else _base_faults(head, manifest)
@@ -62,24 +62,24 @@ def check(head: Head, manifest: Manifest, *, other_base: bool) -> None:
             "the head reads an agent's turns in the model's chat template, and the bundle has "
             "none. Export a model whose tokenizer has one"
         )
-    limit = head.tap.limit
-    if limit and limit.max_tokens > manifest.text.max_tokens:
+    budget = head.tap.budget
+    if budget and budget.max_tokens > manifest.text.max_tokens:
         faults.append(
-            f"the head reads up to {limit.max_tokens} tokens; the bundle "
-            f"{manifest.text.max_tokens}. Export the model with --max-tokens {limit.max_tokens}"
+            f"the head reads up to {budget.max_tokens} tokens; the bundle "
+            f"{manifest.text.max_tokens}. Export the model with --max-tokens {budget.max_tokens}"
         )
     if faults:
         raise InputError(listed("the head does not fit the bundle", faults))
 
 
 def tap_in(head: Head, manifest: Manifest, last_layer: Semantics | None) -> Tap:
-    """What the head reads in the bundle.
+    """The tap with which the head reads the bundle's states.
 
     Args:
         head: the released head.
-        manifest: the bundle's.
+        manifest: manifest of the bundle.
         last_layer: the last block's state before (``block``) or after (``hf``) the final norm;
-            None: as llm-siren serves it.
+            None for llm-siren's own choice.
     """
     if not reads_last_layer(head, manifest):
         return replace(head.tap, semantics="block")
@@ -87,22 +87,17 @@ def tap_in(head: Head, manifest: Manifest, last_layer: Semantics | None) -> Tap:
 
 
 def reads_last_layer(head: Head, manifest: Manifest) -> bool:
-    """Whether it matters to the head which last state it is given."""
+    """Whether the head reads the last state, which ``semantics`` selects."""
     return head.tap.pooling != "mlp_mean" and head.last_layer == manifest.model.total_layers
 
 
-def as_published(head: Head, artefact: str, tap: Tap, *, last_layer_read: bool) -> Calibrated:
-    """The head with its published threshold, which promises nothing of the false-positive rate.
+def as_published(head: Head, artefact: str, tap: Tap, *, last_layer_read: bool) -> FittedDetector:
+    """The head with its published threshold, which promises no false-positive rate.
 
-    The published rule flags at the threshold itself, ours above it: so ours is the number below.
+    llm-siren flags a score equal to the threshold; LayerGuard flags only scores above it.
+    Therefore the stored threshold is the next smaller float64.
     """
-    params = {
-        **head.params,
-        "threshold": np.array(np.nextafter(head.threshold, -math.inf)),
-        "clean_scores": np.empty(0),
-        "target_fpr": np.array(1.0),
-        "fpr_interval": np.array([0.0, 1.0]),
-    }
+    threshold = published_threshold(float(np.nextafter(head.threshold, -math.inf)))
     settings = {
         "artefact": artefact,
         "base_model": head.base_model.model_id,
@@ -112,70 +107,69 @@ def as_published(head: Head, artefact: str, tap: Tap, *, last_layer_read: bool) 
         "ignored": list(head.ignored),
         "sha256": dict(head.sha256),
     }
-    return Calibrated(head.detector, "imported", params, (), 0, settings, tap)
+    return FittedDetector(
+        head.detector, "imported", head.params, (), 0, settings, threshold, reads=tap
+    )
 
 
-def recalibrated(item: Calibrated, found: Collected[States], target_fpr: float) -> Calibrated:
-    """The same with a threshold of one's own: split-conformal, as the head never saw the rows.
+def recalibrated(
+    item: FittedDetector, recorded: RecordedStates[States], target_fpr: float
+) -> FittedDetector:
+    """The head with a split-conformal threshold from clean rows that it was not trained on.
 
     Args:
         item: the head as published.
-        found: states of clean rows, as the head's tap reads them.
+        recorded: states of the clean rows under the head's tap.
         target_fpr: share of clean texts that may be flagged, in (0, 1).
 
     Raises:
         CalibrationError: too few clean texts for the target, or a score that is not finite.
     """
-    detector = REGISTRY[item.name].bind(item.params, item.tap)
+    detector = REGISTRY[item.name].bind(item.frozen_params, item.tap)
     scores = np.array(
         [
             reading.score
-            for _, block in found.states.blocks()
+            for _, block in recorded.states.blocks()
             for reading in detector.score_pooled(list(map(np.ascontiguousarray, block)))
         ]
     )
     if not np.isfinite(scores).all():
         raise CalibrationError(
             f"{item.name}: {np.count_nonzero(~np.isfinite(scores))} clean rows have no finite "
-            "score; expected a head of this model's. Export the model in float32"
+            "score; expected a finite score of each. Export the model in float32"
         )
-    groups = [prompt_group(found.rows[row]) for row in found.owner]
-    clean = group_maxima(scores, group_codes(groups, len(scores)))
-    params: dict[str, Array] = {
-        **item.params,
-        "threshold": np.array(conformal.threshold(clean, target_fpr)),
-        "clean_scores": clean,
-        "target_fpr": np.array(float(target_fpr)),
-        "fpr_interval": conformal.fpr_interval(len(clean), target_fpr),
-    }
-    return replace(item, method="imported-conformal", params=params, rows=found.rows)
+    groups = group_codes(prompt_groups(recorded), len(scores))
+    threshold = conformal_threshold(group_maxima(scores, groups), target_fpr)
+    return replace(item, method="imported-conformal", threshold=threshold, rows=recorded.rows)
 
 
 def notes(head: Head, manifest: Manifest) -> Sequence[str]:
-    """What the user should know of this head in this bundle, a sentence each."""
-    found = []
+    """Remarks on this head in this bundle for the user, one sentence each."""
+    sentences = []
     if head.last_layer < manifest.model.layers:
-        found.append(
+        sentences.append(
             f"blocks above {head.last_layer} change no score of it: `layerguard export --layers "
             f"{head.last_layer}` makes a smaller graph with the same scores"
         )
     if manifest.model.dtype != "float32":
-        found.append(
+        sentences.append(
             f"the graph is {manifest.model.dtype}: scores differ a little from llm-siren's in "
             "float32"
         )
     if head.ignored:
-        found.append(f"nothing reads these keys of its configuration: {', '.join(head.ignored)}")
-    return found
+        sentences.append(
+            f"nothing reads these keys of its configuration: {', '.join(head.ignored)}"
+        )
+    return sentences
 
 
 def _base_faults(head: Head, manifest: Manifest) -> list[str]:
-    """A model of another name has states that mean other things, though they may have the shape."""
-    wanted, found = head.base_model.model_id, manifest.model.id
-    if PurePosixPath(wanted).name.casefold() == PurePosixPath(found).name.casefold():
+    """One fault if the bundle's model has another name, because its states may differ."""
+    base_name, name = head.base_model.model_id, manifest.model.id
+    if PurePosixPath(base_name).name.casefold() == PurePosixPath(name).name.casefold():
         return []
     remedy = (
         "Import it into that model's bundle, or say with --other-base that it is the same model by "
         "another name"
     )
-    return [f"the head was trained on {wanted!r}; the bundle's model is {found!r}. {remedy}"]
+    return [f"the head was trained on {base_name!r}; the bundle's model is {name!r}. {remedy}"]

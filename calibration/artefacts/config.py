@@ -1,7 +1,7 @@
-"""``siren_config.json`` as frozen types, every wrong value of it listed.
+"""Read ``siren_config.json`` into frozen dataclasses, and list every invalid value.
 
-The keys are those that the published runtime reads (llm-siren 0.2.0). It passes over others, so
-they change no score; here they are passed over too, and named.
+The keys are those that the published runtime (llm-siren 0.2.0) reads. It ignores all other keys,
+so they do not change a score. This module ignores them too, and reports them.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ NAME = "siren_config.json"
 
 @dataclass(frozen=True, slots=True)
 class BaseModel:
-    """The transformer that the head was trained on, by its name on the hub."""
+    """The transformer on which the head was trained, by its name on the hub."""
 
     model_id: str
     revision: str | None = None
@@ -26,7 +26,7 @@ class BaseModel:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """The small network: a dropout rate of zero leaves no layer, so it shifts the weights' keys."""
+    """The network; a dropout rate of 0 adds no layer, so later weights have smaller numbers."""
 
     input_dim: int
     layer_dims: tuple[int, ...]
@@ -36,7 +36,7 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class Neurons:
-    """What SIREN reads; block numbers count from 0, a block without a weight has 1."""
+    """SIREN's inputs; blocks are numbered from 0, and a block without a weight has weight 1."""
 
     pooling_type: Literal["residual_mean", "mlp_mean"]
     selected_layers: tuple[int, ...]
@@ -46,7 +46,7 @@ class Neurons:
 
 @dataclass(frozen=True, slots=True)
 class LastToken:
-    """What Agent-SIREN reads: one of ``hidden_states``, 0 the embedding's output."""
+    """Agent-SIREN's input: one entry of ``hidden_states``; entry 0 is the embedding's output."""
 
     pooling_type: Literal["last"]
     hidden_state_index: int
@@ -55,7 +55,7 @@ class LastToken:
 
 @dataclass(frozen=True, slots=True)
 class Render:
-    """How a trajectory becomes text; one way has been published."""
+    """How a trajectory becomes text; only one variant has been published."""
 
     tools: Literal["rich"]
     truncation: Literal["head_tail"]
@@ -63,7 +63,7 @@ class Render:
 
 @dataclass(frozen=True, slots=True)
 class Inference:
-    """How much of a text is read, and from which score on it is harmful."""
+    """The token budget of a text, and the least score of a harmful text."""
 
     max_length: int
     default_threshold: float
@@ -71,7 +71,7 @@ class Inference:
 
 @dataclass(frozen=True, slots=True)
 class ContentConfig:
-    """Of a SIREN head."""
+    """The configuration of a SIREN head."""
 
     base_model: BaseModel
     mlp: Network
@@ -82,7 +82,7 @@ class ContentConfig:
 
 @dataclass(frozen=True, slots=True)
 class TrajectoryConfig:
-    """Of an Agent-SIREN head."""
+    """The configuration of an Agent-SIREN head."""
 
     base_model: BaseModel
     siren_module: LastToken
@@ -95,15 +95,17 @@ _KINDS = {"content": ContentConfig, "trajectory": TrajectoryConfig}
 
 
 def read_config(data: bytes) -> tuple[ContentConfig | TrajectoryConfig, tuple[str, ...]]:
-    """The configuration in ``data``, and the names of keys that nothing reads.
+    """The configuration in ``data``, and the names of the ignored keys.
 
     Raises:
-        InputError: with every fault found.
+        InputError: lists every fault.
     """
     try:
         value = decode(data)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{NAME} is not JSON ({error}); expected a released head's") from error
+        raise InputError(
+            f"{NAME} is not JSON ({error}); expected the configuration of a released head"
+        ) from error
     if not isinstance(value, Mapping):
         raise InputError(f"{NAME}: found {type(value).__name__}; expected an object")
     task = value.get("task", "content")
@@ -115,18 +117,18 @@ def read_config(data: bytes) -> tuple[ContentConfig | TrajectoryConfig, tuple[st
     config = parse(kind, _known(kind, value, "", ignored), NAME, faults)
     faults = faults or _value_faults(config)
     if faults:
-        raise InputError(listed(f"{NAME} is no {task} head's", faults))
+        raise InputError(listed(f"{NAME} is not a valid configuration of a {task} head", faults))
     return config, tuple(ignored)
 
 
-def listed(what: str, faults: list[str]) -> str:
-    """A message of several faults, one a line; the first twenty are shown."""
+def listed(summary: str, faults: list[str]) -> str:
+    """An error message with one line for each fault; it shows the first twenty."""
     shown = faults[:20] + ([f"and {len(faults) - 20} more"] if len(faults) > 20 else [])
-    return what + ":" + "".join(f"\n  - {fault}" for fault in shown)
+    return summary + ":" + "".join(f"\n  - {fault}" for fault in shown)
 
 
 def _known(kind: Any, value: Mapping[str, Any], path: str, ignored: list[str]) -> dict[str, Any]:
-    """``value`` without the keys that ``kind`` has not, which go to ``ignored``."""
+    """``value`` without the keys that ``kind`` does not have; these are added to ``ignored``."""
     hints = typing.get_type_hints(kind)
     ignored += [f"{path}{key}"[:80] for key in value if key not in hints]
     return {
@@ -139,16 +141,17 @@ def _known(kind: Any, value: Mapping[str, Any], path: str, ignored: list[str]) -
 
 
 def _value_faults(config: ContentConfig | TrajectoryConfig) -> list[str]:
-    """Values of the right type that are out of range."""
+    """Faults of values that have the right type and are out of range."""
     inference = config.inference
     faults = []
     if inference.max_length < 8:
         faults.append(f"inference.max_length is {inference.max_length}; expected at least 8")
     if not 0 <= inference.default_threshold <= 1:
-        found = inference.default_threshold
-        faults.append(f"inference.default_threshold is {found}; expected 0 to 1")
-    own = _network_faults(config.mlp) if isinstance(config, ContentConfig) else []
-    return faults + own
+        threshold = inference.default_threshold
+        faults.append(f"inference.default_threshold is {threshold}; expected 0 to 1")
+    if isinstance(config, ContentConfig):
+        faults += _network_faults(config.mlp)
+    return faults
 
 
 def _network_faults(network: Network) -> list[str]:
@@ -159,8 +162,10 @@ def _network_faults(network: Network) -> list[str]:
             f"mlp has {len(widths)} layer_dims and {len(rates)} dropout_rates; expected one each"
         )
     if not all(width >= 1 for width in (network.input_dim, *widths)):
-        found = [network.input_dim, *widths]
-        faults.append(f"mlp.input_dim and layer_dims are {found}; expected widths of 1 or more")
+        all_widths = [network.input_dim, *widths]
+        faults.append(
+            f"mlp.input_dim and layer_dims are {all_widths}; expected widths of 1 or more"
+        )
     if not all(0 <= rate <= 1 for rate in rates):
         faults.append(f"mlp.dropout_rates are {list(rates)}; expected shares from 0 to 1")
     if network.num_classes != 2:

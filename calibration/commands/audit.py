@@ -1,12 +1,12 @@
 """Compare a tuned model with its base: which layers changed most, and what excites the change.
 
-BASE is a folder with config.json and safetensors; TUNED the same of the tuned model, or the folder
-of a LoRA adapter. Only the matrices that write into the residual stream are read: the outputs of
-attention (o_proj) and of the feed-forward part (down_proj), under every supported architecture's
-names, one pair at a time.
+BASE is a folder with config.json and safetensors, or a GGUF file. TUNED is the tuned model in the
+same form, or the folder of a LoRA adapter. The command reads only the matrices that write into the
+residual stream: the outputs of attention (o_proj) and of the feed-forward part (down_proj), under
+the names of every supported architecture.
 
-With --bundle, exported from the tuned model, and --corpus, the texts are shown that excite the
-strongest directions of the change most, at either end: what tuning added is often plain to see.
+With --bundle, exported from the tuned model, and --corpus, the command shows the texts that most
+excite the strongest directions of the change, at both ends. They often show what tuning added.
 
 The exit code is 1 if a matrix changed by more than --max-change. A bad row is reported with its
 line; the others are used, and the exit code is then 2.
@@ -15,25 +15,14 @@ line; the others are used, and the exit code is then 2.
 import json
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
 from pathlib import Path
 
-from layerguard.calibration import weights
-from layerguard.calibration.audit import (
-    Excitation,
-    MatrixChange,
-    excitations,
-    matrix_changes,
-    strongest,
-)
-from layerguard.calibration.audit_report import html_page, json_objects, text_tables
-from layerguard.calibration.page import write_page
-from layerguard.calibration.weightwatch_directions import RANKS, directions
-from layerguard.runtime.bundle import Bundle
+from layerguard.calibration.auditing.audit import Audit, audit
+from layerguard.calibration.auditing.report import html_page, json_objects, text_tables
+from layerguard.calibration.report.page import write_page
+from layerguard.calibration.weightwatch.directions import RANKS
 from layerguard.runtime.cli import options
 from layerguard.runtime.errors import InputError
-from layerguard.runtime.model.backbone import Backbone
-from layerguard.runtime.rows.jsonl import read_rows
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -48,56 +37,66 @@ def add_arguments(parser: ArgumentParser) -> None:
         type=int,
         default=RANKS,
         metavar="N",
-        help=f"singular values of each matrix (default: {RANKS})",
+        help=f"number of singular values of each matrix (default: {RANKS})",
     )
     add(
         "--shown",
         type=int,
         default=10,
         metavar="N",
-        help="matrices in the table, most changed first (default: 10); --json and --html have all",
+        help="matrices in the table, most changed first (default: 10); --json and --html show all",
     )
-    add("--directions", type=int, default=5, metavar="N", help="strongest directions (default: 5)")
-    add("--texts", type=int, default=5, metavar="N", help="texts at either end (default: 5)")
+    add(
+        "--directions",
+        type=int,
+        default=5,
+        metavar="N",
+        help="number of directions to search texts for, strongest first (default: 5)",
+    )
+    add(
+        "--texts",
+        type=int,
+        default=5,
+        metavar="N",
+        help="number of texts at each end of a direction (default: 5)",
+    )
     add(
         "--max-change",
         type=float,
         metavar="SHARE",
-        help="flag, with exit code 1, a matrix whose relative change is above this share",
+        help="exit with code 1 if the relative change of a matrix is above this share",
     )
-    add("--html", type=Path, metavar="OUT.html", help="also write a page of HTML with plots")
+    add("--html", type=Path, metavar="OUT.html", help="also write an HTML page with plots")
     options.add_json(parser)
     options.add_session(parser)
 
 
 def run(arguments: Namespace) -> int:
-    """Audit and print; 1 if a matrix changed too much, 2 if any row was bad."""
+    """Audit and print; return 1 if a matrix changed too much, 2 if any row was bad."""
     _check(arguments)
-    tuning = weights.between(arguments.base, arguments.tuned)
-    rows = read_rows(arguments.corpus) if arguments.corpus else None
-    bundle = Bundle.load(arguments.bundle) if arguments.bundle else None
-    matrices = matrix_changes(tuning, arguments.ranks)
-    found: list[Excitation] = []
-    faults: Sequence[str] = ()
-    if bundle is not None and rows is not None:
-        model = bundle.manifest.model
-        watched = directions(tuning, model.total_layers, ranks=arguments.ranks, kept=model.layers)
-        backbone = Backbone(bundle, arguments.device, arguments.threads)
-        top = strongest(watched, arguments.directions)
-        found, unread = excitations(backbone, rows.good, top, arguments.texts)
-        faults = (*rows.faults, *unread)
-    flagged = _above(matrices, arguments.max_change)
+    result = audit(
+        arguments.base,
+        arguments.tuned,
+        bundle=arguments.bundle,
+        corpus=arguments.corpus,
+        ranks=arguments.ranks,
+        strongest_directions=arguments.directions,
+        texts=arguments.texts,
+        device=arguments.device,
+        threads=arguments.threads,
+    )
     if arguments.json:
-        for item in json_objects(matrices, found):
+        for item in json_objects(result.matrices, result.excitations):
             print(json.dumps(item, allow_nan=False), flush=True)
     else:
-        print(text_tables(matrices, found, arguments.shown))
+        print(text_tables(result.matrices, result.excitations, arguments.shown))
     if arguments.html:
         title = f"{arguments.tuned.resolve().name} against {arguments.base.resolve().name}"
-        write_page(arguments.html, html_page(title, matrices, found))
-    for sentence in (*flagged, *faults):
+        write_page(arguments.html, html_page(title, result.matrices, result.excitations))
+    flagged = _too_much(result, arguments.max_change)
+    for sentence in (*flagged, *result.faults):
         print(f"layerguard audit: {sentence}", file=sys.stderr)
-    return 2 if faults else int(bool(flagged))
+    return 2 if result.faults else int(bool(flagged))
 
 
 def _check(arguments: Namespace) -> None:
@@ -107,21 +106,20 @@ def _check(arguments: Namespace) -> None:
         if (value := getattr(arguments, name)) < 1
     ]
     if bool(arguments.bundle) != bool(arguments.corpus):
-        lacking = "--corpus" if arguments.bundle else "--bundle"
-        faults.append(f"found no {lacking}; expected --bundle and --corpus together")
+        missing = "--corpus" if arguments.bundle else "--bundle"
+        faults.append(f"found no {missing}; expected --bundle and --corpus together")
     if arguments.max_change is not None and not arguments.max_change >= 0:
         faults.append(f"--max-change: found {arguments.max_change}; expected a share, 0 or more")
     if faults:
         raise InputError("; ".join(faults))
 
 
-def _above(matrices: Sequence[MatrixChange], limit: float | None) -> list[str]:
-    """A sentence for each matrix that changed too much, or by what is not a number."""
-    if limit is None:
+def _too_much(result: Audit, max_change: float | None) -> list[str]:
+    """One message for each matrix whose relative change is above ``max_change``."""
+    if max_change is None:
         return []
     return [
         f"{matrix.part} of layer {matrix.layer} changed by {100 * matrix.relative_change:.3g} %; "
-        f"expected at most {100 * limit:g} %"
-        for matrix in matrices
-        if not matrix.relative_change <= limit
+        f"expected at most {100 * max_change:g} %"
+        for matrix in result.above(max_change)
     ]

@@ -1,44 +1,25 @@
 """Fit a drift monitor: does a checkpoint of this base model drift into misalignment?
 
-BASE is the base model's bundle. --runs are checkpoints of it, each an exported bundle with the
-share of its answers that were judged misaligned, one JSON object a line:
+BASE is the base model's bundle. --runs lists checkpoints of it. Each is an exported bundle with
+the share of its answers that were judged misaligned, one JSON object a line:
 
     {"bundle": PATH, "run": ID, "perturbation": NAME, "step": N, "misalignment": SHARE}
 
---traits are contrastive system prompts, questions and evaluation prompts in YAML; without it the
-project's own. Directions in the base's residual stream are taken from them, the checkpoints'
-drift along these is measured, and the regressor that predicts perturbations best which it never
-saw (random forest, gradient boosting, ridge) is frozen into the monitor. A monitor holds for its
-base model only. All states come through ONNX, as they will when checkpoints are checked.
+--traits is a YAML file of contrastive system prompts, questions and evaluation prompts; the default
+is the project's own file. The command computes trait directions in the base's residual stream and
+the checkpoints' drift along them. It fits three regressors (random forest, gradient boosting,
+ridge) and freezes the one that best predicts held-out perturbations. A monitor is valid for its
+base model only. All states come from ONNX graphs, as in later checks of checkpoints.
 """
 
-import hashlib
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
-from importlib.resources import as_file, files
 from pathlib import Path
 
-from tqdm import tqdm
-
-from layerguard.calibration.drift.contrast import candidate_layers, read_contrast
-from layerguard.calibration.drift.fit import PUBLISHED_TAU, Trained, train
-from layerguard.calibration.drift.freeze import refuse_other_folder, write_monitor
-from layerguard.calibration.drift.runs import check_support, load_checkpoints, read_runs, runs_bytes
-from layerguard.calibration.drift.traits import TraitFile, read_traits
-from layerguard.runtime.bundle import Bundle
+from layerguard.calibration.drift.monitor import FittedMonitor, fit_monitor
+from layerguard.calibration.drift.training import PUBLISHED_TAU
 from layerguard.runtime.cli import options
 from layerguard.runtime.cli.table import render
-from layerguard.runtime.drift import Monitor
-from layerguard.runtime.drift.base import Base
-from layerguard.runtime.drift.manifest import (
-    SCHEMA,
-    CalibrationCard,
-    MonitorManifest,
-    TraitCard,
-)
-from layerguard.runtime.drift.states import evaluation_states
-from layerguard.runtime.model.backbone import Backbone
-from layerguard.runtime.types import Array
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -59,114 +40,63 @@ def add_arguments(parser: ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="TRAIT",
-        help="traits to monitor, in order (default: the paper's seven where the file has them all, "
+        help="traits to monitor, in order (default: the paper's seven if the file has all of them, "
         "else every trait of the file)",
     )
     add(
         "--layer",
         type=int,
         metavar="N",
-        help="state index to read, 1 being the output of the first block (default: the one at 40 "
-        "to 70 %% of the depth that best tells system prompts apart which it never saw)",
+        help="state index to read; 1 is the output of the first block (default: the one at 40 to "
+        "70 %% of the depth that best separates held-out system prompts)",
     )
     add(
         "--tau",
         type=float,
         default=PUBLISHED_TAU,
         metavar="SHARE",
-        help="limit on predicted misalignment (default: 0.05, as first published)",
+        help="threshold on predicted misalignment (default: 0.05, as first published)",
     )
     add(
         "--weak-traits",
         action="store_true",
-        help="go on where a probe does not tell the poles of three traits in four apart, as it "
-        "should: the drift may still foretell misalignment, but the traits' names mean little",
+        help="continue although a probe does not separate the poles of three traits in four; the "
+        "drift may still predict misalignment, but the traits' names mean little",
     )
     add(
         "--step-aware",
         action="store_true",
-        help="also fit the alarm for long runs; the runs must hold a benign one longer than all "
-        "that go wrong, and each check will need --step",
+        help="also fit the alarm for long runs; a benign run must be longer than all misaligned "
+        "ones, and each check will need --step",
     )
     options.add_session(parser)
 
 
 def run(arguments: Namespace) -> int:
-    """Fit, freeze and print what was found."""
-    refuse_other_folder(arguments.out)
-    trait_file = _traits(arguments.traits)
-    traits = trait_file.chosen(arguments.only)
-    runs = read_runs(arguments.runs)
-    check_support(runs, arguments.tau, step_aware=arguments.step_aware)
-    bundle = Bundle.load(arguments.base)
-    model = bundle.manifest.model
-    layers = candidate_layers(model.total_layers, model.layers, arguments.layer)
-    base = Base.of(bundle)
-    checkpoints = load_checkpoints(base, runs, max(layers))
-
-    session = (arguments.device, arguments.threads)
-    backbone = Backbone(bundle, *session)
-    contrast = read_contrast(backbone, bundle, traits, trait_file.questions, layers)
-    probes = contrast.probe(list(traits), weak=arguments.weak_traits)
-    prompts = trait_file.prompts()
-
-    def states(of: Backbone) -> Array:
-        return evaluation_states(of, prompts, contrast.layer)
-
-    progress = tqdm(checkpoints, desc="checkpoints", unit="checkpoint", disable=None)
-    trained = train(
-        contrast.positive,
-        contrast.negative,
-        states(backbone),
-        (states(Backbone(checkpoint, *session)) for checkpoint in progress),
-        runs,
+    """Fit the monitor, write it, and print the result."""
+    fitted = fit_monitor(
+        arguments.base,
+        arguments.runs,
+        arguments.out,
+        traits=arguments.traits,
+        only=arguments.only,
+        layer=arguments.layer,
         tau=arguments.tau,
+        weak_traits=arguments.weak_traits,
         step_aware=arguments.step_aware,
+        device=arguments.device,
+        threads=arguments.threads,
     )
-    manifest = MonitorManifest(
-        schema=SCHEMA,
-        kind="drift monitor",
-        base=base,
-        layer=contrast.layer,
-        traits=tuple(
-            TraitCard(name, trait.positive_label, trait.negative_label, probes[name])
-            for name, trait in traits.items()
-        ),
-        prompts=prompts,
-        threshold=arguments.tau,
-        regressor=trained.regressor,
-        step_aware=arguments.step_aware,
-        calibration=CalibrationCard(
-            traits_sha256=trait_file.sha256(),
-            runs_sha256=hashlib.sha256(runs_bytes(runs)).hexdigest(),
-            checkpoints=len(runs),
-            runs=len({row.run for row in runs}),
-            perturbations=tuple(sorted({row.perturbation for row in runs})),
-            separation={str(layer): value for layer, value in contrast.separation.items()},
-            candidates=trained.candidates,
-        ),
-        versions={},
-        files={},
-    )
-    write_monitor(arguments.out, manifest, trained.params)
-    print("\n".join(_lines(Monitor.load(arguments.out), trained)))
+    print("\n".join(_lines(fitted)))
     print(f"wrote {arguments.out}")
     return 0
 
 
-def _traits(path: Path | None) -> TraitFile:
-    if path is not None:
-        return read_traits(path)
-    with as_file(files("layerguard.calibration") / "prompts" / "traits.yaml") as own:
-        return read_traits(own)
-
-
-def _lines(monitor: Monitor, trained: Trained) -> Iterator[str]:
-    manifest = monitor.manifest
+def _lines(fitted: FittedMonitor) -> Iterator[str]:
+    monitor, manifest = fitted.monitor, fitted.monitor.manifest
     card = manifest.calibration
     choice = ", ".join(f"{layer}: {value:.2f}" for layer, value in card.separation.items())
     how = f"chosen by held-out separation ({choice})" if choice else "as asked"
-    above = sum(trained.params["calibration_rates"] > manifest.threshold)
     yield f"monitor  {monitor.id} of {manifest.base.model.id} ({manifest.base.bundle_id})"
     yield f"layer    state {manifest.layer} of {manifest.base.model.total_layers}, {how}"
     yield (
@@ -174,8 +104,8 @@ def _lines(monitor: Monitor, trained: Trained) -> Iterator[str]:
         "(probe accuracy)"
     )
     yield (
-        f"runs     {card.runs} with {card.checkpoints} checkpoints, {above} above tau "
-        f"{100 * manifest.threshold:g} %, of {len(card.perturbations)} perturbations"
+        f"runs     {card.runs} with {card.checkpoints} checkpoints, {fitted.checkpoints_above} "
+        f"above tau {100 * manifest.threshold:g} %, of {len(card.perturbations)} perturbations"
     )
     header = ["leave one perturbation out", "balanced accuracy", "AUROC", "FNR", "FPR"]
     rows = [

@@ -1,12 +1,12 @@
 """Freeze a released SIREN or Agent-SIREN head into a bundle of its base model.
 
-ARTEFACT is a folder with siren_config.json and siren.safetensors, as the hub gives it. Nothing is
-retrained: the scores are llm-siren's on the same model. A SIREN head becomes the detector siren, an
-Agent-SIREN head agent_siren; one bundle can hold both.
+ARTEFACT is a folder with siren_config.json and siren.safetensors, as downloaded from the hub. The
+head is not retrained: the scores equal llm-siren's on the same model. A SIREN head becomes the
+detector siren, an Agent-SIREN head agent_siren; one bundle can hold both.
 
-The threshold is the artefact's, which promises no false-positive rate. With --clean, rows of your
-own clean traffic, it is calibrated for --target-fpr instead. A bad row is reported with its line;
-the others are used, and the exit code is then 2.
+The default threshold is the artefact's, which promises no false-positive rate. With --clean, rows
+of your own clean traffic calibrate the threshold for --target-fpr. A bad row is reported with its
+line; the others are used, and the exit code is then 2.
 """
 
 import sys
@@ -14,17 +14,11 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import get_args
 
-from layerguard.calibration import conformal
-from layerguard.calibration.artefacts import artefact, bundle_fit
-from layerguard.calibration.collect import record
-from layerguard.calibration.commands.summary import dropped_lines
-from layerguard.calibration.freeze import Calibrated, freeze
-from layerguard.calibration.labelled import read_clean
-from layerguard.calibration.leakage import prompt_group
-from layerguard.calibration.recording import Recording
-from layerguard.runtime.bundle import Bundle
+from layerguard.calibration.artefacts.import_head import import_siren
+from layerguard.calibration.commands.summary import removed_line
+from layerguard.calibration.stages import FittedDetector
+from layerguard.calibration.thresholds.conformal import DEFAULT_TARGET_FPR
 from layerguard.runtime.cli import options
-from layerguard.runtime.model.backbone import Backbone
 from layerguard.runtime.types import Semantics
 
 
@@ -39,12 +33,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="ROWS",
-        help="clean rows to calibrate the threshold on (default: the artefact's threshold)",
+        help="clean rows that calibrate the threshold (default: the artefact's threshold)",
     )
     add(
         "--target-fpr",
         type=float,
-        default=0.01,
+        default=DEFAULT_TARGET_FPR,
         metavar="SHARE",
         help="with --clean: share of clean traffic that may be flagged (default: 0.01)",
     )
@@ -52,68 +46,61 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--last-layer",
         choices=get_args(Semantics),
         help="the last block's state before (block) or after (hf) the final norm, if the head "
-        "reads it (default: as llm-siren serves it: hf, and block for Agent-SIREN)",
+        "reads it (default: llm-siren's own choice: hf, and block for Agent-SIREN)",
     )
     add(
         "--other-base",
         action="store_true",
-        help="the bundle's model is the head's base model, though it has another name",
+        help="accept a bundle's model of another name as the head's base model",
     )
     options.add_session(parser)
 
 
 def run(arguments: Namespace) -> int:
-    """Check, freeze and say what was found; 2 if any row was bad."""
-    head = artefact.read(arguments.artefact)
-    bundle = Bundle.load(arguments.bundle)
-    bundle_fit.check(head, bundle.manifest, other_base=arguments.other_base)
-    item = bundle_fit.as_published(
-        head,
-        arguments.artefact.resolve().name,
-        bundle_fit.tap_in(head, bundle.manifest, arguments.last_layer),
-        last_layer_read=bundle_fit.reads_last_layer(head, bundle.manifest),
+    """Import the head and print the result; return 2 if any row was bad."""
+    result = import_siren(
+        arguments.artefact,
+        arguments.bundle,
+        clean=arguments.clean,
+        target_fpr=arguments.target_fpr,
+        last_layer=arguments.last_layer,
+        other_base=arguments.other_base,
+        device=arguments.device,
+        threads=arguments.threads,
     )
-    backbone = Backbone(bundle, arguments.device, arguments.threads)
-    faults: tuple[str, ...] = ()
-    if arguments.clean:
-        clean = read_clean(arguments.clean)
-        conformal.rank(len({prompt_group(row) for row in clean.rows}), arguments.target_fpr)
-        with Recording(len(clean.rows)) as recording:
-            found = record(backbone, clean.rows, item.tap, "clean rows", recording)
-            item = bundle_fit.recalibrated(item, found, arguments.target_fpr)
-        faults = (*clean.faults, *found.faults)
-    dropped = dropped_lines(bundle)
-    freeze(bundle, backbone, [item])
-    print(_summary(item))
-    for note in bundle_fit.notes(head, bundle.manifest):
+    print(_summary(result.detector))
+    for note in result.notes:
         print(f"    {note}")
-    if bundle.manifest.decision:
+    if result.lost_decision:
         print("the decision over all detectors fell away: `layerguard recalibrate` makes a new one")
-    for line in dropped:
-        print(line)
-    print(f"wrote {arguments.bundle} (id {Bundle.load(arguments.bundle).id})")
-    for fault in faults:
+    for file in result.removed:
+        print(removed_line(file))
+    print(f"wrote {arguments.bundle} (id {result.bundle_id})")
+    for fault in result.faults:
         print(f"layerguard import-siren: {fault}", file=sys.stderr)
-    return 2 if faults else 0
+    return 2 if result.faults else 0
 
 
-def _summary(item: Calibrated) -> str:
-    tap, limit = item.tap, item.tap.limit
-    layers = ", ".join(map(str, item.params["layers"].tolist()))
-    read = f"{tap.pooling} of layers {layers}; last layer: {item.settings['last_layer']}"
-    most = f", {limit.keep} of {limit.max_tokens} tokens" if limit else ""
-    lines = [f"{item.name}: {item.method} from {item.settings['artefact']}", f"{read}{most}"]
-    low, high = (100 * bound for bound in item.params["fpr_interval"].tolist())
-    if item.rows:
+def _summary(detector: FittedDetector) -> str:
+    tap, budget, params = detector.tap, detector.tap.budget, detector.frozen_params
+    layers = ", ".join(map(str, params["layers"].tolist()))
+    read = f"{tap.pooling} of layers {layers}; last layer: {detector.settings['last_layer']}"
+    most = f", {budget.keep} of {budget.max_tokens} tokens" if budget else ""
+    lines = [
+        f"{detector.name}: {detector.method} from {detector.settings['artefact']}",
+        f"{read}{most}",
+    ]
+    low, high = (100 * bound for bound in params["fpr_interval"].tolist())
+    if detector.rows:
         lines.append(
-            f"threshold {float(item.params['threshold']):.4g} from "
-            f"{len(item.params['clean_scores'])} clean prompts; target "
-            f"{100 * float(item.params['target_fpr']):g} %, the realised share lies within "
+            f"threshold {float(params['threshold']):.4g} from "
+            f"{len(params['clean_scores'])} clean prompts; target "
+            f"{100 * float(params['target_fpr']):g} %, the realised share lies within "
             f"{low:.2g} and {high:.2g} % (95 %)"
         )
     else:
         lines.append(
-            f"flags scores of {item.settings['default_threshold']:g} and more, as published; no "
-            "false-positive rate is promised: give --clean ROWS for one"
+            f"flags scores of {detector.settings['default_threshold']:g} and more, as published; "
+            "no false-positive rate is promised: give --clean ROWS for one"
         )
     return "\n    ".join(lines)

@@ -1,8 +1,7 @@
-"""What the calibrating commands print of their result."""
+"""Output lines that several calibration commands share."""
 
 from collections.abc import Iterator
 
-from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.bundle.decision import DecisionCard
 from layerguard.runtime.bundle.files import SIGNATURE
 from layerguard.runtime.bundle.manifest import DetectorCard
@@ -11,32 +10,27 @@ _TEXTS_ADVISED = 200
 
 
 def detector_line(name: str, card: DetectorCard) -> str:
-    """How one detector was fitted."""
+    """A line on one fitted detector."""
     return f"{name}: {card.method}, {card.n} rows, threshold {card.threshold:.4g}"
 
 
-def dropped_lines(before: Bundle) -> list[str]:
-    """What holds the detectors as they are, and goes when they change; ask before they do."""
-    lines = [
-        f"{card.file} fell away: `layerguard fuse` makes a new one"
-        for card in before.manifest.fused.values()
-    ]
-    if (before.path / SIGNATURE).exists():
-        lines.append(f"{SIGNATURE} fell away: `layerguard sign` makes a new one")
-    return lines
+def removed_line(file: str) -> str:
+    """A line on a file that was deleted with the old detectors, with the command for a new one."""
+    command = "sign" if file == SIGNATURE else "fuse"
+    return f"{file} fell away: `layerguard {command}` makes a new one"
 
 
-def decision_lines(card: DecisionCard, asked: int) -> Iterator[str]:
-    """Who decides, what it promises, and on how many of the texts asked for it rests."""
+def decision_lines(card: DecisionCard, texts: int) -> Iterator[str]:
+    """Lines on the deciding detectors, the promised rate, and the share of ``texts`` used."""
     deciding = ", ".join(card.enforced)
     if card.policy in ("any", "all"):
         deciding = f"{card.policy} of {deciding}"
     shadow = f"; in shadow: {', '.join(card.shadow)}" if card.shadow else ""
     advice = f"; {_TEXTS_ADVISED} or more are advised" if card.n < _TEXTS_ADVISED else ""
     yield f"guard: flags where {deciding} does{shadow}; {card.n} clean prompts{advice}"
-    if card.n < asked:
+    if card.n < texts:
         yield (
-            f"    {asked - card.n} of {asked} clean prompts are left out: a detector was fitted on "
+            f"    {texts - card.n} of {texts} clean prompts are left out: a detector was fitted on "
             "them, or on their prompt with another answer, or could not read them"
         )
     if not card.promised:

@@ -1,4 +1,4 @@
-"""The base model under contrastive system prompts, and the layer that tells them apart best."""
+"""The base model's states under contrastive system prompts, and the layer that separates them."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -23,29 +23,29 @@ from layerguard.runtime.text.tokens import TokenReader
 from layerguard.runtime.types import Array
 
 Manner = Literal["system", "user-turn"]
-"""How a system prompt is given: as a turn of its own, or as a user turn that is acknowledged."""
+"""How a system prompt is given: as a system turn, or as a user turn with an acknowledgement."""
 
 Poles = tuple[Array, Array]
 """States of the positive and the negative pole, float32 [system prompts, questions, layers, D]."""
 
 ACKNOWLEDGEMENT = "Understood. I will follow these instructions."
-"""The assistant's turn after a system prompt that came as a user turn, as published."""
+"""The assistant's turn after a system prompt that is given as a user turn, as published."""
 
 _BAND = (0.4, 0.7)
-"""Share of the model's depth where a layer is looked for: the published candidates, which are 14 to
-20 of 32 blocks, 18 to 32 of 48 and 16 to 28 of 40, lie within."""
+"""Share of the model's depth in which the layer is chosen. It contains the published candidates: 14
+to 20 of 32 blocks, 18 to 32 of 48, and 16 to 28 of 40."""
 
 
 def candidate_layers(total: int, kept: int, layer: int | None) -> list[int]:
-    """State indices to choose from; the one that the user named, if one was.
+    """The state indices to choose from; only ``layer`` if it is given.
 
     Args:
-        total: blocks of the model.
-        kept: blocks of its graph.
+        total: number of blocks of the model.
+        kept: number of blocks of its graph.
         layer: a state index, or None.
 
     Raises:
-        InputError: the graph has no such state, or keeps none of the candidates.
+        InputError: the graph does not have the state, or has none of the candidates.
     """
     if layer is not None:
         if not 1 <= layer <= kept:
@@ -54,16 +54,16 @@ def candidate_layers(total: int, kept: int, layer: int | None) -> list[int]:
     low, high = (max(1, math.floor(share * total)) for share in _BAND)
     if low > kept:
         raise InputError(
-            f"the base's graph keeps {kept} of {total} blocks; expected {low} or more, for the "
-            f"layer is looked for among states {low} to {high}: export it again, or give --layer"
+            f"the base's graph keeps {kept} of {total} blocks; expected {low} or more, because the "
+            f"layer is chosen among states {low} to {high}: export it again, or give --layer"
         )
     return list(range(low, min(high, kept) + 1))
 
 
 def manner(bundle: Bundle) -> Manner:
-    """How the bundle's template takes a system prompt.
+    """How the bundle's template accepts a system prompt.
 
-    A template that refuses a system turn, or shows nothing of it, gets it as a user turn. A
+    If the template rejects or drops a system turn, the system prompt is given as a user turn. A
     template with {prompt} has no turns: the system prompt and the question become one text.
     """
     reader = TokenReader(bundle)
@@ -76,13 +76,13 @@ def manner(bundle: Bundle) -> Manner:
 
 @dataclass(frozen=True, slots=True)
 class Contrast:
-    """The base under contrastive prompts, at the layer that is read.
+    """The base model's states under contrastive prompts, at the chosen layer.
 
     Attributes:
-        layer: its state index.
-        separation: by state index, of every layer that was considered; empty if one was named.
+        layer: state index of the layer.
+        separation: separation of every candidate layer by state index; empty for a given layer.
         positive: for each trait, float32 [system prompts, questions, hidden].
-        negative: the same of the other pole.
+        negative: the same for the negative pole.
     """
 
     layer: int
@@ -91,29 +91,30 @@ class Contrast:
     negative: tuple[Array, ...]
 
     def probe(self, names: Sequence[str], *, weak: bool = False) -> dict[str, float]:
-        """Each trait's probe accuracy, by name.
+        """The probe accuracy of each trait, by name.
 
         Args:
-            names: of the traits.
-            weak: go on whatever is found.
+            names: names of the traits.
+            weak: do not raise if too few traits pass.
 
         Raises:
-            CalibrationError: too few traits pass: the model does not tell their poles apart here.
+            CalibrationError: too few traits pass: the layer does not separate their poles.
         """
-        found = {
+        accuracies = {
             name: probe_accuracy(positive, negative)
             for name, positive, negative in zip(names, self.positive, self.negative, strict=True)
         }
-        passed = sum(accuracy > PROBE_LEAST_ACCURACY for accuracy in found.values())
-        if passed < PROBE_LEAST_TRAITS * len(found) and not weak:
-            listed = ", ".join(f"{name} {accuracy:.2f}" for name, accuracy in found.items())
+        passed = sum(accuracy > PROBE_LEAST_ACCURACY for accuracy in accuracies.values())
+        if passed < PROBE_LEAST_TRAITS * len(accuracies) and not weak:
+            listed = ", ".join(f"{name} {accuracy:.2f}" for name, accuracy in accuracies.items())
             raise CalibrationError(
-                f"at state {self.layer} a probe tells the poles of {passed} of {len(found)} traits "
-                f"apart ({listed}); expected an accuracy above {PROBE_LEAST_ACCURACY} for "
-                f"{PROBE_LEAST_TRAITS:.0%} of them. Choose another --layer or other system "
-                "prompts; with --weak-traits the fit goes on, and the traits' names mean little"
+                f"at state {self.layer} a probe separates the poles of {passed} of "
+                f"{len(accuracies)} traits ({listed}); expected an accuracy above "
+                f"{PROBE_LEAST_ACCURACY} for {PROBE_LEAST_TRAITS:.0%} of them. "
+                "Choose another --layer or other system prompts; with --weak-traits the fit "
+                "continues, and the traits' names mean little"
             )
-        return found
+        return accuracies
 
 
 def read_contrast(
@@ -123,13 +124,13 @@ def read_contrast(
     questions: Sequence[str],
     layers: Sequence[int],
 ) -> Contrast:
-    """The poles of every trait, at the layer that is named or separates them best.
+    """Read the poles of every trait at the one given layer, or at the layer that separates best.
 
-    The paper asks a judge which layer steers answers best. This asks nobody: of several layers it
-    takes the one with the largest mean held-out ``separation``, the lower one of equals.
+    The paper chooses the layer at which a judge finds steering most effective. This function needs
+    no judge: it chooses the largest mean held-out ``separation``; ties go to the lowest layer.
 
     Raises:
-        InputError: the template refuses the turns.
+        InputError: the template rejects the turns.
     """
     how = manner(bundle)
     poles = {
@@ -139,8 +140,8 @@ def read_contrast(
     scores: dict[int, float] = {}
     if len(layers) > 1:
         for place, layer in enumerate(layers):
-            found = [separation(p[:, :, place], n[:, :, place]) for p, n in poles.values()]
-            scores[layer] = float(np.mean(found))
+            separations = [separation(p[:, :, place], n[:, :, place]) for p, n in poles.values()]
+            scores[layer] = float(np.mean(separations))
     place = int(np.argmax(list(scores.values()))) if scores else 0
     positive, negative = zip(
         *((p[:, :, place], n[:, :, place]) for p, n in poles.values()), strict=True
@@ -152,10 +153,10 @@ def read_poles(
     backbone: Backbone, trait: Trait, questions: Sequence[str], how: Manner, layers: Sequence[int],
     name: str,
 ) -> Poles:  # fmt: skip
-    """The base's states under a trait's system prompts, every question under each.
+    """Read the base model's states for every pair of a trait's system prompt and a question.
 
     Raises:
-        InputError: the template refuses the turns.
+        InputError: the template rejects the turns.
     """
     positive, negative = (
         last_token_states(

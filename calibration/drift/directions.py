@@ -1,4 +1,4 @@
-"""A trait's direction in the residual stream, and how well it tells the trait's poles apart."""
+"""A trait's direction in the residual stream, and how well it separates the trait's poles."""
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
@@ -8,7 +8,7 @@ from layerguard.runtime.errors import CalibrationError, InputError
 from layerguard.runtime.types import Array
 
 PROBE_LEAST_ACCURACY = 0.8
-"""A trait passes the probe above this."""
+"""A trait passes the probe above this accuracy."""
 
 PROBE_LEAST_TRAITS = 0.75
 """Share of traits that must pass."""
@@ -18,17 +18,17 @@ _PROBE_SEED = 42
 
 
 def direction(positive: Array, negative: Array, trait: str) -> Array:
-    """Unit difference of the mean states under both poles, float32 [hidden].
+    """Unit difference of the mean states of both poles, float32 [hidden].
 
     v = (mean(P) - mean(N)) / ||mean(P) - mean(N)||, summed in float64.
 
     Args:
         positive: [system prompts, questions, hidden] of one layer.
-        negative: the same of the other pole.
-        trait: what a message calls it.
+        negative: the same for the negative pole.
+        trait: name of the trait in error messages.
 
     Raises:
-        InputError: not of those shapes.
+        InputError: an array has another shape.
         CalibrationError: a state is not finite, or the poles have the same mean.
 
     Source: arXiv 2606.07631, phase 1; published in bfloat16.
@@ -37,7 +37,7 @@ def direction(positive: Array, negative: Array, trait: str) -> Array:
     if positive.ndim != 3 or positive.shape != negative.shape or not positive.size:
         raise InputError(
             f"{trait}: found states {list(positive.shape)} and {list(negative.shape)}; expected "
-            "[system prompts, questions, hidden] twice, as many for either pole"
+            "[system prompts, questions, hidden] for each pole, with equal shapes"
         )
     if not (np.isfinite(positive).all() and np.isfinite(negative).all()):
         raise CalibrationError(
@@ -49,23 +49,23 @@ def direction(positive: Array, negative: Array, trait: str) -> Array:
     if length == 0:
         raise CalibrationError(
             f"{trait}: the model's mean state is the same under both poles; expected system "
-            "prompts that the model tells apart. Check that its template shows them"
+            "prompts that change the state. Check that its template shows them"
         )
     unit: Array = (difference / length).astype(np.float32)
     return unit
 
 
 def separation(positive: Array, negative: Array) -> float:
-    """Standardised distance of the poles along a direction that saw neither prompt, unitless.
+    """Standardised distance of the poles along held-out directions, unitless.
 
-    For each pair of system prompts, one of either pole, the direction is taken from all other
-    pairs and the pair's states are projected on it. The value is the distance of the two means
-    over the root of the mean variance of both poles. Held out by system prompt, because any
-    direction of enough dimensions tells the very prompts apart that it was made from.
+    For each pair of system prompts, one of each pole, the direction is computed from all other
+    pairs, and the pair's states are projected on it. The value is the distance of the two means
+    over the root of the mean variance of both poles. Pairs are held out because in many dimensions
+    a direction always separates the prompts from which it was computed.
 
     Args:
         positive: [system prompts, questions, hidden] of one layer, two or more system prompts.
-        negative: the same of the other pole.
+        negative: the same for the negative pole.
     """
     pairs = len(positive)
     poles = [states.astype(np.float64) for states in (positive, negative)]
@@ -78,9 +78,9 @@ def separation(positive: Array, negative: Array) -> float:
         ]
         difference = means[0] - means[1]
         unit = difference / max(float(np.linalg.norm(difference)), np.finfo(float).tiny)
-        for pole, found in zip(poles, projected, strict=True):
-            found.append(pole[pair] @ unit)
-    first, second = (np.concatenate(found) for found in projected)
+        for pole, side in zip(poles, projected, strict=True):
+            side.append(pole[pair] @ unit)
+    first, second = (np.concatenate(side) for side in projected)
     spread = np.sqrt((first.var(ddof=1) + second.var(ddof=1)) / 2)
     return float((first.mean() - second.mean()) / max(spread, np.finfo(float).tiny))
 
@@ -88,8 +88,8 @@ def separation(positive: Array, negative: Array) -> float:
 def probe_accuracy(positive: Array, negative: Array) -> float:
     """Cross-validated accuracy of a linear probe between the poles, 0 to 1.
 
-    A sanity check as published: it saturates at 1, for it may know the system prompts by heart,
-    and therefore chooses no layer.
+    A sanity check, as published. It does not choose the layer, because it saturates at 1: the
+    system prompts of the test folds also occur in the training folds.
     """
     width = positive.shape[-1]
     states = np.concatenate([positive.reshape(-1, width), negative.reshape(-1, width)])

@@ -1,4 +1,4 @@
-"""Freezing: a fitted monitor becomes a folder, atomically and reproducibly."""
+"""Write a fitted monitor into a folder, atomically and reproducibly."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -23,27 +23,27 @@ _LIBRARIES = ("layerguard", "numpy", "scikit-learn", "scipy", "tokenizers")
 
 
 def refuse_other_folder(path: Path) -> None:
-    """Refuse to replace what is no monitor, before the work that it would cost.
+    """Refuse to replace a folder that is not a monitor; called before the work begins.
 
     Raises:
-        InputError: ``path`` has a manifest, and it is not a monitor's: a bundle, most likely.
+        InputError: ``path`` has a manifest of another kind, such as a bundle's.
     """
     if not (path / MANIFEST).exists():
         return
     try:
-        found, _ = read_monitor_manifest(manifest_bytes(path, WRITER))
+        manifest, _ = read_monitor_manifest(manifest_bytes(path, WRITER))
     except BundleError:
-        found = None
-    if found is None:
-        raise InputError(f"{path} exists and is no drift monitor; name a new folder")
+        manifest = None
+    if manifest is None:
+        raise InputError(f"{path} exists and is not a drift monitor; name a new folder")
 
 
 def write_monitor(path: Path, manifest: MonitorManifest, params: Mapping[str, Array]) -> None:
-    """Write the folder; its ``files`` and ``versions`` are filled in here.
+    """Write the folder; this function sets ``files`` and ``versions`` of the manifest.
 
     Raises:
-        CalibrationError: the monitor would not load, each fault listed.
-        InputError: ``path`` holds something else, or another process is writing it.
+        CalibrationError: the monitor would not load; lists every fault.
+        InputError: ``path`` is not a monitor, or another process is writing it.
     """
     refuse_other_folder(path)
     versions = {

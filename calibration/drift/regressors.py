@@ -1,6 +1,6 @@
-"""The published regressors, and freezing one into plain arrays.
+"""The published regressors, and their conversion into plain arrays.
 
-Settings are those of arXiv 2606.07631; features are not scaled.
+The settings are those of arXiv 2606.07631; features are not scaled.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,11 +22,11 @@ REGRESSORS: Mapping[RegressorName, Callable[[], Any]] = {
     ),
     "ridge": lambda: Ridge(alpha=1.0),
 }
-"""In the published order, the headline one first: it decides between equals."""
+"""In the published order; ties between regressors go to the first."""
 
 
 def freeze_regressor(model: Any, traits: int) -> dict[str, Array]:
-    """A fitted regressor as the arrays of ``runtime/drift/regressor.py``; no pickle is needed."""
+    """Convert a fitted regressor into the arrays of ``runtime/drift/regressor.py``."""
     if isinstance(model, RandomForestRegressor):
         trees = [tree.tree_ for tree in model.estimators_]
         return _sum_of_trees(trees, 1 / len(trees), 0.0, traits)
@@ -40,7 +40,7 @@ def freeze_regressor(model: Any, traits: int) -> dict[str, Array]:
 def _sum_of_trees(
     trees: Sequence[Any], scale: float, intercept: float, traits: int
 ) -> dict[str, Array]:
-    """Trees one after the other; scikit-learn's leaves have -1 for children, ours themselves."""
+    """Concatenate the trees; a leaf is its own child, where scikit-learn has -1."""
     sizes = [tree.node_count for tree in trees]
     roots = np.cumsum([0, *sizes])[:-1]
     columns: dict[str, list[Array]] = {

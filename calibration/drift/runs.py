@@ -1,10 +1,10 @@
-"""Labelled checkpoints: rows of JSONL, one a checkpoint, and what they must support.
+"""Labelled checkpoints: JSONL with one row a checkpoint, and checks that they suffice for a fit.
 
     {"bundle": PATH, "run": ID, "perturbation": NAME, "step": N, "misalignment": SHARE}
 
-``bundle`` is the checkpoint's export; a relative path is taken from the file's folder. ``run`` is
-one fine-tuning; ``perturbation`` what it was fine-tuned on, the same for all seeds of a data set;
-``step`` counts from the base, which is 0 and no row; ``misalignment`` is the share of the
+``bundle`` is the exported checkpoint; a relative path starts at the file's folder. ``run`` names a
+fine-tuning run; ``perturbation`` names its data set, and is the same for all seeds. ``step`` counts
+from the base model, which is step 0 and has no row. ``misalignment`` is the share of the
 checkpoint's answers that were judged misaligned.
 """
 
@@ -22,17 +22,17 @@ from layerguard.runtime.drift.base import Base, load_checkpoint
 from layerguard.runtime.errors import BundleError, CalibrationError, InputError
 
 LEAST_CHECKPOINTS = 10
-"""Fewer leave a forest with leaves of five rows nothing to split."""
+"""With fewer, a forest with five rows a leaf cannot split."""
 
 LEAST_RUNS_FOR_STEPS = 3
-"""Fewer final drifts have no principal component worth the name."""
+"""With fewer final drifts, a principal component means nothing."""
 
 _SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """One row; ``misalignment`` is a share, 0 to 1."""
+    """One row; ``misalignment`` is a share from 0 to 1."""
 
     bundle: str
     run: str
@@ -42,19 +42,19 @@ class Checkpoint:
 
 
 def read_runs(path: Path) -> tuple[Checkpoint, ...]:
-    """The rows of a file, their bundles resolved.
+    """Read the rows of a file, and resolve the paths of their bundles.
 
-    A bad row stops the work, unlike a bad text: a checkpoint too few changes which regressor is
-    chosen, and each one costs a fine-tuning.
+    A bad row is an error, unlike a bad text: a missing checkpoint may change the choice of the
+    regressor, and every checkpoint costs a fine-tuning run.
 
     Raises:
-        InputError: the file cannot be read, or a row is bad; every bad row is listed.
+        InputError: the file cannot be read, or a row is bad; lists every bad row.
     """
     try:
         lines = path.read_bytes().split(b"\n")
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; expected a file of JSON rows") from error
-    found: list[tuple[int, Checkpoint]] = []
+    checkpoints: list[tuple[int, Checkpoint]] = []
     faults: list[str] = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -62,33 +62,33 @@ def read_runs(path: Path) -> tuple[Checkpoint, ...]:
         row, wrong = _row(line)
         faults += [f"{path}:{number}: {fault}" for fault in wrong]
         if row is not None:
-            found.append((number, replace(row, bundle=str(path.parent / row.bundle))))
-    faults += [f"{path}:{number}: {fault}" for number, fault in _contradictions(found)]
-    if not faults and not found:
+            checkpoints.append((number, replace(row, bundle=str(path.parent / row.bundle))))
+    faults += [f"{path}:{number}: {fault}" for number, fault in _contradictions(checkpoints)]
+    if not faults and not checkpoints:
         faults = [f"{path}: found no row; expected labelled checkpoints, one JSON object a line"]
     if faults:
         more = [f"and {len(faults) - _SHOWN} more"] if len(faults) > _SHOWN else []
         listed = "".join(f"\n  - {fault}" for fault in [*faults[:_SHOWN], *more])
         raise InputError(f"the checkpoint runs cannot be used:{listed}")
-    return tuple(row for _, row in found)
+    return tuple(row for _, row in checkpoints)
 
 
 def runs_bytes(runs: Sequence[Checkpoint]) -> bytes:
-    """The labels in a canonical form, for a hash; where the bundles lay is no part of it."""
+    """The labels in a canonical form for a hash, without the paths of the bundles."""
     rows = [[row.run, row.perturbation, row.step, row.misalignment] for row in runs]
     return json.dumps(rows).encode()
 
 
 def load_checkpoints(base: Base, runs: Sequence[Checkpoint], layer: int) -> list[Bundle]:
-    """The runs' bundles, all of them verified before any is read.
+    """Load and verify the bundles of all checkpoints, before the states of any are read.
 
     Args:
-        base: what they must be checkpoints of.
-        runs: where they lie.
+        base: their base model.
+        runs: the checkpoints.
         layer: the highest state index that will be read.
 
     Raises:
-        InputError: some are faulty or of another model; all of them are named.
+        InputError: a bundle is invalid or of another model; lists all of these.
     """
     bundles, faults = [], []
     for row in tqdm(runs, desc="verifying checkpoints", unit="checkpoint", disable=None):
@@ -104,10 +104,10 @@ def load_checkpoints(base: Base, runs: Sequence[Checkpoint], layer: int) -> list
 
 
 def check_support(runs: Sequence[Checkpoint], tau: float, *, step_aware: bool) -> None:
-    """Refuse runs that no regressor can be chosen on.
+    """Refuse runs that do not suffice to choose a regressor.
 
     Raises:
-        CalibrationError: listing everything that they lack.
+        CalibrationError: lists everything that is missing.
     """
     above = sum(row.misalignment > tau for row in runs)
     perturbations = {row.perturbation for row in runs}
@@ -116,12 +116,12 @@ def check_support(runs: Sequence[Checkpoint], tau: float, *, step_aware: bool) -
         faults.append(f"found {len(runs)} checkpoints; expected {LEAST_CHECKPOINTS} or more")
     if not 0 < above < len(runs):
         faults.append(
-            f"found {above} of {len(runs)} above tau = {tau:g}; expected some on either side"
+            f"found {above} of {len(runs)} above tau = {tau:g}; expected some above and some not"
         )
     if len(perturbations) < 2:
         faults.append(
-            f"found the perturbations {sorted(perturbations)}; expected two or more, for each is "
-            "left out once"
+            f"found the perturbations {sorted(perturbations)}; expected two or more, because each "
+            "is left out once"
         )
     if step_aware:
         faults += _step_faults(runs, tau)
@@ -131,7 +131,7 @@ def check_support(runs: Sequence[Checkpoint], tau: float, *, step_aware: bool) -
 
 
 def _step_faults(runs: Sequence[Checkpoint], tau: float) -> list[str]:
-    """What the alarm for long runs lacks: enough runs, and a benign one longer than all others."""
+    """Faults for the step-aware alarm: too few runs, or no benign run longer than all others."""
     last: dict[str, int] = {}
     for row in runs:
         last[row.run] = max(row.step, last.get(row.run, 0))
@@ -140,12 +140,12 @@ def _step_faults(runs: Sequence[Checkpoint], tau: float) -> list[str]:
     longest = max((last[run] for run in dangerous), default=0)
     faults = []
     if len(last) < LEAST_RUNS_FOR_STEPS:
-        expected = f"a step-aware alarm expects {LEAST_RUNS_FOR_STEPS} or more"
+        expected = f"a step-aware alarm needs {LEAST_RUNS_FOR_STEPS} or more"
         faults.append(f"found {len(last)} runs; {expected}")
     if anchor <= longest:
         faults.append(
             f"the longest run that stays within tau ends at step {anchor}, the longest other at "
-            f"{longest}; a step-aware alarm expects a benign run longer than all others"
+            f"{longest}; a step-aware alarm needs a benign run longer than all others"
         )
     return faults
 
@@ -171,12 +171,12 @@ def _row(line: bytes) -> tuple[Checkpoint | None, list[str]]:
     return (None, faults) if faults else (row, [])
 
 
-def _contradictions(found: Sequence[tuple[int, Checkpoint]]) -> list[tuple[int, str]]:
-    """Rows that cannot be true together, by line: a checkpoint twice, a run of two data sets."""
+def _contradictions(checkpoints: Sequence[tuple[int, Checkpoint]]) -> list[tuple[int, str]]:
+    """Contradictions by line: a duplicate checkpoint, or a run with two perturbations."""
     faults = []
     seen: dict[tuple[str, int], int] = {}
     perturbation: dict[str, str] = {}
-    for number, row in found:
+    for number, row in checkpoints:
         first = seen.setdefault((row.run, row.step), number)
         if first != number:
             faults.append(

@@ -1,4 +1,4 @@
-"""Fitting the alarm for long runs; what it computes is in ``runtime/drift/step_aware.py``."""
+"""Fit the step-aware alarm for long runs; ``runtime/drift/step_aware.py`` evaluates it."""
 
 from collections.abc import Sequence
 
@@ -12,12 +12,12 @@ from layerguard.runtime.types import Array
 
 
 def fit_step_aware(drift: Array, runs: Sequence[Checkpoint], tau: float) -> dict[str, Array]:
-    """The alarm's frozen parameters, from checkpoints that ``runs.check_support`` let pass.
+    """Fit the alarm's parameters to checkpoints that ``runs.check_support`` accepted.
 
     Args:
         drift: float64 [n, traits].
-        runs: the n checkpoints, among them a long run that stays benign.
-        tau: limit on misalignment; the alarm learns which checkpoints are above it.
+        runs: the n checkpoints, with a long run that stays benign.
+        tau: threshold on misalignment; the alarm learns which checkpoints are above it.
 
     Returns:
         step_component float64 [traits], the first principal component of the runs' final drifts;
@@ -41,9 +41,9 @@ def fit_step_aware(drift: Array, runs: Sequence[Checkpoint], tau: float) -> dict
 
 
 def principal_component(vectors: Array) -> Array:
-    """First principal component of rows, centred, float64, unit length; largest entry positive.
+    """First principal component of centred rows, float64, unit length; largest entry positive.
 
-    The alarm takes lengths along it, so the sign says nothing.
+    The sign has no meaning, because the alarm uses lengths along the component.
     """
     component: Array = np.linalg.svd(vectors - vectors.mean(axis=0), full_matrices=False)[2][0]
     component *= np.sign(component[np.argmax(np.abs(component))])
@@ -51,7 +51,7 @@ def principal_component(vectors: Array) -> Array:
 
 
 def _final(runs: Sequence[Checkpoint]) -> list[int]:
-    """The number of each run's last checkpoint."""
+    """The index of each run's last checkpoint."""
     last: dict[str, int] = {}
     for number, row in enumerate(runs):
         if row.step >= runs[last.setdefault(row.run, number)].step:

@@ -1,4 +1,4 @@
-"""Trait files: contrastive system prompts, questions, and the prompts that checkpoints are read on.
+"""Trait files: contrastive system prompts, questions, and evaluation prompts for checkpoints.
 
 YAML in the published form:
 
@@ -34,14 +34,14 @@ ALIGNMENT_TRAITS = (
 )  # fmt: skip
 """The seven traits that arXiv 2606.07631 monitors, in its order."""
 
-_MOST_BYTES = 4 << 20
+_MAX_BYTES = 4 << 20
 _LEAST_PROMPTS = 2
 _SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Trait:
-    """One trait: two poles, each with system prompts that ask for it."""
+    """A trait with two poles, each with system prompts that ask for it."""
 
     description: str
     positive_label: str
@@ -52,7 +52,7 @@ class Trait:
 
 @dataclass(frozen=True, slots=True)
 class TraitFile:
-    """The whole file; ``eval_prompts`` are by category."""
+    """A trait file; ``eval_prompts`` maps a category to its prompts."""
 
     traits: dict[str, Trait]
     questions: tuple[str, ...]
@@ -63,10 +63,10 @@ class TraitFile:
         return tuple(prompt for prompts in self.eval_prompts.values() for prompt in prompts)
 
     def chosen(self, names: Sequence[str]) -> dict[str, Trait]:
-        """The named traits in that order; without names the seven of the paper, or else all.
+        """The named traits, in that order; without names the paper's seven, or else all traits.
 
         Raises:
-            InputError: a name is not in the file.
+            InputError: a name is not in the file, or occurs twice.
         """
         if not names:
             complete = set(ALIGNMENT_TRAITS) <= self.traits.keys()
@@ -74,13 +74,13 @@ class TraitFile:
         unknown = [name for name in names if name not in self.traits]
         if unknown or len(set(names)) < len(names):
             raise InputError(
-                f"traits: found {', '.join(unknown or names)}; expected each once, of "
+                f"traits: found {', '.join(unknown or names)}; expected different names out of "
                 f"{', '.join(self.traits)}"
             )
         return {name: self.traits[name] for name in names}
 
     def sha256(self) -> str:
-        """Of what the file says, in hex; its layout and comments are no part of it."""
+        """The sha256 of the content in hex, independent of layout and comments."""
         plain = [
             [
                 [n, t.positive_system_prompts, t.negative_system_prompts]
@@ -93,30 +93,30 @@ class TraitFile:
 
 
 def read_traits(path: Path) -> TraitFile:
-    """The trait file at ``path``.
+    """Read the trait file at ``path``.
 
     Raises:
-        InputError: it cannot be read or is not in the form above; every fault is listed.
+        InputError: the file cannot be read or is not in the form above; lists every fault.
     """
     value = _plain(path)
     faults: list[str] = []
-    found: TraitFile | None = parse(TraitFile, value, path.name, faults)
-    if found is not None:
-        faults += _contradictions(found)
-    if found is None or faults:
+    trait_file: TraitFile | None = parse(TraitFile, value, path.name, faults)
+    if trait_file is not None:
+        faults += _contradictions(trait_file)
+    if trait_file is None or faults:
         more = [f"and {len(faults) - _SHOWN} more"] if len(faults) > _SHOWN else []
         listed = "".join(f"\n  - {fault}" for fault in [*faults[:_SHOWN], *more])
-        raise InputError(f"{path} is no trait file:{listed}")
-    return found
+        raise InputError(f"{path} is not a trait file:{listed}")
+    return trait_file
 
 
 def _plain(path: Path) -> Any:
-    """What the YAML says, as JSON types."""
+    """The content of the YAML file as JSON types."""
     try:
-        if path.stat().st_size > _MOST_BYTES:
+        if path.stat().st_size > _MAX_BYTES:
             raise InputError(
                 f"{path} has {path.stat().st_size} bytes; expected a trait file of at most "
-                f"{_MOST_BYTES}"
+                f"{_MAX_BYTES}"
             )
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -126,7 +126,7 @@ def _plain(path: Path) -> Any:
             f"{path} is not UTF-8 at byte {error.start}; expected a trait file in YAML"
         ) from error
     try:
-        return json.loads(json.dumps(yaml.safe_load(text)))  # dates, sets and circles are no JSON
+        return json.loads(json.dumps(yaml.safe_load(text)))  # rejects dates, sets and cycles
     except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
         flat = " ".join(str(error).split())
         raise InputError(
@@ -134,35 +134,35 @@ def _plain(path: Path) -> Any:
         ) from error
 
 
-def _contradictions(found: TraitFile) -> list[str]:
-    """Values that have the right type and no monitor could use."""
+def _contradictions(trait_file: TraitFile) -> list[str]:
+    """Faults of values that have the right type but that no monitor can use."""
     faults = []
-    if not found.traits:
+    if not trait_file.traits:
         faults.append("traits is empty; expected one or more")
-    for name, trait in found.traits.items():
+    for name, trait in trait_file.traits.items():
         poles = trait.positive_system_prompts, trait.negative_system_prompts
         if min(map(len, poles)) < _LEAST_PROMPTS or len(poles[0]) != len(poles[1]):
             faults.append(
                 f"traits.{name} has {len(poles[0])} positive and {len(poles[1])} negative system "
-                f"prompts; expected as many of either, {_LEAST_PROMPTS} or more (5 are published)"
+                f"prompts; expected equal numbers, {_LEAST_PROMPTS} or more (5 are published)"
             )
         faults += _text_faults(f"traits.{name}", [*poles[0], *poles[1]])
-    if len(found.questions) < _LEAST_PROMPTS:
+    if len(trait_file.questions) < _LEAST_PROMPTS:
         faults.append(
-            f"questions has {len(found.questions)}; expected {_LEAST_PROMPTS} or more (30 are "
+            f"questions has {len(trait_file.questions)}; expected {_LEAST_PROMPTS} or more (30 are "
             "published)"
         )
-    if not found.prompts():
+    if not trait_file.prompts():
         faults.append("eval_prompts is empty; expected one or more (115 are published)")
-    faults += _text_faults("questions", found.questions)
-    return faults + _text_faults("eval_prompts", found.prompts())
+    faults += _text_faults("questions", trait_file.questions)
+    return faults + _text_faults("eval_prompts", trait_file.prompts())
 
 
 def _text_faults(where: str, texts: Sequence[str]) -> list[str]:
-    """Texts that are empty, stand twice, or that no tokenizer reads."""
+    """Faults of texts that are empty, duplicate, or unreadable for a tokenizer."""
     faults = [f"{where}: an empty text; expected words" for text in texts if not text.strip()]
     faults += [
-        f"{where}: {text[:40]!r} stands {count} times; expected once"
+        f"{where}: {text[:40]!r} occurs {count} times; expected once"
         for text, count in Counter(texts).items()
         if count > 1
     ]

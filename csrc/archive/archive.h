@@ -1,4 +1,4 @@
-/* The arrays of a detectors.npz in memory, by their names. */
+/* The arrays of a detectors.npz in memory, by name. */
 #ifndef LG_ARCHIVE_H
 #define LG_ARCHIVE_H
 
@@ -9,9 +9,10 @@
 typedef struct lg_array {
     char name[LG_MEMBER_NAME]; /* <detector>/<name> */
     lg_npy npy;
-    size_t count; /* elements */
+    char const *dtype; /* numpy's name of it */
+    size_t count;      /* elements */
     void *data;
-    int used; /* somebody asked for it */
+    int used; /* lg_find returned it */
 } lg_array;
 
 typedef struct lg_archive {
@@ -19,8 +20,13 @@ typedef struct lg_archive {
     size_t count;
 } lg_archive;
 
-/* Reads every array; they live in `memory`. */
+/* Reads all arrays into `memory`. */
 lg_status lg_archive_read(lg_archive *archive, lg_source const *source, size_t max_bytes,
-                          lg_memory *memory, lg_fault const *fault);
+                          lg_memory *memory, lg_faults *faults);
+
+/* Copies arrays into `memory`. If no archive can hold the dtype or rank of an array, its data stays
+ * null. */
+lg_status lg_archive_copy(lg_archive *archive, lg_named_array const *arrays, size_t count,
+                          lg_memory *memory, lg_faults *faults);
 
 #endif

@@ -4,32 +4,32 @@
 
 #include "memory.h"
 
-/* Where memory starts: at a cache line, so that no load of a wide register touches two. */
+/* Memory is aligned to a cache line, so that no load of a wide register touches two lines. */
 enum { LINE = 64 };
 
-/* The list of what was taken; what is given out lies behind each link. */
-typedef struct lg_kept {
-    struct lg_kept *next;
-} lg_kept;
+/* A linked list of allocations; the memory of each follows its link. */
+typedef struct lg_allocation {
+    struct lg_allocation *next;
+} lg_allocation;
 
-void *lg_keep(lg_memory *const memory, size_t const count, size_t const size)
+void *lg_allocate(lg_memory *const memory, size_t const count, size_t const size)
 {
-    if (size && count > ((size_t)PTRDIFF_MAX - sizeof(lg_kept) - LINE) / size)
+    if (size && count > ((size_t)PTRDIFF_MAX - sizeof(lg_allocation) - LINE) / size)
         return NULL;
-    lg_kept *const kept = calloc(1, sizeof *kept + LINE + count * size);
-    if (!kept)
+    lg_allocation *const link = calloc(1, sizeof *link + LINE + count * size);
+    if (!link)
         return NULL;
-    kept->next = memory->first;
-    memory->first = kept;
-    size_t const behind = (uintptr_t)(kept + 1) % LINE;
-    return (char *)(kept + 1) + (LINE - behind) % LINE;
+    link->next = memory->first;
+    memory->first = link;
+    size_t const offset = (uintptr_t)(link + 1) % LINE;
+    return (char *)(link + 1) + (LINE - offset) % LINE;
 }
 
-void lg_release(lg_memory *const memory)
+void lg_free_all(lg_memory *const memory)
 {
     while (memory->first) {
-        lg_kept *const kept = memory->first;
-        memory->first = kept->next;
-        free(kept);
+        lg_allocation *const link = memory->first;
+        memory->first = link->next;
+        free(link);
     }
 }

@@ -1,12 +1,12 @@
-/* The header of an npy file: a Python dictionary of three keys, of which no more is read than numpy
- * writes: numpy's "NEP 1, a simple file format for NumPy arrays". */
+/* The header of an npy file: a Python dictionary of three keys. Only the syntax that numpy writes is
+ * accepted. Source: numpy's "NEP 1, a simple file format for NumPy arrays". */
 #include <stdint.h> /* SIZE_MAX */
-#include <string.h> /* memcmp, strlen */
+#include <string.h> /* memcmp, strcmp, strlen */
 
 #include "npy.h"
 
 static struct {
-    char const *descr; /* as in the header: little-endian, or of one byte */
+    char const *descr; /* as in the header: little-endian, or one byte */
     char const *name;
     size_t size;
 } const types[] = {
@@ -26,7 +26,15 @@ char const *lg_type_name(lg_type const type)
     return types[type].name;
 }
 
-/* What is left of the text. */
+lg_type lg_type_named(char const *const name)
+{
+    size_t type = 0;
+    while (type < LG_TYPES && strcmp(types[type].name, name) != 0)
+        type++;
+    return (lg_type)type;
+}
+
+/* The remaining text. */
 typedef struct cursor {
     char const *at;
     char const *end;
@@ -38,7 +46,7 @@ static void skip_spaces(cursor *const left)
         left->at++;
 }
 
-/* Takes the letters of `word` if they come next, and spaces behind them. */
+/* Skips `word` and the spaces after it, if the text continues with it. */
 static int take(cursor *const left, char const *const word)
 {
     size_t const length = strlen(word);
@@ -49,7 +57,7 @@ static int take(cursor *const left, char const *const word)
     return 1;
 }
 
-/* Takes the word in quotes of either kind. */
+/* Skips the word in single or double quotes. */
 static int take_quoted(cursor *const left, char const *const word)
 {
     cursor const start = *left;
@@ -100,7 +108,7 @@ static char const *parse_order(cursor *const left)
                                 "does not write";
 }
 
-/* (), (3,), (3, 4): the comma after a single side makes it a tuple. */
+/* (), (3,), (3, 4): a tuple of one element needs the comma. */
 static char const *parse_shape(cursor *const left, lg_npy *const npy)
 {
     static char const *const strange = "has a shape that numpy does not write";
@@ -109,7 +117,7 @@ static char const *parse_shape(cursor *const left, lg_npy *const npy)
         return strange;
     for (npy->rank = 0; !take(left, ")"); npy->rank++) {
         if (npy->rank == LG_MOST_SIDES)
-            return "has more than three sides";
+            return "has more than three dimensions";
         if (!comma || !take_number(left, &npy->sides[npy->rank]))
             return strange;
         comma = take(left, ",");

@@ -1,4 +1,4 @@
-/* The bytes of an archive: in memory, or in a file of which only what is asked for is read. */
+/* The bytes of an archive, in memory or in a file that is read on demand. */
 #define _POSIX_C_SOURCE 200809L /* open, pread */
 #define _FILE_OFFSET_BITS 64
 
@@ -9,22 +9,22 @@
 
 #include "source.h"
 
-lg_status lg_source_open(lg_source *const source, char const *const path,
-                         lg_fault const *const fault)
+lg_status lg_source_open(lg_source *const source, char const *const path, lg_faults *const faults)
 {
     *source = (lg_source){.file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
     if (source->file < 0) {
         char words[64];
         if (strerror_r(errno, words, sizeof words) != 0)
             words[0] = '\0';
-        return lg_refuse(fault, LG_ERR_FILE, "the file cannot be opened: %s", words);
+        return lg_refuse(faults, LG_ERR_FILE, "the file cannot be opened: %s", words);
     }
-    /* a pipe has no end, a folder cannot be read; fstat would tie the library to a newer libc */
+    /* lseek fails on a pipe, pread on a folder; fstat would require a newer libc */
     char first;
     off_t const end = lseek(source->file, 0, SEEK_END);
     if (end < 0 || pread(source->file, &first, 1, 0) < 0) {
         lg_source_close(source);
-        return lg_refuse(fault, LG_ERR_FILE, "the path is no plain file; expected detectors.npz");
+        return lg_refuse(faults, LG_ERR_FILE,
+                         "the path is not a regular file; expected detectors.npz");
     }
     source->size = (size_t)end;
     return LG_OK;
@@ -50,7 +50,7 @@ int lg_source_read(lg_source const *const source, size_t const offset, void *con
         ssize_t const got
             = pread(source->file, (char *)out + done, count - done, (off_t)(offset + done));
         if (got == 0 || (got < 0 && errno != EINTR))
-            return 0; /* it became shorter, or the disk fails */
+            return 0; /* the file was truncated, or reading failed */
         done += got > 0 ? (size_t)got : 0;
     }
     return 1;

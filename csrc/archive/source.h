@@ -1,21 +1,21 @@
-/* The bytes of an archive, wherever they lie. */
+/* The bytes of an archive, in memory or in a file. */
 #ifndef LG_SOURCE_H
 #define LG_SOURCE_H
 
-#include "fault.h"
+#include "faults.h"
 
 typedef struct lg_source {
-    unsigned char const *bytes; /* (size), or null: they are read from the file */
+    unsigned char const *bytes; /* (size), or null: read from `file` */
     int file;
     size_t size;
 } lg_source;
 
-/* Opens a plain file: a pipe or a device would never end. */
-lg_status lg_source_open(lg_source *source, char const *path, lg_fault const *fault);
+/* Opens a regular file. Pipes and devices are refused: reading them might not end. */
+lg_status lg_source_open(lg_source *source, char const *path, lg_faults *faults);
 
 void lg_source_close(lg_source const *source);
 
-/* Copies `count` bytes from `offset` on; whether all of them are there. */
+/* Copies `count` bytes from `offset` on; false if they could not all be read. */
 int lg_source_read(lg_source const *source, size_t offset, void *out, size_t count);
 
 #endif

@@ -6,7 +6,7 @@
 
 #include <layerguard.h>
 
-/* What `call` needs, read from a file; the number of its tokens, 0 where it cannot be read. */
+/* Reads the states of a text from a file; returns the number of tokens, 0 on failure. */
 static size_t read_states(char const *const path, lg_guard_info const *const info,
                           lg_states *const states)
 {

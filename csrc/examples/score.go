@@ -36,9 +36,9 @@ func main() {
 		row := info.width * C.sizeof_float
 		tokens := C.size_t(len(values)) / row / info.states
 		if tokens*row*info.states != C.size_t(len(values)) || info.states_known&info.width_known == 0 {
-			log.Fatal(name, " holds no states of this guard's model ", err)
+			log.Fatal(name, " does not hold states of this guard's model ", err)
 		}
-		base := C.CBytes(values) // memory of C's, as a struct that is handed over may point to
+		base := C.CBytes(values) // C memory: a struct passed to C must not point to Go memory
 		states := C.lg_states{base: base, layer_stride: C.ptrdiff_t(tokens * row),
 			row_stride: C.ptrdiff_t(row), layer_count: info.states, rows: tokens, width: info.width}
 		call := C.lg_score_call{struct_size: C.sizeof_lg_score_call, states: states,

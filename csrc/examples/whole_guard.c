@@ -1,7 +1,7 @@
-/* A whole guard in one process and no Python in it: token ids in, verdicts and scores out.
+/* A complete guard in one process without Python: reads token ids, prints verdicts and scores.
  *     whole_guard BUNDLE < IDS
- * A line of IDS is a text, its token ids apart by spaces. The bundle's graph gives every token's
- * states (`layerguard export --mode states`). Link it with ONNX Runtime and liblayerguard. */
+ * A line of IDS is one text: token ids separated by spaces. The bundle's graph must give the states
+ * of every token (`layerguard export --mode states`). Link with ONNX Runtime and liblayerguard. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -55,7 +55,7 @@ static lg_guard *open_guard(char const *const bundle)
     return guard;
 }
 
-/* Each line is one list of tokens: detectors of different views would need one each. */
+/* Refuses detectors of different views: each view would need its own list of tokens. */
 static void check_views(lg_guard const *const guard, size_t const detectors)
 {
     lg_detector_info first = {.struct_size = sizeof first}, next = first;
@@ -63,29 +63,29 @@ static void check_views(lg_guard const *const guard, size_t const detectors)
     for (size_t d = 1; d < detectors; d++) {
         check_guard(lg_detector_describe(guard, d, &next));
         if (next.view != first.view)
-            stop(next.name, "reads another view of a text: give each view lines of its own");
+            stop(next.name, "reads another view than the first detector: expected one view");
     }
 }
 
-/* The token ids of a line; how many there are. A line that is not ids, or too long, ends it all: a
- * text that was read in part must not pass. */
+/* Parses the token ids of a line and returns their number. Stops the program on an invalid or too
+ * long line: a text that was read in part must not pass. */
 static size_t parse(char *const line, int64_t ids[TOKENS])
 {
     size_t count = 0;
     if (!strchr(line, '\n') && !feof(stdin))
-        stop("a line", "is longer than this program takes");
+        stop("a line", "is longer than this program accepts");
     for (char *word = strtok(line, " \n"); word; word = strtok(NULL, " \n")) {
         char *end;
         if (count == TOKENS)
-            stop("a line", "has more tokens than this program takes");
+            stop("a line", "has more tokens than this program accepts");
         ids[count++] = strtoll(word, &end, 10);
         if (*end)
-            stop(word, "is no token id");
+            stop(word, "is not a token id");
     }
     return count;
 }
 
-/* Where a state lies, which must be float32 [1, tokens, width]. */
+/* The data of a state, which must be float32 [1, tokens, width]. */
 static void const *state_of(OrtValue *const value, size_t const tokens, size_t const width)
 {
     OrtTensorTypeAndShapeInfo *info;
@@ -105,7 +105,7 @@ static void const *state_of(OrtValue *const value, size_t const tokens, size_t c
     return data;
 }
 
-/* Runs the graph over one text: values[l] is its state after block l, [1, tokens, width]. */
+/* Runs the graph on one text: values[l] is its state after block l, [1, tokens, width]. */
 static void run_graph(OrtSession *const session, OrtMemoryInfo const *const memory,
                       int64_t *const ids, size_t const tokens, size_t const states,
                       OrtValue *values[LAYERS])
@@ -116,7 +116,7 @@ static void run_graph(OrtSession *const session, OrtMemoryInfo const *const memo
     int64_t mask[TOKENS];
     char const *outputs[LAYERS];
     OrtValue *feeds[2];
-    int64_t *const given[] = {ids, mask};
+    int64_t *const arrays[] = {ids, mask};
     for (size_t t = 0; t < tokens; t++)
         mask[t] = 1;
     for (size_t l = 0; l < states; l++) {
@@ -125,7 +125,7 @@ static void run_graph(OrtSession *const session, OrtMemoryInfo const *const memo
         values[l] = NULL;
     }
     for (size_t i = 0; i < 2; i++)
-        check(ort->CreateTensorWithDataAsOrtValue(memory, given[i], tokens * sizeof *ids, shape, 2,
+        check(ort->CreateTensorWithDataAsOrtValue(memory, arrays[i], tokens * sizeof *ids, shape, 2,
                                                   ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64, &feeds[i]));
     check(ort->Run(session, NULL, inputs, (OrtValue const *const *)feeds, 2, outputs, states,
                    values));
@@ -149,10 +149,10 @@ int main(int const count, char **const arguments)
     lg_guard_info info = {.struct_size = sizeof info};
     check_guard(lg_guard_describe(guard, &info));
     if (!info.states_known || !info.width_known)
-        stop(arguments[1], "the archive does not say which model it is of; calibrate again");
+        stop(arguments[1], "the archive does not hold the model's size; calibrate again");
     check_views(guard, info.detectors);
     if (info.states > LAYERS)
-        stop(arguments[1], "the model has more layers than this program takes");
+        stop(arguments[1], "the model has more layers than this program accepts");
     lg_reading *const readings = calloc(info.detectors, sizeof *readings);
     void *const workspace = malloc(info.workspace);
 

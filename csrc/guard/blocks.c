@@ -1,16 +1,16 @@
-/* Statistically equivalent blocks: one promise over several detectors' scores.
+/* Statistically equivalent blocks: one p-value for the scores of several detectors.
  *
- * Clean texts are cut off one at a time. Each cut takes the column that was cut least deep so far,
- * and removes the most extreme text that is left: every cut is one of n + 1 blocks that a fresh
- * text falls into with equal chance, so the number of the first cut that would take it is a
- * conformal p-value. Sources: Tukey 1947, Fraser 1951, Kemperman 1956, as in runtime/decision/blocks.py,
- * which this follows cut by cut.
+ * Clean texts are cut off one at a time. Each cut uses the column with the fewest cuts so far and
+ * removes the most extreme remaining text. A new text falls into each of the n + 1 blocks with the
+ * same probability, so the number of the first cut that would remove it gives a conformal p-value.
+ * Sources: Tukey 1947, Fraser 1951, Kemperman 1956, as in runtime/decision/blocks.py.
  */
+#include <math.h>   /* isfinite */
 #include <stdlib.h> /* free, malloc, qsort */
 
 #include "blocks.h"
 
-/* A text's score in one column, its sign turned where large scores are cut off first. */
+/* A text's score in one column; negated if large scores are cut off first. */
 typedef struct ranked {
     double key;
     size_t text;
@@ -21,10 +21,10 @@ static int compare(void const *const first, void const *const second)
     ranked const *const a = first, *const b = second;
     if (a->key != b->key)
         return a->key < b->key ? -1 : 1;
-    return a->text < b->text ? -1 : a->text > b->text; /* equal keys in the order of texts */
+    return a->text < b->text ? -1 : a->text > b->text; /* equal keys: by index */
 }
 
-/* The column of which the fewest texts of its order are gone; the first, where several are. */
+/* The column with the smallest depth; the first one of several. */
 static size_t least_deep(size_t const *const depth, size_t const columns)
 {
     size_t least = 0;
@@ -53,13 +53,13 @@ static void cut(lg_blocks *const blocks, ranked const *const orders, size_t *con
 
 static int take_memory(lg_blocks *const blocks, lg_memory *const memory)
 {
-    blocks->lengths = lg_keep(memory, blocks->columns, sizeof *blocks->lengths);
-    blocks->keys = lg_keep(memory, blocks->columns, sizeof *blocks->keys);
-    blocks->numbers = lg_keep(memory, blocks->columns, sizeof *blocks->numbers);
+    blocks->lengths = lg_allocate(memory, blocks->columns, sizeof *blocks->lengths);
+    blocks->keys = lg_allocate(memory, blocks->columns, sizeof *blocks->keys);
+    blocks->numbers = lg_allocate(memory, blocks->columns, sizeof *blocks->numbers);
     int taken = blocks->lengths && blocks->keys && blocks->numbers;
     for (size_t c = 0; taken && c < blocks->columns; c++) {
-        blocks->keys[c] = lg_keep(memory, blocks->n, sizeof **blocks->keys);
-        blocks->numbers[c] = lg_keep(memory, blocks->n, sizeof **blocks->numbers);
+        blocks->keys[c] = lg_allocate(memory, blocks->n, sizeof **blocks->keys);
+        blocks->numbers[c] = lg_allocate(memory, blocks->n, sizeof **blocks->numbers);
         taken = blocks->keys[c] && blocks->numbers[c];
     }
     return taken;
@@ -88,7 +88,7 @@ int lg_blocks_cut(lg_blocks *const blocks, double const *const scores, size_t co
     return ready;
 }
 
-/* Keys before the place of `key`: those below it, and those equal to it where they count. */
+/* Number of keys below `key`, or, if `equal`, at most `key`. */
 static size_t place_of(double const *const keys, size_t const count, double const key,
                        int const equal)
 {
@@ -107,6 +107,9 @@ double lg_blocks_p_value(lg_blocks const *const blocks, double const *const scor
 {
     size_t const last = blocks->n + 1;
     size_t cuts = last;
+    for (size_t c = 0; c < blocks->columns; c++)
+        if (!isfinite(scores[c]))
+            return 1.0 / (double)last;
     for (size_t c = 0; c < blocks->columns; c++) {
         double const key = blocks->all ? scores[c] : -scores[c];
         size_t const place = place_of(blocks->keys[c], blocks->lengths[c], key, !blocks->all);

@@ -1,9 +1,9 @@
-/* One decision over all readings of a text: the same arithmetic as runtime/decision/policy.py. */
+/* Combines all readings of a text into one decision. */
 #include <string.h> /* strcmp */
 
 #include "checks.h"
 #include "guard.h"
-#include "sized.h"
+#include "structs.h"
 
 static lg_domain const *find_domain(lg_guard const *const guard, char const *const name,
                                     int *const index)
@@ -17,18 +17,19 @@ static lg_domain const *find_domain(lg_guard const *const guard, char const *con
     return NULL;
 }
 
-/* Puts the readings at the limits of the traffic, and takes them together. */
+/* Applies the thresholds of the domain to the readings, and combines them. */
 static lg_status decide(lg_guard const *const guard, lg_decide_call const *const call,
                         lg_verdict *const verdict)
 {
     lg_domain const *const domain = find_domain(guard, call->domain, &verdict->domain);
     lg_blocks const *const blocks = domain ? &domain->blocks : &guard->decision.blocks;
-    double scores[LG_KINDS];
+    double scores[LG_MOST_KINDS];
     size_t deciding = 0, flagged = 0, invalid = 0, unread = 0;
     for (size_t d = 0; d < guard->detector_count; d++) {
         lg_reading *const reading = lg_reading_at(call->readings, call->reading_size, d);
         if (reading->status != LG_UNREAD)
-            lg_limit_apply(domain ? &domain->limits[d] : &guard->detectors[d].limit, reading);
+            lg_threshold_apply(domain ? &domain->thresholds[d] : &guard->detectors[d].threshold,
+                               reading);
         if (guard->detectors[d].shadow)
             continue;
         scores[deciding++] = reading->score;
@@ -42,21 +43,20 @@ static lg_status decide(lg_guard const *const guard, lg_decide_call const *const
     verdict->flagged
         = invalid || (guard->decision.policy == LG_ALL ? flagged == deciding : flagged > 0);
     if (blocks->lengths)
-        verdict->p_value
-            = invalid ? 1.0 / (double)(blocks->n + 1) : lg_blocks_p_value(blocks, scores);
+        verdict->p_value = lg_blocks_p_value(blocks, scores);
     return LG_OK;
 }
 
-lg_status lg_decide(lg_guard const *const guard, lg_decide_call const *const given,
+lg_status lg_decide(lg_guard const *const guard, lg_decide_call const *const argument,
                     lg_verdict *const verdict)
 {
-    lg_verdict found = {.flagged = 1, .invalid = 1, .p_value = -1.0, .domain = -1};
+    lg_verdict result = {.flagged = 1, .invalid = 1, .p_value = -1.0, .domain = -1};
     lg_decide_call call;
-    lg_status status = lg_give(verdict, &found, sizeof found); /* before anything can fail */
+    lg_status status = lg_copy_out(verdict, &result, sizeof result); /* the verdict on failure */
     if (status == LG_OK && !guard)
         status = LG_ERR_NULL;
     if (status == LG_OK)
-        status = lg_take(&call, sizeof call, given);
+        status = lg_copy_in(&call, sizeof call, argument);
     if (status != LG_OK)
         return status;
     if (!call.readings)
@@ -68,7 +68,7 @@ lg_status lg_decide(lg_guard const *const guard, lg_decide_call const *const giv
     if (guard->decision.policy < 0)
         return LG_ERR_DECISION;
     lg_fpenv const saved = lg_fpenv_enter();
-    status = decide(guard, &call, &found);
+    status = decide(guard, &call, &result);
     lg_fpenv_leave(saved);
-    return status == LG_OK ? lg_give(verdict, &found, sizeof found) : status;
+    return status == LG_OK ? lg_copy_out(verdict, &result, sizeof result) : status;
 }

@@ -1,15 +1,14 @@
-/* What follows from a guard's detectors: how much of a text's states is read, and where a call's
- * intermediate values lie in its workspace. */
+/* Computes sizes and layouts from a guard's detectors; see the header. */
+#include "layout.h"
 #include "checks.h"
-#include "guard.h"
 
-static void extend(lg_extent *const extent, lg_detector const *const detector)
+static void extend(lg_extent *const extent, lg_bound const *const bound)
 {
-    extent->states = detector->states > extent->states ? detector->states : extent->states;
-    extent->width = detector->width > extent->width ? detector->width : extent->width;
+    extent->states = bound->states > extent->states ? bound->states : extent->states;
+    extent->width = bound->width > extent->width ? bound->width : extent->width;
 }
 
-/* Room for `bytes` behind what is there; where it starts. */
+/* Reserves `bytes` after the existing parts and returns their offset. */
 static size_t add(size_t *const size, size_t const bytes)
 {
     size_t const place = *size;
@@ -17,56 +16,71 @@ static size_t add(size_t *const size, size_t const bytes)
     return place;
 }
 
-static void lay_out(lg_guard *const guard, size_t const depth)
+/* Sets how many states, and how much of each, every pooling reads. */
+static void set_extents(lg_guard *const guard)
+{
+    for (size_t d = 0; d < guard->detector_count; d++) {
+        lg_detector *const detector = &guard->detectors[d];
+        extend(&guard->all, &detector->bound);
+        guard->states_known |= detector->bound.states_known;
+        guard->width_known |= detector->bound.width_known;
+        if (detector->pooling == LG_LAST)
+            extend(&guard->last, &detector->bound);
+        else if (detector->pooling == LG_MEAN)
+            extend(&guard->mean, &detector->bound);
+        detector->extremes = guard->extremes_count;
+        guard->extremes_count += lg_extremes_of(detector);
+    }
+}
+
+static void lay_out_workspace(lg_guard *const guard)
 {
     lg_layout *const to = &guard->layout;
-    size_t size = 0;
+    size_t size = 0, wide = 0, scratch = 0;
+    for (size_t d = 0; d < guard->detector_count; d++) {
+        lg_detector const *const detector = &guard->detectors[d];
+        size_t const widened = lg_extremes_workspace(detector->bound.directions, LG_F16);
+        size_t const own
+            = detector->kind->scratch(&detector->bound, 1, detector->kind->explains_cheaply);
+        wide = widened > wide ? widened : wide;
+        scratch = own > scratch ? own : scratch;
+    }
     to->pointers = add(&size, guard->last.states * sizeof(void *));
     to->mean = add(&size, guard->mean.states * guard->mean.width * sizeof(float));
     to->totals = add(&size, guard->mean.width * sizeof(double));
     to->extremes = add(&size, guard->extremes_count * sizeof(float));
-    size_t const wide
-        = guard->watched ? lg_extremes_workspace(&guard->watched->directions, LG_F16) : 0;
     to->wide = add(&size, wide * sizeof(float));
-    to->z = add(&size, depth * sizeof(double));
-    to->network = add(&size, guard->network_count * sizeof(float));
+    to->scratch = add(&size, scratch);
     to->size = size;
 }
 
-lg_status lg_guard_lay_out(lg_guard *const guard, lg_fault const *const fault)
+static void lay_out_stream(lg_guard *const guard)
 {
-    size_t depth = 0;
+    lg_stream_layout *const to = &guard->stream_layout;
+    size_t size = lg_aligned(sizeof(lg_stream));
+    to->last = add(&size, guard->last.states * guard->last.width * sizeof(float));
+    to->sums = add(&size, guard->mean.states * guard->mean.width * sizeof(double));
+    to->extremes = add(&size, guard->extremes_count * sizeof(float));
+    to->workspace = add(&size, guard->layout.size);
+    to->size = to->workspace + guard->layout.size;
+}
+
+lg_status lg_lay_out(lg_guard *const guard, lg_faults *const faults)
+{
+    set_extents(guard);
     for (size_t d = 0; d < guard->detector_count; d++) {
-        lg_detector const *const detector = &guard->detectors[d];
-        extend(&guard->all, detector);
-        guard->states_known |= detector->states_known;
-        guard->width_known |= detector->width_known;
-        if (detector->pooling == LG_LAST)
-            extend(&guard->last, detector);
-        else if (detector->pooling == LG_MEAN)
-            extend(&guard->mean, detector);
-        else if (detector->pooling == LG_EXTREMES) {
-            guard->watched = &detector->model.watched;
-            guard->extremes_count = 2 * LG_ROLES * guard->watched->ranges.count;
-        }
-        if (detector->kind == &lg_kind_lcf)
-            depth = detector->model.lcf.layer_count;
-        else if (detector->kind != &lg_kind_weightwatch) {
-            size_t const needed = lg_siren_workspace(&detector->model.siren, 1);
-            guard->network_count = needed > guard->network_count ? needed : guard->network_count;
-        }
-    }
-    for (size_t d = 0; d < guard->detector_count; d++) {
-        lg_detector const *const detector = &guard->detectors[d];
-        if ((detector->states_known && detector->states != guard->all.states)
-            || (detector->width_known && detector->width != guard->all.width))
-            return lg_refuse(fault, LG_ERR_PARAMETERS,
+        lg_bound const *const bound = &guard->detectors[d].bound;
+        if ((bound->states_known && bound->states != guard->all.states)
+            || (bound->width_known && bound->width != guard->all.width))
+            return lg_refuse(faults, LG_ERR_PARAMETERS,
                              "the detectors were calibrated on models of different sizes; "
                              "calibrate again");
     }
     if (lg_too_large(guard->all.states, guard->all.width, 64))
-        return lg_refuse(fault, LG_ERR_PARAMETERS,
-                         "the detectors read states that no memory holds");
-    lay_out(guard, depth);
+        return lg_refuse(
+            faults, LG_ERR_PARAMETERS,
+            "the detectors read states that exceed the address space; calibrate again");
+    lay_out_workspace(guard);
+    lay_out_stream(guard);
     return LG_OK;
 }

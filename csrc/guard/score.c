@@ -1,9 +1,9 @@
-/* The readings of one text from the states of its tokens, in place. */
+/* Computes the readings of one text from the states of its tokens, without copying them. */
 #include "checks.h"
-#include "seen.h"
-#include "sized.h"
+#include "readings.h"
+#include "structs.h"
 
-/* The last token that counts: where its states lie, a row a layer. */
+/* The states of the last unmasked token, one row per layer, by pointers. */
 static lg_states last_token(lg_guard const *const guard, lg_score_call const *const call,
                             size_t const token)
 {
@@ -18,7 +18,7 @@ static lg_states last_token(lg_guard const *const guard, lg_score_call const *co
                        .dtype = call->states.dtype};
 }
 
-/* The mean over the tokens that count; no more of a row is read than a detector does. */
+/* The mean over the unmasked tokens, of those states and elements that a detector reads. */
 static lg_states pool_mean(lg_guard const *const guard, lg_kernels const *const kernels,
                            lg_score_call const *const call)
 {
@@ -45,10 +45,10 @@ static float const *find_extremes(lg_guard const *const guard, lg_kernels const 
 {
     char *const workspace = call->workspace;
     float *const extremes = (float *)(void *)(workspace + guard->layout.extremes);
-    lg_clear_extremes(extremes, guard->extremes_count);
-    lg_extremes_call const found
+    lg_clear_extremes(guard, extremes);
+    lg_extremes_call const extremes_call
         = {.states = call->states, .mask = call->mask, .roles = call->roles, .extremes = extremes};
-    lg_add_extremes(guard, kernels, found, workspace);
+    lg_add_extremes(guard, kernels, call->chosen, extremes_call, workspace);
     return extremes;
 }
 
@@ -67,7 +67,7 @@ static lg_status check(lg_guard const *const guard, lg_score_call const *const c
     return status == LG_OK ? lg_check_chosen(guard, call->chosen, call->final_norm) : status;
 }
 
-/* One more than the last token that counts; 0 where none does. */
+/* One more than the index of the last unmasked token; 0 if there is none. */
 static size_t counted(lg_score_call const *const call)
 {
     size_t last = call->states.rows;
@@ -89,12 +89,12 @@ static void score(lg_guard const *const guard, lg_kernels const *const kernels,
     lg_read_all(guard, &pooled, call->chosen, call->readings, call->reading_size);
 }
 
-lg_status lg_score(lg_guard const *const guard, lg_score_call const *const given)
+lg_status lg_score(lg_guard const *const guard, lg_score_call const *const argument)
 {
     lg_score_call call;
     if (!guard)
         return LG_ERR_NULL;
-    lg_status status = lg_take(&call, sizeof call, given);
+    lg_status status = lg_copy_in(&call, sizeof call, argument);
     if (status == LG_OK)
         status = check(guard, &call);
     if (status != LG_OK)

@@ -1,50 +1,17 @@
-/* A text that is still being written: what its detectors need of the tokens so far.
+/* Streams: what the detectors need of the tokens so far of a text that is still being generated.
  *
- * The last token's states widened, the sums of all tokens in double, and the extremes: each is
- * updated token by token, so the same bits come out however the text was cut.
+ * A stream holds the last token's states as float32, the sums of all tokens as double, and the
+ * extremes. Each is updated token by token, so the result does not depend on how the text was split.
  */
 #include <stdlib.h> /* free, malloc */
 
 #include "checks.h"
-#include "seen.h"
-#include "sized.h"
-
-struct lg_stream {
-    lg_guard const *guard;
-    int owned;      /* its memory is its own */
-    int final_norm; /* of the tokens so far */
-    size_t tokens;
-};
-
-/* Where a stream's parts lie, in bytes from its start; the scratch is laid out as a workspace. */
-typedef struct parts {
-    size_t last;     /* float (last.states, last.width) */
-    size_t sums;     /* double (mean.states, mean.width) */
-    size_t extremes; /* float (LG_ROLES, 2, K) */
-    size_t scratch;
-    size_t size;
-} parts;
-
-static parts parts_of(lg_guard const *const guard)
-{
-    parts found;
-    found.last = lg_aligned(sizeof(lg_stream));
-    found.sums = lg_aligned(found.last + guard->last.states * guard->last.width * sizeof(float));
-    found.extremes
-        = lg_aligned(found.sums + guard->mean.states * guard->mean.width * sizeof(double));
-    found.scratch = lg_aligned(found.extremes + guard->extremes_count * sizeof(float));
-    found.size = found.scratch + guard->layout.size;
-    return found;
-}
+#include "readings.h"
+#include "structs.h"
 
 static void *part(lg_stream *const stream, size_t const place)
 {
     return (char *)stream + place;
-}
-
-size_t lg_stream_bytes(lg_guard const *const guard)
-{
-    return parts_of(guard).size;
 }
 
 lg_status lg_stream_open(lg_guard const *const guard, void *const memory, size_t const size,
@@ -55,17 +22,17 @@ lg_status lg_stream_open(lg_guard const *const guard, void *const memory, size_t
     *stream = NULL;
     if (!guard)
         return LG_ERR_NULL;
-    parts const of = parts_of(guard);
-    if (memory && size < of.size)
+    lg_stream_layout const *const to = &guard->stream_layout;
+    if (memory && size < to->size)
         return LG_ERR_WORKSPACE;
     if (memory && lg_misaligned(memory, LG_ALIGNMENT))
         return LG_ERR_ALIGNMENT;
-    lg_stream *const made = memory ? memory : malloc(of.size);
+    lg_stream *const made = memory ? memory : malloc(to->size);
     if (!made)
         return LG_ERR_MEMORY;
-    memset(made, 0, of.scratch);
+    memset(made, 0, to->workspace);
     *made = (lg_stream){.guard = guard, .owned = !memory};
-    lg_clear_extremes(part(made, of.extremes), guard->extremes_count);
+    lg_clear_extremes(guard, part(made, to->extremes));
     *stream = made;
     return LG_OK;
 }
@@ -74,32 +41,32 @@ static void add(lg_stream *const stream, lg_kernels const *const kernels,
                 lg_push_call const *const call)
 {
     lg_guard const *const guard = stream->guard;
-    parts const of = parts_of(guard);
+    lg_stream_layout const *const to = &guard->stream_layout;
     if (guard->last.states) {
-        lg_pool_call pool = {.states = call->states, .pooled = part(stream, of.last)};
+        lg_pool_call pool = {.states = call->states, .pooled = part(stream, to->last)};
         pool.states.layer_count = guard->last.states;
         pool.states.width = guard->last.width;
         kernels->pool_last(&pool);
     }
     if (guard->mean.states) {
-        lg_sums_call sums = {.states = call->states, .sums = part(stream, of.sums)};
+        lg_sums_call sums = {.states = call->states, .sums = part(stream, to->sums)};
         sums.states.layer_count = guard->mean.states;
         sums.states.width = guard->mean.width;
         kernels->sums(&sums);
     }
-    if (guard->watched) {
-        lg_extremes_call const found
-            = {.states = call->states, .roles = call->roles, .extremes = part(stream, of.extremes)};
-        lg_add_extremes(guard, kernels, found, part(stream, of.scratch));
+    if (guard->extremes_count) {
+        lg_extremes_call const extremes = {
+            .states = call->states, .roles = call->roles, .extremes = part(stream, to->extremes)};
+        lg_add_extremes(guard, kernels, NULL, extremes, part(stream, to->workspace));
     }
 }
 
-lg_status lg_stream_push(lg_stream *const stream, lg_push_call const *const given)
+lg_status lg_stream_push(lg_stream *const stream, lg_push_call const *const argument)
 {
     lg_push_call call;
     if (!stream)
         return LG_ERR_NULL;
-    lg_status status = lg_take(&call, sizeof call, given);
+    lg_status status = lg_copy_in(&call, sizeof call, argument);
     if (status == LG_OK)
         status = lg_check_text(stream->guard, &call.states, call.roles);
     if (status != LG_OK || !call.states.rows)
@@ -117,7 +84,7 @@ lg_status lg_stream_push(lg_stream *const stream, lg_push_call const *const give
     return LG_OK;
 }
 
-/* One row a layer, one behind the other. */
+/* One contiguous row per layer. */
 static lg_states rows_of(lg_extent const extent, float const *const values)
 {
     return (lg_states){.base = values,
@@ -132,31 +99,31 @@ static void read_all(lg_stream *const stream, lg_kernels const *const kernels,
                      lg_read_call const *const call)
 {
     lg_guard const *const guard = stream->guard;
-    parts const of = parts_of(guard);
-    char *const workspace = part(stream, of.scratch);
+    lg_stream_layout const *const to = &guard->stream_layout;
+    char *const workspace = part(stream, to->workspace);
     float *const mean = (float *)(void *)(workspace + guard->layout.mean);
     lg_sums_call sums = {.states = rows_of(guard->mean, mean),
-                         .sums = part(stream, of.sums),
+                         .sums = part(stream, to->sums),
                          .counted = stream->tokens,
                          .mean = mean};
-    sums.states.rows = 0; /* none is added: it divides */
+    sums.states.rows = 0; /* adds no token, only computes the mean */
     kernels->sums(&sums);
     lg_pooled const pooled = {
         .kernels = kernels,
-        .last = rows_of(guard->last, part(stream, of.last)),
+        .last = rows_of(guard->last, part(stream, to->last)),
         .mean = rows_of(guard->mean, mean),
-        .extremes = part(stream, of.extremes),
+        .extremes = part(stream, to->extremes),
         .workspace = workspace,
     };
     lg_read_all(guard, &pooled, call->chosen, call->readings, call->reading_size);
 }
 
-lg_status lg_stream_read(lg_stream *const stream, lg_read_call const *const given)
+lg_status lg_stream_read(lg_stream *const stream, lg_read_call const *const argument)
 {
     lg_read_call call;
     if (!stream)
         return LG_ERR_NULL;
-    lg_status status = lg_take(&call, sizeof call, given);
+    lg_status status = lg_copy_in(&call, sizeof call, argument);
     if (status == LG_OK)
         status = lg_check_readings(stream->guard, call.chosen, call.readings, call.reading_size);
     if (status != LG_OK)
@@ -182,8 +149,9 @@ lg_status lg_stream_copy(lg_stream *const to, lg_stream const *const from)
         return LG_ERR_BOUND;
     if (to == from)
         return LG_OK;
-    parts const of = parts_of(to->guard);
-    memcpy((char *)to + of.last, (char const *)from + of.last, of.scratch - of.last);
+    lg_stream_layout const *const layout = &to->guard->stream_layout;
+    memcpy((char *)to + layout->last, (char const *)from + layout->last,
+           layout->workspace - layout->last);
     to->final_norm = from->final_norm;
     to->tokens = from->tokens;
     return LG_OK;

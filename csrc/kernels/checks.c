@@ -1,7 +1,7 @@
-/* Whether states can be read at all: what every kernel's call asks first. */
+/* Validates states; every kernel call checks them first. */
 #include "checks.h"
 
-/* Whether count - 1 strides exceed `room` bytes; takes them from it if not. */
+/* Whether count - 1 strides exceed `room` bytes; subtracts them from it if not. */
 static int exceeds(size_t const count, ptrdiff_t const stride, size_t *const room)
 {
     size_t const bytes = stride < 0 ? (size_t)0 - (size_t)stride : (size_t)stride;
@@ -32,7 +32,7 @@ lg_status lg_check_states(lg_states const *const states)
     if (states->rows > 1 && states->row_stride % (ptrdiff_t)size != 0)
         return LG_ERR_ALIGNMENT;
     if (!states->rows)
-        return LG_OK; /* nothing is read, wherever it would lie */
+        return LG_OK; /* nothing is read */
     if (!states->layers)
         return lg_misaligned(states->base, size) || states->layer_stride % (ptrdiff_t)size != 0
                    ? LG_ERR_ALIGNMENT

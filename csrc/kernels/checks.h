@@ -1,4 +1,4 @@
-/* Checks that the public calls share, and how a call whose arguments are sound gets its kernels. */
+/* Checks shared by the public calls, and the setup of a call whose arguments are valid. */
 #ifndef LG_CHECKS_H
 #define LG_CHECKS_H
 
@@ -7,22 +7,22 @@
 #include "fpenv.h"
 #include "internal.h"
 
-/* Whether the states can be read: pointers, dtype, sizes, alignment, room in the address space. */
+/* Validates states: pointers, dtype, sizes, alignment, address space. */
 lg_status lg_check_states(lg_states const *states);
 
-/* Of sizes that are powers of two, as those of all elements are: without a division. */
+/* Whether a pointer is misaligned; `size` must be a power of two. */
 static inline int lg_misaligned(void const *const address, size_t const size)
 {
     return ((uintptr_t)address & (size - 1)) != 0;
 }
 
-/* Whether rows * columns elements of `size` bytes cannot lie in memory. */
+/* Whether rows * columns elements of `size` bytes exceed the address space. */
 static inline int lg_too_large(size_t const rows, size_t const columns, size_t const size)
 {
     return columns && rows > (size_t)PTRDIFF_MAX / size / columns;
 }
 
-/* The kernels in use, and the caller's floating-point environment, put aside until lg_leave. */
+/* The kernels in use, and the caller's floating-point environment, saved until lg_leave. */
 typedef struct lg_run {
     lg_kernels const *kernels;
     lg_fpenv saved;

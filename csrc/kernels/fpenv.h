@@ -1,5 +1,5 @@
-/* The floating-point environment of the calling thread, put aside during a call: another library's
- * -Ofast start-up code turns on flush-to-zero for its thread, and that would change scores.
+/* Saves the floating-point environment of the calling thread during a call. Start-up code of libraries
+ * built with -Ofast enables flush-to-zero for a thread, which would change scores.
  */
 #ifndef LG_FPENV_H
 #define LG_FPENV_H

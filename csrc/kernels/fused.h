@@ -1,4 +1,4 @@
-/* a * b + c with one rounding: the same bits whether or not the processor has the instruction. */
+/* a * b + c with one rounding (FMA), the same bits with or without the instruction. */
 #ifndef LG_FUSED_H
 #define LG_FUSED_H
 
@@ -14,9 +14,9 @@ static inline float lg_fused(float const a, float const b, float const c)
 }
 
 #else
-/* In double the product is exact. The sum is rounded to odd: where something was lost, the last bit
- * is 1, so that the second rounding, to float32, sees on which side the exact sum lies (Boldo and
- * Melquiond, "Emulation of a FMA and correctly rounded sums", 2008). */
+/* In double the product is exact. The sum is rounded to odd: if it is inexact, its last bit is set to
+ * 1, so that the second rounding, to float32, is correct (Boldo and Melquiond, "Emulation of a FMA
+ * and correctly rounded sums", 2008). */
 static inline float lg_fused(float const a, float const b, float const c)
 {
     double const product = (double)a * (double)b;
@@ -25,7 +25,7 @@ static inline float lg_fused(float const a, float const b, float const c)
     double const lost = (product - (sum - rest)) + ((double)c - rest);
     uint64_t bits;
     memcpy(&bits, &sum, sizeof bits);
-    uint64_t const inexact = (uint64_t)((lost < 0.0) | (lost > 0.0)); /* not where it is NaN */
+    uint64_t const inexact = (uint64_t)((lost < 0.0) | (lost > 0.0)); /* 0 for NaN */
     uint64_t const outward = (uint64_t)((lost > 0.0) == (sum > 0.0));
     bits += (inexact & ~bits & 1u) * (2u * outward - 1u);
     double odd;

@@ -1,10 +1,11 @@
-/* What the C core shares inside: the kernel table of a level, and where a row starts.
+/* Internal declarations of the C core: the kernel table of a level, row addresses.
  *
  * Precision policy of every kernel. States widen to float32 exactly. Long float32 sums run in
- * LG_LANES lanes that are added as a halving tree; multiply and add stay separate operations
- * (-ffp-contract=off) unless the source fuses them (fused.h). So the source fixes the order of every
- * rounding, and a wider vector unit only does more lanes at once: all levels give the same bits,
- * tails included. What follows a long sum (square root, standardisation, quadratic form, softmax) is double.
+ * LG_LANES lanes that are added as a halving tree. Multiplication and addition are separate
+ * operations (-ffp-contract=off) unless the source uses an FMA (fused.h). The source thus fixes the
+ * order of every rounding, and a wider vector unit only processes more lanes at once: all levels give
+ * the same bits, tails included. The steps after a long sum (square root, standardisation, quadratic
+ * form, softmax) use double.
  */
 #ifndef LG_INTERNAL_H
 #define LG_INTERNAL_H
@@ -13,14 +14,26 @@
 
 #include "layerguard.h"
 
-/* Rows that SIREN's network takes at a time: each weight is read once for all of them, and more
+/* Rows that SIREN's network processes together: each weight is read once for all of them. More rows
  * would only need a larger workspace. */
 enum { LG_SIREN_ROWS = 64 };
 
-/* Tokens whose cosines are taken together at most: each direction is read once for all of them. */
+/* Most tokens whose cosines are computed together: each direction is read once for all of them. */
 enum { LG_TOKENS_AT_ONCE = 6 };
 
-/* One level: every kernel family compiled for one instruction set. Arguments are checked. */
+/* The contribution of each chosen layer of a row to the logit difference: input times gradient. */
+typedef struct lg_shares_call {
+    lg_siren const *model;
+    lg_states const *states;
+    size_t row;
+    double *shares;   /* (K), written */
+    float *workspace; /* (lg_shares_workspace), written */
+} lg_shares_call;
+
+/* Floats of workspace for a row's shares. */
+size_t lg_shares_workspace(lg_siren const *model);
+
+/* One level: all kernels compiled for one instruction set. The caller has checked the arguments. */
 typedef struct lg_kernels {
     char const *name;
     int (*supported)(void);
@@ -29,6 +42,7 @@ typedef struct lg_kernels {
     void (*pool_last)(lg_pool_call const *call);
     void (*sums)(lg_sums_call const *call);
     void (*siren)(lg_siren_call const *call);
+    void (*siren_shares)(lg_shares_call const *call);
     void (*extremes)(lg_extremes_call const *call);
     void (*excess)(lg_excess_call const *call);
 } lg_kernels;
@@ -46,6 +60,7 @@ typedef struct lg_kernels {
     void lg_pool_last_##level(lg_pool_call const *call);                                           \
     void lg_sums_##level(lg_sums_call const *call);                                                \
     void lg_siren_##level(lg_siren_call const *call);                                              \
+    void lg_siren_shares_##level(lg_shares_call const *call);                                      \
     void lg_extremes_##level(lg_extremes_call const *call);                                        \
     void lg_excess_##level(lg_excess_call const *call);
 LG_FOR_EACH_LEVEL(LG_DECLARE)
@@ -59,7 +74,7 @@ LG_FOR_EACH_LEVEL(LG_DECLARE)
 /* The level in use, or null with *status set. */
 lg_kernels const *lg_kernels_in_use(lg_status *status);
 
-/* softmax((safe, harm))[1]; compiled once, so that no level has an exponential of its own. */
+/* softmax((safe, harm))[1]; compiled once, so that all levels use the same exponential. */
 double lg_softmax_second(double safe, double harm);
 
 /* Bytes of one element, 0 for an unknown dtype. */
@@ -77,7 +92,7 @@ static inline void const *lg_row(lg_states const *const states, size_t const lay
     return start + (row ? (ptrdiff_t)row * states->row_stride : 0);
 }
 
-/* NaN with one bit pattern: which NaN an operation passes on differs between instruction sets. */
+/* NaN with a fixed bit pattern: instruction sets differ in which NaN an operation returns. */
 static inline double lg_canonical(double const x)
 {
     return x == x ? x : (double)NAN;

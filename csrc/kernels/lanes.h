@@ -1,4 +1,4 @@
-/* Long float32 sums: in lanes, then as a halving tree. Element i is added to lane i % LG_LANES. */
+/* Long float32 sums: in lanes that are added as a halving tree. Element i goes to lane i % LG_LANES. */
 #ifndef LG_LANES_H
 #define LG_LANES_H
 
@@ -6,12 +6,12 @@
 
 enum { LG_LANES = 32 }; /* two registers of AVX-512, four of AVX2, eight of SSE2 */
 
-/* Inlined into the loop over rows, a sum's lanes would lie in memory instead of registers, and
- * the trees of several sums would be mixed by shuffles: a tenth to a third slower. */
+/* If inlined into the loop over rows, the lanes would be in memory instead of registers, and the trees
+ * of several sums would be mixed by shuffles: 10 to 33 % slower. */
 #define LG_NOINLINE __attribute__((noinline))
 
-/* Before a loop of a few turns over sums in registers; without it gcc keeps them in memory. With
- * the checks of a sanitizer in every turn it would be compiling for minutes. */
+/* Unrolls a short loop over sums in registers; without it gcc keeps them in memory. Not used with
+ * sanitizers, whose checks would make compilation take minutes. */
 #if defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__)
 #define LG_UNROLL _Pragma("GCC unroll 8")
 #else

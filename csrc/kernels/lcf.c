@@ -1,7 +1,7 @@
 /* Layerwise convergence fingerprint: diagonal Mahalanobis distances of the differences between
  * neighbouring layers, standardised, and their quadratic form.
  *
- * Source: LCF, arXiv 2604.24542; the formulas stand in layerguard_api.h.
+ * Source: LCF, arXiv 2604.24542; the formulas are in layerguard_api.h.
  * Precision: float32 lanes for the squared distance of a layer, double from its square root on.
  * A row is read once for each of its two neighbours; parameters are read once for all rows.
  */
@@ -58,8 +58,8 @@ static float squared_half(int const dtype, size_t const width, void const *const
     return lg_sum_lanes(lanes);
 }
 
-/* (z - centre)' precision (z - centre). Columns are summed side by side, each in the order of the
- * rows: so the order of additions does not depend on how many fit a register. */
+/* (z - centre)' precision (z - centre). Several columns are summed at a time, each in the order of the
+ * rows, so the order of additions does not depend on the width of a register. */
 static double quadratic_form(size_t const count, double const *restrict const z,
                              double const *restrict const centre,
                              double const *restrict const precision)

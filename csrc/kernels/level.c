@@ -1,4 +1,4 @@
-/* The level in use: the library's one global, an atomic pointer to the kernels of a level. */
+/* The level in use: an atomic pointer to the kernels of a level, the library's only global. */
 #include <stdatomic.h> /* _Atomic */
 #include <stdlib.h>    /* getenv */
 #include <string.h>    /* strcmp */
@@ -11,8 +11,8 @@ static int supports_portable(void)
 }
 
 #ifdef __x86_64__
-/* A level's full list is longer; these are what every compiler can ask for, and no processor has
- * them without the rest. The compiler's probe also asks whether the system saves the registers. */
+/* A subset of the level's features: those that every compiler can test. No processor has them without
+ * the others. The compiler's test includes whether the system saves the registers. */
 static int supports_v3(void)
 {
     __builtin_cpu_init();
@@ -36,6 +36,7 @@ static int supports_v4(void)
      lg_pool_last_##level,                                                                         \
      lg_sums_##level,                                                                              \
      lg_siren_##level,                                                                             \
+     lg_siren_shares_##level,                                                                      \
      lg_extremes_##level,                                                                          \
      lg_excess_##level}
 
@@ -53,14 +54,14 @@ enum { LEVELS = sizeof levels / sizeof *levels };
 
 static lg_kernels const *_Atomic in_use;
 
-/* The level of this name; of no name, the highest that runs here. */
-static lg_status find(char const *const name, lg_kernels const **const found)
+/* The level of this name; without a name, the highest that the processor supports. */
+static lg_status find(char const *const name, lg_kernels const **const kernels)
 {
     for (size_t i = LEVELS; i-- > 0;) {
         if (name && strcmp(name, levels[i].name) != 0)
             continue;
         if (levels[i].supported()) {
-            *found = &levels[i];
+            *kernels = &levels[i];
             return LG_OK;
         }
         if (name)
@@ -71,11 +72,11 @@ static lg_status find(char const *const name, lg_kernels const **const found)
 
 lg_status lg_set_level(char const *const name)
 {
-    char const *const asked = name ? name : getenv("LAYERGUARD_LEVEL");
-    lg_kernels const *found = 0;
-    lg_status const status = find(asked && *asked ? asked : 0, &found);
+    char const *const requested = name ? name : getenv("LAYERGUARD_LEVEL");
+    lg_kernels const *kernels = 0;
+    lg_status const status = find(requested && *requested ? requested : 0, &kernels);
     if (status == LG_OK)
-        atomic_store_explicit(&in_use, found, memory_order_release);
+        atomic_store_explicit(&in_use, kernels, memory_order_release);
     return status;
 }
 

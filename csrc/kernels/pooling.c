@@ -1,9 +1,9 @@
-/* Pooling the tokens of one text to one row a layer: masked mean, last token that counts, or the
- * mean of a text that grows.
+/* Pools the tokens of one text to one row per layer: masked mean, last unmasked token, or running
+ * mean.
  *
- * Precision: float32 sums over up to TOKENS tokens, flushed to double; one division at the end.
- * Running sums are double from the first token on, so that a text's pieces need no bookkeeping.
- * Memory is walked in the order in which it lies: every token once, from its first element on.
+ * Precision: float32 sums over up to TOKENS tokens, added to double; one division at the end.
+ * Running sums are double from the first token on, so that they do not depend on how a text is split.
+ * Memory is read sequentially: every token once, from its first element to its last.
  */
 #include "widen.h"
 

@@ -1,5 +1,5 @@
-/* The softmax of two logits, with an exponential of our own: the C library's picks its code by
- * processor and version, and so its last bit. Compiled once, for the lowest level.
+/* The softmax of two logits with our own exponential: the last bit of the C library's depends on the
+ * processor and the version. Compiled once, for the lowest level.
  */
 #include <stdint.h> /* uint64_t */
 #include <string.h> /* memcpy */

@@ -1,11 +1,11 @@
-/* WeightWatch: the least and largest cosine of tokens to watched directions, by role, and how far
- * they lie outside of the ranges that were seen.
+/* WeightWatch: the least and largest cosine of tokens to watched directions, by role, and their
+ * distance from the calibrated ranges.
  *
- * Source: WeightWatch, arXiv 2508.00161; the formulas stand in layerguard_api.h.
- * Precision: products and squares are added by fused multiply-add, one rounding each, in float32
- * lanes; length, cosine and excess are double. A cosine is rounded to float32 once.
- * Tokens are taken a few at a time, so that each direction is read once for all of them. The order
- * in which a token's products are added does not depend on how many are taken.
+ * Source: WeightWatch, arXiv 2508.00161; the formulas are in layerguard_api.h.
+ * Precision: products and squares are added by FMA, one rounding each, in float32 lanes; length,
+ * cosine and excess are double. A cosine is rounded to float32 once.
+ * Several tokens are processed together, so that each direction is read once for all of them. The
+ * order in which a token's products are added does not depend on their number.
  */
 #include "fused.h"
 #include "lanes.h"
@@ -19,13 +19,13 @@ enum { TOKENS = 3, STEP = 8 };
 #endif
 enum { DIRECTIONS = 4, PAIRS = TOKENS * DIRECTIONS };
 
-/* Directions and elements taken at a time: the tokens' elements stay in L1, the lanes in L2. */
+/* Directions and elements processed at a time: the tokens' elements stay in L1, the lanes in L2. */
 enum { CHUNK = 48, ELEMENTS = 1024 };
 
-/* Squared lengths of tokens between these are exact enough to divide by. */
+/* Squared lengths outside of these bounds are too inexact to divide by. */
 static float const SHORTEST = 0x1p-100f, LONGEST = 0x1p127f;
 
-/* lanes of pair (t, d) += x_t * w_d, element i to lane i % LG_LANES; STEP lanes in a pass. */
+/* lanes of pair (t, d) += x_t * w_d, element i to lane i % LG_LANES; STEP lanes per pass. */
 LG_NOINLINE static void add_many(size_t const count, float const *const x[], float const *const w[],
                                  float lanes[][LG_LANES])
 {
@@ -44,7 +44,7 @@ LG_NOINLINE static void add_many(size_t const count, float const *const x[], flo
     }
 }
 
-/* One token: directions of half precision are widened as they are read, and never stored. */
+/* One token: directions of half precision are widened while they are read, without a buffer. */
 static inline void add_one(int const dtype, size_t const count, float const *const x,
                            void const *const rows[], float lanes[][LG_LANES])
 {
@@ -96,7 +96,7 @@ static void add_rest(size_t const tokens, size_t const first, size_t const count
             }
 }
 
-/* Some tokens' rows of one state as float32, one over their lengths, and their roles. */
+/* Several tokens' rows of one state as float32, their inverse lengths and their roles. */
 typedef struct tile {
     float const *x[TOKENS];
     double inverse[TOKENS];
@@ -104,7 +104,7 @@ typedef struct tile {
     size_t count;
 } tile;
 
-/* One over the length of a row; NaN where it has no direction or none that float32 can tell. */
+/* The inverse length of a row; NaN if the squared length is outside of the bounds. */
 static double inverse_length(size_t const width, float const *const row)
 {
     float lanes[LG_LANES];
@@ -120,8 +120,8 @@ static double inverse_length(size_t const width, float const *const row)
     return squared >= SHORTEST && squared <= LONGEST ? 1.0 / sqrt((double)squared) : (double)NAN;
 }
 
-/* Fills a tile with the next tokens that count, from *token on, and moves that behind them; how many
- * there are. Places that stay free repeat the last token: its sums are not used. */
+/* Fills a tile with the next unmasked tokens from *token on, advances *token and returns their number.
+ * Unused places repeat the last token; their sums are ignored. */
 static size_t gather(lg_extremes_call const *const call, size_t const layer, size_t *const token,
                      tile *const tile)
 {
@@ -145,7 +145,7 @@ static size_t gather(lg_extremes_call const *const call, size_t const layer, siz
     return tile->count;
 }
 
-/* `count` elements of a direction, from element `i` on, as float32: where they lie or in `wide`. */
+/* `count` elements of a direction from element `i` on, as float32: in place or widened to `wide`. */
 static float const *direction(lg_directions const *const model, size_t const k, size_t const i,
                               size_t const count, float wide[ELEMENTS])
 {
@@ -162,7 +162,7 @@ static void multiply(lg_directions const *const model, tile const *const tile, s
                      size_t const count, float sums[TOKENS][CHUNK])
 {
     size_t const width = model->width;
-    float kept[CHUNK / DIRECTIONS][PAIRS][LG_LANES], wide[DIRECTIONS][ELEMENTS];
+    float all_lanes[CHUNK / DIRECTIONS][PAIRS][LG_LANES], wide[DIRECTIONS][ELEMENTS];
     float const *x[TOKENS], *w[DIRECTIONS];
     for (size_t i = 0; i < width; i += ELEMENTS) {
         size_t const elements = width - i < ELEMENTS ? width - i : (size_t)ELEMENTS;
@@ -170,8 +170,8 @@ static void multiply(lg_directions const *const model, tile const *const tile, s
         for (size_t t = 0; t < TOKENS; t++)
             x[t] = tile->x[t] + i;
         for (size_t k = 0; k < count; k += DIRECTIONS) {
-            /* where one pass is enough, the same lanes again: they stay in L1 */
-            float (*const lanes)[LG_LANES] = kept[width > ELEMENTS ? k / DIRECTIONS : 0];
+            /* a single pass reuses the same lanes, which stay in L1 */
+            float (*const lanes)[LG_LANES] = all_lanes[width > ELEMENTS ? k / DIRECTIONS : 0];
             if (i == 0)
                 memset(lanes, 0, PAIRS * sizeof *lanes);
             for (size_t d = 0; d < DIRECTIONS; d++)
@@ -185,7 +185,7 @@ static void multiply(lg_directions const *const model, tile const *const tile, s
     }
 }
 
-/* The same of one token: each direction from end to end, as memory likes to be read. */
+/* The same for one token; reads each direction sequentially. */
 static void multiply_one(lg_directions const *const model, float const *const x, size_t const first,
                          size_t const count, float sums[CHUNK])
 {
@@ -212,7 +212,7 @@ static void multiply_one(lg_directions const *const model, float const *const x,
     }
 }
 
-/* The extremes of a role widened by one token's cosines; a NaN comes in and stays. */
+/* Updates the extremes of a role with one token's cosines. A NaN stays. */
 static void widen(size_t const count, float const *restrict const sums, double const inverse,
                   float *restrict const least, float *restrict const largest)
 {
@@ -249,7 +249,7 @@ void LG_AT_LEVEL(lg_extremes)(lg_extremes_call const *const call)
     }
 }
 
-/* The excess of a row: the largest of its roles and directions, NaN where any is. */
+/* The excess of a row: the largest over roles and directions, NaN if any is NaN. */
 static double worst_of(lg_ranges const *const ranges, float const *const extremes, int *const worst)
 {
     size_t const total = ranges->count;

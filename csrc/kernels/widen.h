@@ -1,6 +1,6 @@
-/* float16 and bfloat16 to float32: exact, without branches, in integer operations that every level
- * vectorises, and never through a subnormal operand, which would cost a microcode assist. Only the
- * payload of a NaN may differ from the F16C instruction, which the levels that have it use.
+/* Converts float16 and bfloat16 to float32: exact, without branches, with integer operations that
+ * every level vectorises and without subnormal operands, which need a microcode assist. Levels that
+ * have the F16C instruction use it; only the payload of a NaN may differ.
  */
 #ifndef LG_WIDEN_H
 #define LG_WIDEN_H
@@ -14,7 +14,7 @@
 
 #include "internal.h"
 
-enum { LG_BLOCK = 256 }; /* elements widened at a time: two such blocks stay in L1 */
+enum { LG_BLOCK = 256 }; /* elements widened at a time: two blocks fit in L1 */
 
 static inline float lg_float_of_bits(uint32_t const bits)
 {
@@ -28,7 +28,7 @@ static inline float lg_widen_bf16(uint16_t const half)
     return lg_float_of_bits((uint32_t)half << 16);
 }
 
-/* Moves exponent and fraction into place and re-biases the exponent by 127 - 15 = 112, twice for
+/* Shifts exponent and fraction into place and re-biases the exponent by 127 - 15 = 112, twice for
  * infinity and NaN. A subnormal gets exponent 113, which adds 2^-14: subtracting that normalises.
  */
 static inline float lg_widen_f16(uint16_t const half)

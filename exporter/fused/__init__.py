@@ -1,14 +1,15 @@
-"""A calibrated bundle as one ONNX graph that scores and decides by itself.
+"""Fuses a calibrated bundle into one ONNX graph that computes scores and the decision.
 
-Needs onnx, not PyTorch: what is fused is the exported graph as it lies in the bundle.
+Needs onnx but not PyTorch: it starts from the exported graph in the bundle.
 
 nodes        standard operators and constants, appended to a graph
-taps         what each detector reads, as values of that graph
-lcf, siren, weightwatch  one detector's arithmetic each
-decision     thresholds, p-values, and one flag a text
-graph        all of it appended, and what nothing needs any more cut off
-proof        the fused graph against the runtime, text by text
-texts        what it is proved on unless the caller brings rows
+taps         the inputs of the detectors, as values of that graph
+growing      the same for a graph that reads a text in chunks
+registry     the detectors, one module each
+decision     thresholds, p-values, and one flag per text
+graph        appends all of these and removes unused nodes
+proof        compares the fused graph with the runtime, text by text
+texts        the default texts of the proof
 pipeline     fuse, prove, write into the bundle
 command      ``layerguard fuse``
 """

@@ -1,14 +1,15 @@
 """Put a calibrated bundle's detectors and decision into one ONNX graph, fused.onnx.
 
-Any ONNX Runtime binding runs it with no LayerGuard code: token ids and mask in; of each detector a
-score and a p-value out, and `flagged`. It uses standard operators alone and shares the bundle's
-weights.data. Thresholds are inputs that need not be fed. A score that is not finite is flagged.
-A bundle with a decode graph gets fused_decode.onnx too, which reads a text in chunks.
+Any ONNX Runtime binding runs it without LayerGuard code. Inputs are token ids and mask; outputs are
+a score and a p-value for each detector, and `flagged`. The graph uses only standard operators and
+shares the bundle's weights.data. Thresholds are optional inputs. A score that is not finite is
+flagged. If the bundle has a decode graph, fused_decode.onnx is written too; it reads a text in
+chunks.
 
-Before anything is written, graph and runtime read the same texts, each alone and several at once:
-no score may differ by more than 1e-5 of 1 + |score| (2e-3 where the model is in float16), and no
-verdict at all. Whatever changes the detectors afterwards (calibrate, recalibrate, import-siren)
-drops the fused graphs: fuse again.
+Before anything is written, graph and runtime read the same texts, one by one and in batches. No
+score may differ by more than 1e-5 of 1 + |score| (2e-3 for a float16 model), and no verdict may
+differ. Commands that change the detectors (calibrate, recalibrate, import-siren) remove the fused
+graphs: fuse again.
 """
 
 import re
@@ -41,27 +42,27 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Fuse and print the proof; 2 if any row was bad."""
-    found = read_rows(arguments.texts)
-    requests = [row.request for row in found.good]
+    rows = read_rows(arguments.texts)
+    requests = [row.request for row in rows.good]
     signed = (arguments.bundle / SIGNATURE).exists()
     made = fuse(arguments.bundle, requests, device=arguments.device, threads=arguments.threads)
     for card in made.cards.values():
         print("\n".join(report(card)))
     if signed:
-        print(f"{SIGNATURE} fell away: `layerguard sign` makes a new one")
+        print(f"removed {SIGNATURE}: `layerguard sign` makes a new one")
     print(f"wrote {arguments.bundle}")
-    for fault in found.faults:
+    for fault in rows.faults:
         print(f"layerguard fuse: {fault}", file=sys.stderr)
-    return 2 if found.faults else 0
+    return 2 if rows.faults else 0
 
 
 def report(card: FusedCard) -> list[str]:
-    """A graph's inputs, outputs and proof, for a person."""
+    """Describes a graph's inputs, outputs and proof in lines of text."""
     proof = card.proof
     lines = [
         f"{card.file}: {proof.texts} texts, {proof.flips} flips",
         *_listed("inputs", _shown(card.inputs)),
-        *_listed("need not be fed", card.thresholds.values()),
+        *_listed("optional inputs", card.thresholds.values()),
         *_listed("outputs", _shown(card.outputs)),
     ]
     lines += [
@@ -73,9 +74,9 @@ def report(card: FusedCard) -> list[str]:
         listed = ", ".join(f"{name} {column}" for name, column in by_column)
         lines.append(f"  rows[text, column] is the row that a detector reads; columns: {listed}")
     if "roles" in card.inputs:
-        lines.append("  roles says whose each token is: 0 system, 1 user, 2 assistant, 3 tool")
+        lines.append("  roles is the author of each token: 0 system, 1 user, 2 assistant, 3 tool")
     if card.states:
-        lines.append("  past_... of a state is what the run before gave, zeros at first")
+        lines.append("  past_... of a state is the output of the previous run, zeros at first")
     return lines
 
 
@@ -85,5 +86,5 @@ def _listed(what: str, names: Iterable[str]) -> list[str]:
 
 
 def _shown(names: Iterable[str]) -> list[str]:
-    """Names, those that differ in a number alone told once: ``past_key_00`` as ``past_key_*``."""
+    """Names; those that differ only in a number are joined: ``past_key_00`` as ``past_key_*``."""
     return list(dict.fromkeys(re.sub(r"_\d\d+$", "_*", name) for name in names))

@@ -1,7 +1,7 @@
-"""From scores to flags in the graph: thresholds, p-values and the decision over all detectors.
+"""The decision in the graph: thresholds, p-values and the flag over all detectors.
 
 The rules are those of ``runtime/detectors/decide.py``, ``runtime/decision/policy.py`` and
-``runtime/decision/blocks.py``, at the thresholds of all traffic.
+``runtime/decision/blocks.py``, with the thresholds of all traffic.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from layerguard.runtime.types import Array
 
 
 def p_value(nodes: Nodes, score: str, clean_scores: Array) -> str:
-    """(1 + #{clean >= score}) / (n + 1), float64 [texts]; 1 / (n + 1) where it is not finite."""
+    """(1 + #{clean >= score}) / (n + 1), float64 [texts]; 1 / (n + 1) for non-finite scores."""
     add, constant = nodes.add, nodes.constant
     column = add("Unsqueeze", score, nodes.axes(1))
     at_least = add("GreaterOrEqual", constant(clean_scores.reshape(1, -1)), column)
@@ -25,22 +25,22 @@ def p_value(nodes: Nodes, score: str, clean_scores: Array) -> str:
 
 
 def flagged(nodes: Nodes, score: str, threshold: str) -> str:
-    """Bool [texts]: not finite, or above the threshold, or the threshold is no number."""
+    """Bool [texts]: the score is not finite or above the threshold, or the threshold is NaN."""
     within = nodes.add("LessOrEqual", score, threshold)
     return nodes.add("Not", nodes.add("And", nodes.finite(score), within))
 
 
-def together(nodes: Nodes, scores: Sequence[str], flags: Sequence[str], policy: str) -> str:
-    """Bool [texts]: any, or all, of the deciding detectors flag; or a score is not finite."""
+def combined(nodes: Nodes, scores: Sequence[str], flags: Sequence[str], policy: str) -> str:
+    """Bool [texts]: any, or all, of the deciding detectors flag, or a score is not finite."""
     every = _fold(nodes, "And" if policy == "all" else "Or", flags)
     valid = _fold(nodes, "And", [nodes.finite(score) for score in scores])
     return nodes.add("Or", every, nodes.add("Not", valid))
 
 
 def guard_p_value(nodes: Nodes, scores: Sequence[str], blocks: Blocks) -> str:
-    """The least target at which the whole guard would flag, float64 [texts].
+    """The p-value of the whole guard, float64 [texts]: the least target at which it would flag.
 
-    1 / (n + 1) where a score is not finite.
+    1 / (n + 1) if a score is not finite.
     """
     add, constant = nodes.add, nodes.constant
     last = blocks.n + 1
@@ -62,7 +62,7 @@ def guard_p_value(nodes: Nodes, scores: Sequence[str], blocks: Blocks) -> str:
 
 
 def _fold(nodes: Nodes, operator: str, values: Sequence[str]) -> str:
-    """All of them under an operator of two."""
+    """Combine all values with a binary operator."""
     folded, *rest = values
     for value in rest:
         folded = nodes.add(operator, folded, value)

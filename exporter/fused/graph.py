@@ -1,4 +1,4 @@
-"""A bundle's score graph with detectors and decision in it; what nothing reads is cut off."""
+"""Adds detectors and decision to a bundle's exported graph, and removes unused nodes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,9 +8,10 @@ import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto
 
-from layerguard.exporter.fused import decision, lcf, siren, weightwatch
+from layerguard.exporter.fused import decision
 from layerguard.exporter.fused.growing import GrowingTaps
 from layerguard.exporter.fused.nodes import Nodes
+from layerguard.exporter.fused.registry import FUSED
 from layerguard.exporter.fused.taps import Taps
 from layerguard.runtime.binding import bind_detectors
 from layerguard.runtime.bundle import Bundle
@@ -18,26 +19,18 @@ from layerguard.runtime.decision.policy import Decision
 from layerguard.runtime.detectors import Detector
 from layerguard.runtime.errors import ExportError
 from layerguard.runtime.model.plan import Planner
-from layerguard.runtime.types import Source
-
-SCORES = {
-    "lcf": lcf.score,
-    "siren": siren.score,
-    "agent_siren": siren.score,
-    "weightwatch": weightwatch.score,
-}
-"""By detector, what appends its arithmetic: (taps, tap, params) -> score, float64 [rows]."""
+from layerguard.runtime.types import TokenSource
 
 _MOST_BYTES = 2**31 - 2**20
-"""Of one ONNX file."""
+"""Maximum size of one ONNX file."""
 
 
 @dataclass(frozen=True)
 class Design:
-    """What of a bundle a fused graph depends on.
+    """The parts of a bundle that a fused graph depends on.
 
     Attributes:
-        bundle: calibrated.
+        bundle: a calibrated bundle.
         detectors: its detectors, in the manifest's order.
     """
 
@@ -49,18 +42,18 @@ class Design:
         """The design for a bundle.
 
         Raises:
-            ExportError: it has no detectors, or one that this release cannot fuse.
+            ExportError: the bundle has no detectors, or this release cannot fuse them.
         """
         if not bundle.manifest.detectors:
             raise ExportError(
-                f"{bundle.path} has no detectors; expected some to put into the graph: run "
+                f"{bundle.path} has no detectors; expected at least one: run "
                 "`layerguard calibrate` first"
             )
-        strange = sorted(bundle.manifest.detectors.keys() - SCORES.keys())
+        strange = sorted(bundle.manifest.detectors.keys() - FUSED.keys())
         if strange:
             raise ExportError(
-                f"{', '.join(strange)} cannot be fused by this release; it knows "
-                f"{', '.join(sorted(SCORES))}: upgrade layerguard"
+                f"{', '.join(strange)} cannot be fused by this release; expected some of "
+                f"{', '.join(sorted(FUSED))}: upgrade layerguard"
             )
         design = cls(bundle, bind_detectors(bundle))
         manifest = bundle.manifest
@@ -70,20 +63,20 @@ class Design:
             and manifest.text.template != "{prompt}"
         ):
             raise ExportError(
-                f"{', '.join(design.detectors)} read different tokens of a text, which would be "
-                "two rows of one run; int8 rows share the scale of their activations. Keep one "
-                "detector, or export in float32"
+                f"{', '.join(design.detectors)} read different tokens of a text and need several "
+                "rows per text; expected one, as int8 rows share the scale of their activations. "
+                "Keep one detector, or export in float32"
             )
         return design
 
     @cached_property
-    def sources(self) -> list[Source]:
-        """The different tokens that detectors read of a text, in a fixed order."""
+    def sources(self) -> list[TokenSource]:
+        """The distinct token sources of the detectors, in a fixed order."""
         return list(dict.fromkeys(detector.tap.source for detector in self.detectors.values()))
 
     @property
     def columns(self) -> dict[str, int]:
-        """By detector, its column of the input ``rows``; empty where all read the same tokens."""
+        """The column of the input ``rows`` by detector; empty if all read the same tokens."""
         if len(self.sources) == 1:
             return {}
         return {name: self.sources.index(d.tap.source) for name, d in self.detectors.items()}
@@ -92,8 +85,8 @@ class Design:
     def graphs(self) -> list[str]:
         """The exported graphs that can be fused.
 
-        Not a decode graph in int8, whose scores depend on how a text is cut; nor one for detectors
-        of what it does not give.
+        A decode graph is left out in int8, where scores depend on how a text is split, and if it
+        lacks the outputs that a detector reads.
         """
         manifest = self.bundle.manifest
         grows = "decode" in manifest.graphs and manifest.model.dtype != "int8"
@@ -102,75 +95,76 @@ class Design:
 
     @property
     def reads_roles(self) -> bool:
-        """Whether the graph asks whose each token is."""
-        params = self.bundle.params.get("weightwatch")
-        return params is not None and weightwatch.reads_roles(params)
+        """Whether the graph has the input ``roles``."""
+        params = self.bundle.params
+        return any(FUSED[name].reads_roles(params[name]) for name in self.detectors)
 
 
 def build(design: Design, name: str = "score") -> tuple[ModelProto, dict[str, str]]:
-    """The fused graph; its large weights stay in the bundle's own file.
+    """The fused graph; its large weights stay in the bundle's weight file.
 
-    Inputs: those of the score graph; ``rows`` int64 [texts, sources] where detectors read
-    different tokens; ``roles`` int64 [batch, tokens] where WeightWatch tells roles apart; and,
-    need not be fed, ``<detector>_threshold`` float64. Outputs, all [texts]: ``<detector>_score``
-    and ``<detector>_p_value`` float64, ``p_value`` float64 where the decision is calibrated, and
-    ``flagged`` bool. That of the decode graph keeps its cache and logits, and reads a text in
-    chunks: see ``growing.py`` for the states that go out and come in again.
+    Inputs: those of the exported graph; ``rows`` int64 [texts, sources] if detectors read different
+    tokens; ``roles`` int64 [batch, tokens] if a detector distinguishes roles; and the optional
+    ``<detector>_threshold``, float64. Outputs, all [texts]: ``<detector>_score`` and
+    ``<detector>_p_value`` float64, ``p_value`` float64 if the decision is calibrated, and
+    ``flagged`` bool. A fused decode graph keeps the cache and the logits, and reads a text in
+    chunks; see ``growing.py`` for its states.
 
     Args:
-        design: of the bundle.
+        design: design of the bundle.
         name: ``score`` or ``decode``, the exported graph to start from.
 
     Returns:
-        The graph, and by input the output that is fed there next.
+        The graph, and for each state input the output that is fed to it next.
 
     Raises:
-        InputError: the graph does not give what a detector reads.
-        ExportError: the parameters do not fit into one file, or the graph is not valid ONNX.
+        InputError: the exported graph lacks an output that a detector reads.
+        ExportError: the graph is too large for one file, or is not valid ONNX.
     """
     bundle = design.bundle
     card, model_card = bundle.manifest.graphs[name], bundle.manifest.model
     model = onnx.load(str(bundle.path / card.file), load_external_data=False)
-    kept = {output.name for output in card.outputs if output.kind in ("logits", "key", "value")}
-    outputs = [output for output in model.graph.output if output.name in kept]
+    cached = {output.name for output in card.outputs if output.kind in ("logits", "key", "value")}
+    outputs = [output for output in model.graph.output if output.name in cached]
     del model.graph.output[:]
     model.graph.output.extend(outputs)
     nodes, planner = Nodes(model.graph), Planner(card, model_card.layers)
     growing = GrowingTaps(nodes, planner, model_card.width) if name == "decode" else None
     taps = growing or Taps(nodes, planner, model_card.width)
-    found = {}
+    scores = {}
     for own, detector in design.detectors.items():
-        raw = SCORES[own](taps, detector.tap, bundle.params[own])
+        raw = FUSED[own].score(taps, detector.tap, bundle.params[own])
         score = taps.carried(own, detector.tap, raw)
-        nothing = nodes.constant(np.nan, np.float64)
-        found[own] = nodes.add("Where", taps.empty, nothing, score)  # a row of padding alone
+        nan = nodes.constant(np.nan, np.float64)
+        scores[own] = nodes.add("Where", taps.empty, nan, score)  # a row with padding only
     if design.columns:
         rows = nodes.required("rows", np.int64, ("texts", "sources"))
         for own, column in design.columns.items():
-            mine = nodes.add("Gather", rows, nodes.constant(column, np.int64), axis=1)
-            own_score = nodes.add("Gather", found[own], mine, axis=0)
-            none = nodes.add("Less", mine, nodes.constant(0, np.int64))  # would count from the end
-            nothing = nodes.constant(np.nan, np.float64)
-            found[own] = nodes.add("Where", none, nothing, own_score)
-    _decide(nodes, bundle, found)
+            own_rows = nodes.add("Gather", rows, nodes.constant(column, np.int64), axis=1)
+            own_score = nodes.add("Gather", scores[own], own_rows, axis=0)
+            # Gather would count a negative index from the end
+            negative = nodes.add("Less", own_rows, nodes.constant(0, np.int64))
+            nan = nodes.constant(np.nan, np.float64)
+            scores[own] = nodes.add("Where", negative, nan, own_score)
+    _decide(nodes, bundle, scores)
     _prune(model.graph)
     model.producer_name, model.producer_version = "layerguard", ""
     if model.ByteSize() > _MOST_BYTES:
         raise ExportError(
-            f"the detectors' parameters make a graph of {model.ByteSize() >> 20} MB; expected less "
-            "than 2048, what one ONNX file can hold. Serve this bundle with the runtime"
+            f"the graph with the detectors' parameters has {model.ByteSize() >> 20} MB; expected "
+            "less than 2048, the maximum of an ONNX file. Serve this bundle with the runtime"
         )
     _check(model)
     return model, growing.states if growing else {}
 
 
 def _check(model: ModelProto) -> None:
-    """Refuse what is not valid ONNX; weights in another file stand in as inputs."""
+    """Check the graph with onnx; external weights are replaced by inputs for the check."""
     bare = ModelProto()
     bare.CopyFrom(model)
-    held = list(bare.graph.initializer)
+    initialisers = list(bare.graph.initializer)
     del bare.graph.initializer[:]
-    for item in held:
+    for item in initialisers:
         if item.data_location == onnx.TensorProto.EXTERNAL:
             info = onnx.helper.make_tensor_value_info(item.name, item.data_type, item.dims)
             bare.graph.input.append(info)
@@ -199,33 +193,34 @@ def _decide(nodes: Nodes, bundle: Bundle, scores: Mapping[str, str]) -> None:
     blocks = rule.limits[None].blocks
     if blocks is not None:
         nodes.output("p_value", decision.guard_p_value(nodes, deciding, blocks), np.float64)
-    mine = [flags[name] for name in rule.enforced]
-    nodes.output("flagged", decision.together(nodes, deciding, mine, rule.policy), np.bool_)
+    deciding_flags = [flags[name] for name in rule.enforced]
+    flagged = decision.combined(nodes, deciding, deciding_flags, rule.policy)
+    nodes.output("flagged", flagged, np.bool_)
 
 
 def _prune(graph: GraphProto) -> None:
-    """Leave out nodes and initialisers that no output needs; sort nothing, rename nothing."""
+    """Remove nodes and initialisers that no output needs; order and names do not change."""
     needed = {item.name for item in graph.output} | {item.name for item in graph.input}
-    kept: list[NodeProto] = []
+    used: list[NodeProto] = []
     for node in reversed(graph.node):
         if needed.intersection(node.output):
-            kept.append(node)
+            used.append(node)
             needed.update(_reads(node))
     initialisers = [item for item in graph.initializer if item.name in needed]
-    made = {name for node in kept for name in node.output}
-    # without their shapes onnxruntime optimises otherwise, and half precision gives other states
-    shapes = [item for item in graph.value_info if item.name in made]
+    computed = {name for node in used for name in node.output}
+    # without the shapes onnxruntime optimises differently, which changes half-precision states
+    shapes = [item for item in graph.value_info if item.name in computed]
     del graph.node[:], graph.initializer[:], graph.value_info[:]
-    graph.node.extend(reversed(kept))
+    graph.node.extend(reversed(used))
     graph.initializer.extend(initialisers)
     graph.value_info.extend(shapes)
 
 
 def _reads(node: NodeProto) -> Sequence[str]:
-    """The values that a node reads, those that its inner graphs take from outside included."""
-    found = list(node.input)
+    """The values that a node reads, including those that its subgraphs read."""
+    names = list(node.input)
     for attribute in node.attribute:
-        for inner in (attribute.g, *attribute.graphs):
-            found += [name for item in inner.node for name in _reads(item)]
-            found += [item.name for item in inner.output]
-    return found
+        for subgraph in (attribute.g, *attribute.graphs):
+            names += [name for item in subgraph.node for name in _reads(item)]
+            names += [item.name for item in subgraph.output]
+    return names

@@ -1,7 +1,7 @@
-"""What detectors read of a text that grows: what earlier chunks left comes in and goes out again.
+"""Detector inputs for a graph that reads a text in chunks; the state is passed from run to run.
 
-A row's state is fed as zeros at first, and then what the run before gave. So a text may come in any
-chunks, and its scores are those of the whole text so far.
+The state of a row is fed as zeros at first, then as the output of the previous run. A text may be
+split into any chunks; the scores are those of the whole text so far.
 """
 
 from collections.abc import Sequence
@@ -18,10 +18,10 @@ _PAST = "past_"
 
 
 class GrowingTaps(Taps):
-    """The states of a graph over further tokens; masked ones, on either side, do not count.
+    """Taps of a graph that reads the next tokens of a text; tokens may be masked on either side.
 
     Attributes:
-        states: by input, the output that is fed there next.
+        states: for each state input the output that is fed to it next.
     """
 
     def __init__(self, nodes: Nodes, planner: Planner, width: int) -> None:
@@ -41,10 +41,10 @@ class GrowingTaps(Taps):
         self._means: dict[str, str] = {}
 
     def carried(self, name: str, tap: Tap, score: str) -> str:
-        """A row's score so far, from that of the chunk alone, float64 [rows].
+        """A row's score so far, from the score of the chunk, float64 [rows].
 
-        Of the last token: the newest there is. Of extremes: the largest, and NaN stays. A mean's is
-        of all tokens already.
+        For ``last`` it is the score of the newest token, for extremes the largest score, where NaN
+        stays. A mean already includes all tokens.
         """
         if tap.pooling == "mean":
             return score
@@ -79,10 +79,10 @@ class GrowingTaps(Taps):
         own = f"sum_{name}"
         past = self._state(own, np.float64, ("batch", self.width))
         counted = add("Unsqueeze", self.valid, axes(2))
-        kept = add(
+        unmasked = add(
             "Where", counted, self.nodes.cast(name, FLOAT), self.nodes.constant(0, np.float32)
         )
-        new = add("ReduceSum", self.nodes.cast(kept, DOUBLE), axes(1), keepdims=0)
+        new = add("ReduceSum", self.nodes.cast(unmasked, DOUBLE), axes(1), keepdims=0)
         total = add("Add", past, new)
         self._give(own, total, np.float64, ("batch", self.width))
         count = add("Unsqueeze", self.nodes.cast(self._total, DOUBLE), axes(1))

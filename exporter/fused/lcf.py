@@ -1,4 +1,4 @@
-"""LCF in the graph; see ``runtime/kernels/lcf.py`` for the formula, and its source."""
+"""LCF in the graph; see ``runtime/detectors/lcf.py`` for the formula and its source."""
 
 from collections.abc import Mapping
 
@@ -10,9 +10,9 @@ from layerguard.runtime.types import Array, Tap
 
 
 def score(taps: Taps, tap: Tap, params: Mapping[str, Array]) -> str:
-    """The score of each row, float64 [rows]; not finite where a state is not.
+    """The score of each row, float64 [rows]; not finite if a state is not finite.
 
-    As the kernel: float32 up to each layer's sum of squares, float64 from its root on.
+    Precision as in the kernel: float32 up to each layer's sum of squares, then float64.
     """
     add, constant, axes = taps.nodes.add, taps.nodes.constant, taps.nodes.axes
     depth, width = params["mu"].shape

@@ -1,4 +1,4 @@
-"""Standard ONNX operators, appended to a graph one at a time."""
+"""Appends standard ONNX operators to a graph."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,16 +21,16 @@ ONNX_TYPES: Mapping[np.dtype[np.generic], int] = {
     np.dtype(np.bool_): BOOL,
 }
 Axes = tuple[str | int, ...]
-"""Sides of a value; one with a name may have any length."""
+"""Shape of a value; a named dimension may have any length."""
 
 _OWN = "layerguard"
 
 
 class Nodes:
-    """A graph that grows; every value added has a name that no exporter gives.
+    """Builds a graph; the names of new values start with ``layerguard/``, so they are unique.
 
     Attributes:
-        graph: what is appended to, in place.
+        graph: the graph that is extended in place.
     """
 
     def __init__(self, graph: GraphProto) -> None:
@@ -44,7 +44,7 @@ class Nodes:
         Args:
             operator: of the default domain.
             inputs: names of values.
-            attributes: of the node.
+            attributes: attributes of the node.
 
         Returns:
             The output's name.
@@ -55,8 +55,8 @@ class Nodes:
         return name
 
     def constant(self, value: Array | float, dtype: type[np.generic] | None = None) -> str:
-        """The name of an initialiser of that value; equal ones are stored once."""
-        array = np.array(value, dtype)  # in C order, and a scalar stays one
+        """The name of an initialiser with this value; equal values are stored once."""
+        array = np.array(value, dtype)  # in C order; a scalar stays a scalar
         key = array.dtype.str, array.shape, array.tobytes()
         if key not in self._known:
             self._known[key] = self._fresh("constant")
@@ -64,25 +64,25 @@ class Nodes:
         return self._known[key]
 
     def axes(self, *axes: int) -> str:
-        """Axes, or the sides of a shape, as the operators take them: int64 of one dimension."""
+        """Axes or a shape, as an int64 constant of one dimension."""
         return self.constant(np.array(axes), np.int64)
 
     def cast(self, value: str, to: int) -> str:
-        """The value in another type."""
+        """The value converted to another type."""
         return self.add("Cast", value, to=to)
 
     def finite(self, value: str) -> str:
-        """Bool of the same shape: neither NaN nor infinite. ``value`` is float64."""
+        """Whether float64 values are finite, bool of the same shape."""
         return self.add("Less", self.add("Abs", value), self.constant(np.inf, np.float64))
 
     def required(self, name: str, dtype: type[np.generic], axes: Axes) -> str:
-        """A further input of the graph."""
+        """Add an input to the graph."""
         kind = ONNX_TYPES[np.dtype(dtype)]
         self.graph.input.append(helper.make_tensor_value_info(name, kind, axes))
         return name
 
     def overridable(self, name: str, value: float) -> str:
-        """A float64 scalar that a caller may feed and need not: an input with an initialiser."""
+        """Add an optional float64 scalar input: an input with an initialiser."""
         self.graph.input.append(helper.make_tensor_value_info(name, DOUBLE, ()))
         array = np.array(value, np.float64)
         self.graph.initializer.append(numpy_helper.from_array(array, name))
@@ -91,7 +91,7 @@ class Nodes:
     def output(
         self, name: str, value: str, dtype: type[np.generic], axes: Axes = ("texts",)
     ) -> None:
-        """Give the value as the output ``name`` of the graph."""
+        """Add the value as output ``name`` of the graph."""
         self.graph.node.append(helper.make_node("Identity", [value], [name], name))
         kind = ONNX_TYPES[np.dtype(dtype)]
         self.graph.output.append(helper.make_tensor_value_info(name, kind, axes))

@@ -1,4 +1,4 @@
-"""Fuse a bundle: build its graphs, prove them, write them into the bundle in one step."""
+"""Fuses a bundle: builds its graphs, proves them and writes them into the bundle atomically."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ _PROOFS = {"score": prove, "decode": prove_growing}
 
 @dataclass(frozen=True, slots=True)
 class Fused:
-    """What fusing made: the manifest as written, and in it each graph's card by name."""
+    """The result of fusing: the manifest as written, and the cards of the graphs by name."""
 
     manifest: Manifest
     cards: Mapping[str, FusedCard]
@@ -37,15 +37,15 @@ def fuse(
 
     Args:
         path: a calibrated bundle.
-        requests: texts to prove the graphs on; none: ``TEXTS``.
-        device: where both run for the proof.
-        threads: of ONNX Runtime; 0 lets it choose.
+        requests: texts for the proof; if empty, ``TEXTS``.
+        device: device on which graph and runtime run for the proof.
+        threads: ONNX Runtime's threads; 0 lets it choose.
 
     Raises:
         BundleError: the bundle has faults.
         ExportError: it cannot be fused, or a graph does not give the runtime's scores. The bundle
-            is then as it was.
-        InputError: another process is writing the bundle, or has written it meanwhile.
+            is not changed.
+        InputError: another process is writing the bundle, or has changed it meanwhile.
     """
     guard = Guard.load(path, device=device, threads=threads)
     bundle = guard.bundle
@@ -55,8 +55,8 @@ def fuse(
     with replacing(path) as folder:
         if Bundle.load(path).id != bundle.id:
             raise InputError(
-                f"{path} changed while it was fused (it was {bundle.id}); nothing was written, "
-                "fuse it again"
+                f"{path} changed while it was fused (expected id {bundle.id}); nothing was "
+                "written, fuse it again"
             )
         fused = {card.file for card in bundle.manifest.fused.values()}
         carry_over(path, folder, [name for name in bundle.manifest.files if name not in fused])
@@ -74,11 +74,11 @@ def _card(
     name: str, design: Design, model: ModelProto, states: dict[str, str], proof: FusedProof
 ) -> FusedCard:
     manifest = design.bundle.manifest
-    given = {item.name for item in model.graph.initializer}
+    initialised = {item.name for item in model.graph.initializer}
     return FusedCard(
         file=_FILES[name],
         opset=manifest.graphs[name].opset,
-        inputs=tuple(item.name for item in model.graph.input if item.name not in given),
+        inputs=tuple(item.name for item in model.graph.input if item.name not in initialised),
         thresholds={name: f"{name}_threshold" for name in design.detectors},
         outputs=tuple(item.name for item in model.graph.output),
         columns=design.columns,

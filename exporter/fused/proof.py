@@ -1,4 +1,4 @@
-"""The fused graph against the runtime: the same texts, each alone and all of them together."""
+"""Proves a fused graph: compares it with the runtime on texts, one by one and in batches."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,9 +15,9 @@ from layerguard.runtime.text.tokens import Ids
 from layerguard.runtime.types import Array, Verdict
 
 TOLERANCES: dict[str, float] = {"float32": 1e-5, "int8": 1e-5, "float16": 2e-3}
-"""By the backbone's dtype, of |graph - runtime| / (1 + |runtime|): both run the same backbone and
-differ in the order in which float32 sums are added. In float16 a state that is no output of the
-fused graph may skip a rounding to half precision, 2**-11 of it."""
+"""Maximum of |graph - runtime| / (1 + |runtime|) by the backbone's dtype. Both run the same
+backbone and differ in the order of float32 additions. In float16 a state that is not an output of
+the fused graph may skip a rounding to half precision, a relative error of 2**-11."""
 
 _AT_ONCE = 8
 _LONGEST_CHUNK = 7
@@ -25,112 +25,112 @@ _Row = tuple[Ids, bytes | None]
 
 
 def feeds(guard: Guard, design: Design, requests: Sequence[Request]) -> dict[str, Array] | None:
-    """What the fused graph takes of some texts; None where one is read in several windows.
+    """The inputs of the fused graph for some texts; None if one is read in several windows.
 
     Args:
-        guard: of the bundle.
-        design: of the fused graph.
+        guard: guard of the bundle.
+        design: design of the fused graph.
         requests: the texts.
 
     Returns:
-        ``input_ids``, ``attention_mask``, and ``rows`` and ``roles`` where the graph asks for them.
+        ``input_ids``, ``attention_mask``, and ``rows`` and ``roles`` if the graph has these inputs.
     """
     rows: list[_Row] = []
     places: list[list[int]] = []
     for request in requests:
-        found = guard.backbone.reader.read_sources(request, design.sources)
+        by_source = guard.backbone.reader.read_sources(request, design.sources)
         places.append([])
         for source in design.sources:
-            windows = found[source]
+            windows = by_source[source]
             if len(windows.windows) != 1:
                 return None
             places[-1].append(len(rows))
             rows.append((windows.windows[0], windows.roles[0] if windows.roles else None))
     longest = max(len(ids) for ids, _ in rows)
     pad = design.bundle.manifest.text.pad_token_id
-    given = {
+    inputs = {
         "input_ids": np.full((len(rows), longest), pad, np.int64),
         "attention_mask": np.zeros((len(rows), longest), np.int64),
         "roles": np.ones((len(rows), longest), np.int64),
     }
     for i, (ids, roles) in enumerate(rows):
-        given["input_ids"][i, : len(ids)] = ids
-        given["attention_mask"][i, : len(ids)] = 1
+        inputs["input_ids"][i, : len(ids)] = ids
+        inputs["attention_mask"][i, : len(ids)] = 1
         if roles is not None:
-            given["roles"][i, : len(ids)] = np.frombuffer(roles, np.uint8)
+            inputs["roles"][i, : len(ids)] = np.frombuffer(roles, np.uint8)
     if not design.reads_roles:
-        del given["roles"]
+        del inputs["roles"]
     if design.columns:
-        given["rows"] = np.array(places, np.int64)
-    return given
+        inputs["rows"] = np.array(places, np.int64)
+    return inputs
 
 
 def prove(graph: Path, design: Design, guard: Guard, requests: Sequence[Request]) -> FusedProof:
-    """Run graph and runtime on the texts, each alone and several at once.
+    """Run graph and runtime on the texts, one by one and in batches.
 
     Args:
-        graph: the fused graph, beside the bundle's weights.
-        design: what it was made of.
-        guard: of the same bundle.
+        graph: the fused graph, in the same folder as the bundle's weights.
+        design: the design that it was built from.
+        guard: guard of the same bundle.
         requests: the texts; those read in several windows are left out.
 
     Raises:
-        ExportError: a score differs by more than the tolerance, or a verdict does.
-        BundleError: ONNX Runtime does not take the graph.
+        ExportError: a score differs by more than the tolerance, or a verdict differs.
+        BundleError: ONNX Runtime cannot load the graph.
     """
     session = _session(graph, guard)
     usable = _usable(guard, design, requests)
-    found = _Found(design)
+    differences = _Differences(design)
     for batch in _batches(design, usable):
-        given = feeds(guard, design, batch)
-        assert given is not None
-        found.add(session.run(found.outputs, given), guard, batch)
-    return found.proof(len(usable))
+        inputs = feeds(guard, design, batch)
+        assert inputs is not None
+        differences.add(session.run(differences.outputs, inputs), guard, batch)
+    return differences.proof(len(usable))
 
 
 def prove_growing(
     graph: Path, design: Design, guard: Guard, requests: Sequence[Request]
 ) -> FusedProof:
-    """The same of the graph that continues a text, over texts in chunks; see ``prove``."""
+    """Run the fused decode graph on the texts in chunks; see ``prove``."""
     session = _session(graph, guard)
     usable = _usable(guard, design, requests)
-    found = _Found(design)
+    differences = _Differences(design)
     for place, one in enumerate(usable):
-        given = feeds(guard, design, [one])
-        assert given is not None
-        growing = Growing(session, given)
+        inputs = feeds(guard, design, [one])
+        assert inputs is not None
+        growing = Growing(session, inputs)
         for answer in growing.chunks(1 + place % _LONGEST_CHUNK):
             last = answer
-        found.add([last[name] for name in found.outputs], guard, [one])
-    return found.proof(len(usable))
+        differences.add([last[name] for name in differences.outputs], guard, [one])
+    return differences.proof(len(usable))
 
 
 class Growing:
-    """A caller of the graph that continues a text: it keeps the cache and the states."""
+    """Runs the fused decode graph in chunks, and keeps the cache and the states."""
 
-    def __init__(self, session: Session, given: Mapping[str, Array]) -> None:
-        """Start with nothing read of what ``feeds`` gave."""
-        self._session, self._given = session, given
+    def __init__(self, session: Session, inputs: Mapping[str, Array]) -> None:
+        """Start before the first token of the texts; ``inputs`` is the result of ``feeds``."""
+        self._session, self._inputs = session, inputs
         self._names = [name for name in session.inputs if not name.endswith("_threshold")]
         self._outputs = list(session.outputs)
-        self._past = {name: self._zeros(name) for name in self._names if name not in given}
+        self._past = {name: self._zeros(name) for name in self._names if name not in inputs}
 
     def chunks(self, size: int) -> Iterator[dict[str, Array]]:
-        """All outputs after each further chunk of so many tokens."""
-        tokens = self._given["input_ids"].shape[1]
+        """All outputs after each chunk of ``size`` tokens."""
+        tokens = self._inputs["input_ids"].shape[1]
         for start in range(0, tokens, size):
             end = min(start + size, tokens)
-            now = dict(self._past)
-            for name, array in self._given.items():
-                now[name] = array[:, start:end] if name in ("input_ids", "roles") else array
-            now["attention_mask"] = self._given["attention_mask"][:, :end]
-            answer = dict(zip(self._outputs, self._session.run(self._outputs, now), strict=True))
+            feed = dict(self._past)
+            for name, array in self._inputs.items():
+                feed[name] = array[:, start:end] if name in ("input_ids", "roles") else array
+            feed["attention_mask"] = self._inputs["attention_mask"][:, :end]
+            answer = dict(zip(self._outputs, self._session.run(self._outputs, feed), strict=True))
             for name in self._past:
                 self._past[name] = self._next(name, answer)
             yield answer
 
     def _next(self, name: str, answer: Mapping[str, Array]) -> Array:
-        """What is fed as ``past_...`` next: caches grow by what is new, states are replaced."""
+        """The next value of ``past_...``: caches are extended, states are replaced."""
         new = answer.get(name.removeprefix("past_"))
         if new is None:
             return self._past[name]
@@ -139,17 +139,17 @@ class Growing:
         return new
 
     def _zeros(self, name: str) -> Array:
-        """No past: a cache of no tokens, states of zeros, no steering."""
+        """The value before the first token: an empty cache, states of zeros, no steering."""
         dtype, sides = self._session.input_type(name)
-        rows = len(self._given["input_ids"])
+        rows = len(self._inputs["input_ids"])
         if name == "steering":
             return np.zeros([1 if side is None else side for side in sides], dtype)
-        free = iter((rows, 0))  # of a cache the rows, then its tokens
+        free = iter((rows, 0))  # the rows and the tokens of a cache
         return np.zeros([next(free) if side is None else side for side in sides], dtype)
 
 
-class _Found:
-    """How far a graph is from the runtime, so far."""
+class _Differences:
+    """The differences between a graph and the runtime so far."""
 
     def __init__(self, design: Design) -> None:
         self._names = list(design.detectors)
@@ -159,7 +159,7 @@ class _Found:
         self._flips = 0
 
     def add(self, values: Sequence[Array], guard: Guard, batch: Sequence[Request]) -> None:
-        """Take in the graph's outputs on some texts."""
+        """Compare the graph's outputs on some texts with the runtime."""
         verdicts = guard.check_requests(batch, counted=False)
         *scores, flagged = values
         for name, column in zip(self._names, scores, strict=True):
@@ -168,7 +168,11 @@ class _Found:
         self._flips += _flips(flagged, verdicts)
 
     def proof(self, texts: int) -> FusedProof:
-        """What was found, where it is good enough."""
+        """The proof.
+
+        Raises:
+            ExportError: the differences are too large.
+        """
         proof = FusedProof(self._tolerance, texts, self._flips, self._largest)
         _check(proof)
         return proof
@@ -182,12 +186,12 @@ def _session(graph: Path, guard: Guard) -> Session:
 def _usable(guard: Guard, design: Design, requests: Sequence[Request]) -> list[Request]:
     usable = [one for one in requests if feeds(guard, design, [one]) is not None]
     if not usable:
-        raise ExportError("every text is read in several windows; expected shorter ones")
+        raise ExportError("every text is read in several windows; expected one: pass shorter texts")
     return usable
 
 
 def _batches(design: Design, requests: Sequence[Request]) -> Iterator[Sequence[Request]]:
-    """Each text alone; then several at once, except where rows depend on each other (int8)."""
+    """Each text alone; then batches, except in int8, where rows depend on each other."""
     yield from ([one] for one in requests)
     if design.bundle.manifest.model.dtype == "int8":
         return
@@ -195,18 +199,18 @@ def _batches(design: Design, requests: Sequence[Request]) -> Iterator[Sequence[R
         yield requests[start : start + _AT_ONCE]
 
 
-def _apart(found: Array, expected: Sequence[float]) -> float:
-    """The largest relative difference; 0 of two scores that are both not finite."""
-    theirs = np.array(expected)
-    both = ~np.isfinite(found) & ~np.isfinite(theirs)
+def _apart(scores: Array, runtime_scores: Sequence[float]) -> float:
+    """The largest relative difference; 0 if both scores are not finite."""
+    expected = np.array(runtime_scores)
+    both = ~np.isfinite(scores) & ~np.isfinite(expected)
     with np.errstate(invalid="ignore"):
-        apart = np.abs(found - theirs) / (1 + np.abs(theirs))
+        apart = np.abs(scores - expected) / (1 + np.abs(expected))
     return float(np.where(both, 0, apart).max())
 
 
 def _flips(flagged: Array, verdicts: Sequence[Verdict]) -> int:
     return sum(
-        mine != verdict.flagged for mine, verdict in zip(flagged.tolist(), verdicts, strict=True)
+        flag != verdict.flagged for flag, verdict in zip(flagged.tolist(), verdicts, strict=True)
     )
 
 
@@ -217,8 +221,8 @@ def _check(proof: FusedProof) -> None:
     if beyond or proof.flips:
         listed = ", ".join(f"{name} by {apart:.3g}" for name, apart in beyond.items())
         raise ExportError(
-            f"the fused graph is not the guard: over {proof.texts} texts scores differ "
-            f"({listed or 'within the tolerance'}) and {proof.flips} verdicts do; expected at most "
-            f"{proof.tolerance:g} and none. Nothing was written; serve this bundle with the "
+            f"the fused graph differs from the runtime over {proof.texts} texts: scores "
+            f"({listed or 'within the tolerance'}) and {proof.flips} verdicts; expected at most "
+            f"{proof.tolerance:g} and no verdict. Nothing was written; serve this bundle with the "
             "runtime, and report the model"
         )

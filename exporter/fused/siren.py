@@ -1,4 +1,4 @@
-"""SIREN and Agent-SIREN in the graph; see ``runtime/kernels/siren.py`` for the formula."""
+"""SIREN and Agent-SIREN in the graph; see ``runtime/detectors/siren.py`` for the formula."""
 
 import itertools
 from collections.abc import Mapping
@@ -11,10 +11,10 @@ from layerguard.runtime.types import Array, Tap
 
 
 def score(taps: Taps, tap: Tap, params: Mapping[str, Array]) -> str:
-    """The probability of harm of each row, float64 [rows]; NaN where a state read is not finite.
+    """The probability of harm of each row, float64 [rows]; NaN if a state is not finite.
 
-    ReLU and softmax can turn what is not finite into an ordinary number. So every sum of every
-    linear map also adds itself times zero, which is NaN unless the sum is finite, to the score.
+    ReLU and softmax can turn a non-finite value into a finite one. Therefore every sum of every
+    linear map is multiplied by zero, which gives NaN unless it is finite, and added to the score.
     """
     add, constant, axes = taps.nodes.add, taps.nodes.constant, taps.nodes.axes
     layers = params["layers"].tolist()
@@ -38,7 +38,7 @@ def score(taps: Taps, tap: Tap, params: Mapping[str, Array]) -> str:
 
 
 def _columns(params: Mapping[str, Array], width: int) -> tuple[Array, Array]:
-    """Which columns of all chosen layers side by side are read, int64, and their layer's weight."""
+    """The columns to read from the concatenated layers, int64, and the weights of their layers."""
     parts = list(itertools.pairwise(params["neuron_offsets"].tolist()))
     columns = [
         params["neurons"][start:stop].astype(np.int64) + place * width

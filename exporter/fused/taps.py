@@ -1,4 +1,4 @@
-"""What detectors read, as values of the graph that the runtime would have asked for."""
+"""The inputs of detectors, as values of the graph."""
 
 from collections.abc import Sequence
 
@@ -10,13 +10,13 @@ from layerguard.runtime.types import Tap
 
 
 class Taps:
-    """The states of a graph over whole texts; rows may be padded on either side.
+    """Detector inputs for a graph that reads whole texts; rows may be padded on either side.
 
     Attributes:
-        nodes: of the graph.
-        valid: bool [rows, tokens], where a token counts.
-        empty: bool [rows], where none does.
-        width: of a state.
+        nodes: builder of the graph.
+        valid: bool [rows, tokens], False where a token is padding.
+        empty: bool [rows], True where all tokens are padding.
+        width: width of a state.
     """
 
     def __init__(
@@ -35,34 +35,34 @@ class Taps:
         self._last = ""
         self._share = ""
 
-    def carried(self, name: str, tap: Tap, score: str) -> str:  # noqa: ARG002 - of texts that grow
-        """A row's score in all, from that of the tokens here: they are the whole text."""
+    def carried(self, name: str, tap: Tap, score: str) -> str:  # noqa: ARG002 - used in chunks
+        """A row's score so far; here the score itself, since the tokens are the whole text."""
         return score
 
     def tokens(self, tap: Tap) -> list[str]:
-        """Every token's state, float32 [rows, tokens, hidden], of each layer that the tap reads."""
+        """The states of all tokens, float32 [rows, tokens, hidden], for each layer of the tap."""
         return [self.nodes.cast(name, FLOAT) for name in self._names(tap)]
 
     def pooled(self, tap: Tap, layers: Sequence[int]) -> list[str]:
-        """The pooled states of those layers, float32 [rows, hidden] each."""
+        """The pooled states of these layers, float32 [rows, hidden] each."""
         names = self._names(tap)
-        found = [names[layer] for layer in layers]
+        chosen = [names[layer] for layer in layers]
         if not self._planner.token_outputs.intersection(names):
-            return [self.nodes.cast(name, FLOAT) for name in found]
+            return [self.nodes.cast(name, FLOAT) for name in chosen]
         pool = self._last_of if tap.pooling == "last" else self._mean_of
-        return [pool(self.nodes.cast(name, FLOAT)) for name in found]
+        return [pool(self.nodes.cast(name, FLOAT)) for name in chosen]
 
     def roles(self) -> str:
-        """The input that says whose each token is, int64 [rows, tokens]."""
+        """The input with the role of each token, int64 [rows, tokens]."""
         if not self._roles:
             self._roles = self.nodes.required("roles", np.int64, ("batch", "tokens"))
         return self._roles
 
     def _names(self, tap: Tap) -> list[str]:
-        """The graph's outputs that the tap reads, in order of layers.
+        """The graph's outputs that the tap reads, ordered by layer.
 
         Raises:
-            InputError: the graph does not give them.
+            InputError: the graph lacks them.
         """
         plan = self._planner.plan([tap])
         places, _ = plan.groups[tap.group]

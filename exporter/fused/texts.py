@@ -1,4 +1,4 @@
-"""Texts that a fused graph is proved on: of several lengths and scripts, calm and hostile."""
+"""The default texts of the proof: several lengths and scripts, harmless and hostile."""
 
 import itertools
 
@@ -23,4 +23,4 @@ TEXTS = (
     *(f"{first}\n\n{second}" for first, second in itertools.pairwise(_SENTENCES)),
     *(" ".join(_SENTENCES[start : start + 6]) for start in range(0, 7, 2)),
 )
-"""One word, sentences, pairs of them, and long ones."""
+"""One word, sentences, pairs of sentences, and long texts."""

@@ -1,4 +1,4 @@
-"""WeightWatch in the graph; see ``runtime/kernels/weightwatch.py`` for the formula."""
+"""WeightWatch in the graph; see ``runtime/detectors/weightwatch.py`` for the formula."""
 
 from collections.abc import Mapping
 
@@ -10,20 +10,20 @@ from layerguard.runtime.types import Array, Tap
 
 _RANGES = ("low", "high", "scale")
 _SHORTEST, _LONGEST = 2.0**-100, 2.0**127
-"""Squared lengths between these have a direction; the kernel's own limits."""
+"""Bounds of squared lengths, as in the kernel; outside of them the cosine is NaN."""
 
 
 def reads_roles(params: Mapping[str, Array]) -> bool:
-    """Whether it matters who said a token: some role has ranges of its own."""
+    """Whether the score depends on the roles: not all roles have the same ranges."""
     return any((params[name] != params[name][:1]).any() for name in _RANGES)
 
 
 def score(taps: Taps, tap: Tap, params: Mapping[str, Array]) -> str:
-    """The largest excess of each row, float64 [rows]; NaN where a token that counts has none.
+    """The largest excess of each row, float64 [rows]; NaN if an unmasked token has none.
 
-    Excess grows with the distance from a range, so the largest over tokens is that of the least
-    and largest cosines, which the kernel takes. NaN is carried beside the cosines: operators that
-    look for a largest value need not see it.
+    Excess increases with the distance from a range, so the largest excess over tokens equals that
+    of the least and largest cosines, which the kernel uses. NaN is tracked separately, since
+    ReduceMax need not propagate it.
     """
     nodes, add = taps.nodes, taps.nodes.add
     cosines, has_direction = _cosines(taps, tap, params)
@@ -34,10 +34,10 @@ def score(taps: Taps, tap: Tap, params: Mapping[str, Array]) -> str:
     outside = add("Max", add("Sub", low, cosines), add("Sub", cosines, high))
     excess = add("Div", outside, scale)
     of_token = add("ReduceMax", excess, nodes.axes(2), keepdims=0)
-    # a token without a direction is no number, and the largest of a row must not hide it
+    # a token without a direction makes the row NaN, which the maximum must not hide
     counted = add("And", taps.valid, sound)
-    kept = add("Where", counted, of_token, nodes.constant(-np.inf, np.float32))
-    largest = add("ReduceMax", kept, nodes.axes(1), keepdims=0)
+    finite = add("Where", counted, of_token, nodes.constant(-np.inf, np.float32))
+    largest = add("ReduceMax", finite, nodes.axes(1), keepdims=0)
     unsound = nodes.cast(add("And", taps.valid, add("Not", sound)), FLOAT)
     some = add("ReduceMax", unsound, nodes.axes(1), keepdims=0)
     wrong = add("Greater", some, nodes.constant(0, np.float32))
@@ -45,7 +45,7 @@ def score(taps: Taps, tap: Tap, params: Mapping[str, Array]) -> str:
 
 
 def _cosines(taps: Taps, tap: Tap, params: Mapping[str, Array]) -> tuple[str, str]:
-    """Of each token to all directions, float32 [rows, tokens, K]; whether it has a length, bool."""
+    """Cosines of each token, float32 [rows, tokens, K], and whether its length is in bounds."""
     nodes, add = taps.nodes, taps.nodes.add
     directions, layers = params["directions"].astype(np.float32), params["layers"]
     parts, sound = [], ""
@@ -64,7 +64,7 @@ def _cosines(taps: Taps, tap: Tap, params: Mapping[str, Array]) -> tuple[str, st
 
 
 def _ranges(taps: Taps, params: Mapping[str, Array]) -> list[str]:
-    """Low, high and scale of each token's role, float32 [rows, tokens, K]; of all roles [K]."""
+    """Low, high and scale of each token's role, float32 [rows, tokens, K]; [K] if all are equal."""
     nodes = taps.nodes
     if not reads_roles(params):
         return [nodes.constant(params[name][0]) for name in _RANGES]
@@ -74,6 +74,6 @@ def _ranges(taps: Taps, params: Mapping[str, Array]) -> list[str]:
 
 
 def _is_role(nodes: Nodes, roles: str) -> str:
-    """Bool [rows, tokens]: 0 to 3; any other number is nobody's, and fails closed."""
+    """Bool [rows, tokens]: whether the role is 0 to 3; any other value fails closed."""
     least = nodes.add("GreaterOrEqual", roles, nodes.constant(0, np.int64))
     return nodes.add("And", least, nodes.add("Less", roles, nodes.constant(4, np.int64)))

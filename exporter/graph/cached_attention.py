@@ -1,10 +1,9 @@
-"""Attention over a cache that the host keeps, as transformers' models can be told to use.
+"""Attention over a cache that the caller keeps, registered with transformers.
 
-A model is told by two registrations. Its masks then come as rules over token positions, causal or
-windowed as each block has it, and are worked out here from the positions that the mask gives. Its
-attention attends to the past and the new tokens in two products whose scores are joined: keys and
-values of the past are read where they lie, never copied, joined or repeated for grouped queries, so
-a token costs what attention itself costs.
+Two functions are registered. The mask function evaluates the rule of a block, such as causal or
+windowed, on the token positions that the attention mask gives. The attention function computes one
+product with the past keys and one with the new keys, and joins the scores. Keys and values of the
+past are never copied, concatenated or repeated for grouped queries.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,89 +24,89 @@ Entry = tuple[Tensor, Tensor]
 """Keys and values of one block, [batch, kv_heads, tokens, head_dim] each."""
 
 
-class NewEntries:
-    """What transformers takes for a cache: notes the new keys and values, and keeps no others.
+class RecordingCache:
+    """A cache for transformers that records the new keys and values of one forward pass only.
 
     Attributes:
-        of: by block number, from 0, the entries that one forward pass made.
+        entries: the new keys and values by block number, from 0.
     """
 
     is_compileable = False
 
     def __init__(self) -> None:
-        self.of: dict[int, Entry] = {}
+        self.entries: dict[int, Entry] = {}
 
     def update(self, keys: Tensor, values: Tensor, layer_idx: int, *_: Any, **__: Any) -> Entry:
-        """Note a block's new entries and hand them back alone."""
-        self.of[layer_idx] = keys, values
+        """Record the new entries of a block and return them without the past."""
+        self.entries[layer_idx] = keys, values
         return keys, values
 
     def get_seq_length(self, _: int = 0) -> int:
-        """No past, as far as the model's own code is concerned."""
+        """0: the model's own code sees no past."""
         return 0
 
     def get_query_offset(self, _: int = 0) -> int:
-        """The first new token follows nothing."""
+        """0: no token precedes the new ones."""
         return 0
 
     def get_mask_sizes(self, new: Any, _: int = 0) -> tuple[Any, int]:
-        """Keys are as many as the new tokens (a number, or their indices), from the first."""
+        """The number of new tokens, given as such or by their indices, and offset 0."""
         return (new.shape[0] if isinstance(new, Tensor) else new), 0
 
 
-class Places:
-    """The places of a cache and of the new tokens behind it, and what each token is in the text.
+class CacheSlots:
+    """Slots of the cache and of the new tokens after it, with each token's position in the text.
 
     Attributes:
-        positions: int64 [batch, past + tokens]; a place that is not valid has its left
-            neighbour's.
-        new: int64 [batch, tokens], those of the new tokens.
+        positions: int64 [batch, past + tokens]; an invalid slot has the position of the slot on
+            its left.
+        new: int64 [batch, tokens], the positions of the new tokens.
     """
 
     def __init__(self, attention_mask: Tensor, past: int, tokens: int) -> None:
-        """Take an int64 mask [batch, past + tokens], 1 where a place is valid."""
+        """Take an int64 mask [batch, past + tokens], 1 for valid slots."""
         mask = attention_mask.narrow(1, 0, past + tokens)
         self._valid = mask[:, None, None, :] > 0
         self.positions = (mask.cumsum(1) - 1).clamp(min=0)
         self.new = self.positions.narrow(1, past, tokens)
 
     def allowed(self, rule: Callable[..., Tensor]) -> Tensor:
-        """Which places each new token sees by a rule over positions: bool [batch, 1, new, all]."""
+        """The slots that each new token attends to by a rule: bool [batch, 1, new, all]."""
         rows = torch.arange(self.new.shape[0])[:, None, None, None]
-        seen = rule(rows, 0, self.new[:, None, :, None], self.positions[:, None, None, :])
-        return seen & self._valid
+        allowed = rule(rows, 0, self.new[:, None, :, None], self.positions[:, None, None, :])
+        return allowed & self._valid
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Run:
-    """What the two registered functions need to know while a model runs."""
+class _ForwardPass:
+    """Context of the two registered functions during a forward pass."""
 
-    places: Places
+    slots: CacheSlots
     past: Sequence[Entry]
-    attended: set[int] = field(default_factory=set)
+    attended_blocks: set[int] = field(default_factory=set)
 
 
-_RUN: ContextVar[_Run] = ContextVar("_RUN")
+_FORWARD_PASS: ContextVar[_ForwardPass] = ContextVar("_FORWARD_PASS")
 
 
 @contextmanager
 def cached_attention(
-    model: PreTrainedModel, blocks: int, places: Places, past: Sequence[Entry]
+    model: PreTrainedModel, blocks: int, slots: CacheSlots, past: Sequence[Entry]
 ) -> Iterator[None]:
-    """Let ``model`` attend, within the ``with`` block, to ``past`` and its own new entries.
+    """Let ``model`` attend to ``past`` and its own new entries within the ``with`` block.
 
     Args:
-        model: a decoder's backbone; it is called inside, with ``NewEntries`` as its cache.
-        blocks: how many it has.
-        places: of the past and the new tokens.
-        past: of the first blocks; the others see new tokens only.
+        model: a decoder's backbone; it is called inside, with ``RecordingCache`` as its cache.
+        blocks: its number of blocks.
+        slots: of the past and the new tokens.
+        past: of the first blocks; other blocks attend to new tokens only.
 
     Raises:
-        ExportError: the model's attention is its own, and cannot be told.
+        ExportError: the model does not use transformers' AttentionInterface.
     """
-    run = _Run(places, past)
+    forward_pass = _ForwardPass(slots, past)
     before = model.config._attn_implementation  # noqa: SLF001
-    token = _RUN.set(run)
+    token = _FORWARD_PASS.set(forward_pass)
     try:
         try:
             model.set_attn_implementation(_NAME)
@@ -115,53 +114,53 @@ def cached_attention(
             raise ExportError(_refusal(model, str(error))) from error
         yield
     finally:
-        _RUN.reset(token)
+        _FORWARD_PASS.reset(token)
         model.set_attn_implementation(before)
-    if run.attended != set(range(blocks)):
-        raise ExportError(_refusal(model, f"only {len(run.attended)} of {blocks} blocks asked"))
+    attended = forward_pass.attended_blocks
+    if attended != set(range(blocks)):
+        raise ExportError(_refusal(model, f"only {len(attended)} of {blocks} blocks used it"))
 
 
 def _mask(*, mask_function: Callable[..., Tensor], **_: Any) -> Tensor:
-    """The registered mask: a block's rule, such as causal or windowed, over positions."""
-    return _RUN.get().places.allowed(mask_function)
+    """The registered mask function: evaluates a block's rule on positions."""
+    return _FORWARD_PASS.get().slots.allowed(mask_function)
 
 
 def _attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, allowed: Tensor, **settings: Any
 ) -> tuple[Tensor, None]:
-    """The registered attention, of one block; ``key`` and ``value`` are the new ones."""
-    run, block = _RUN.get(), module.layer_idx
+    """The registered attention of one block; ``key`` and ``value`` are the new entries."""
+    forward_pass, block = _FORWARD_PASS.get(), module.layer_idx
     assert isinstance(block, int)
-    run.attended.add(block)
-    parts = [*run.past[block : block + 1], (key, value)]
-    seen = sum(keys.shape[2] for keys, _ in parts)
-    return attend(query, parts, allowed.narrow(3, allowed.shape[3] - seen, seen), settings), None
+    forward_pass.attended_blocks.add(block)
+    parts = [*forward_pass.past[block : block + 1], (key, value)]
+    slots = sum(keys.shape[2] for keys, _ in parts)
+    return attend(query, parts, allowed.narrow(3, allowed.shape[3] - slots, slots), settings), None
 
 
 AttentionInterface.register(_NAME, _attention)
 AttentionMaskInterface.register(_NAME, _mask)
 
 
-def _refusal(model: PreTrainedModel, found: str) -> str:
+def _refusal(model: PreTrainedModel, detail: str) -> str:
     return (
-        f"the attention of {type(model).__name__} is its own ({found}); expected one that goes "
-        "through transformers' AttentionInterface, as a decode graph needs. Export without it: "
-        "--decode no"
+        f"the attention of {type(model).__name__} cannot be replaced ({detail}); a decode graph "
+        "expected one that uses transformers' AttentionInterface. Export without it: --decode no"
     )
 
 
 def attend(
     query: Tensor, parts: Sequence[Entry], allowed: Tensor, settings: Mapping[str, Any]
 ) -> Tensor:
-    """Softmax attention over keys and values that lie in several parts.
+    """Softmax attention over keys and values in several parts.
 
     Args:
         query: [batch, heads, new, head_dim].
-        parts: keys and values, [batch, kv_heads, places, head_dim] each; query head h reads
+        parts: keys and values, [batch, kv_heads, slots, head_dim] each; query head h uses
             key-value head h // (heads / kv_heads).
-        allowed: bool [batch, 1, new, all places].
+        allowed: bool [batch, 1, new, all slots].
         settings: ``scaling`` of the scores; ``softcap`` c, scores become c tanh(score / c);
-            ``s_aux``, [heads], one more score of each head, of a place that holds nothing.
+            ``s_aux`` [heads], the attention sink: an extra score per head without a value.
 
     Returns:
         [batch, new, heads, head_dim].
@@ -179,14 +178,14 @@ def attend(
     sinks = settings.get("s_aux")
     if sinks is not None:
         column = sinks.reshape(1, -1, 1, 1).expand(batch, -1, new, -1).to(torch.float32)
-        shares = torch.cat([scores, column], -1).softmax(-1)[..., :-1]
+        weights = torch.cat([scores, column], -1).softmax(-1)[..., :-1]
     else:
-        shares = scores.softmax(-1)
-    shares = shares.to(query.dtype).reshape(batch, groups, heads // groups * new, -1)
+        weights = scores.softmax(-1)
+    weights = weights.to(query.dtype).reshape(batch, groups, heads // groups * new, -1)
     start, total = 0, None
     for keys, values in parts:
-        share = shares.narrow(3, start, keys.shape[2]) @ values
-        total = share if total is None else total + share
+        product = weights.narrow(3, start, keys.shape[2]) @ values
+        total = product if total is None else total + product
         start = start + keys.shape[2]
     assert total is not None
     return total.reshape(batch, heads, new, -1).transpose(1, 2)

@@ -1,9 +1,9 @@
-"""From a wrapped model to an ONNX graph that holds nothing of the machine that made it."""
+"""Trace a graph's module and convert it to ONNX, without paths or stacks of this machine."""
 
 import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import onnx_ir
 import torch
@@ -13,98 +13,98 @@ from onnxscript.rewriter import onnx_fusions
 from torch import nn
 from torch.export import Dim, ExportedProgram
 
-from layerguard.exporter.graph.direct import translate
 from layerguard.exporter.graph.experts import traceable_experts
-from layerguard.exporter.graph.part import GraphInput, Part
-from layerguard.exporter.graph.rope import rows_apart
+from layerguard.exporter.graph.rope import per_row_frequencies
+from layerguard.exporter.graph.spec import GraphInput, GraphSpec
+from layerguard.exporter.graph.translate import translate
 from layerguard.exporter.progress import Tick, ignore
 from layerguard.exporter.quiet import quiet
 from layerguard.runtime.errors import ExportError
 
 OPSET = 23
-"""The first with Attention, RMSNormalization and RotaryEmbedding as operators: a third fewer nodes
-than opset 18, and attention at 512 tokens a third faster than its parts."""
+"""The first with the operators Attention, RMSNormalization and RotaryEmbedding: a third fewer nodes
+than opset 18, and attention at 512 tokens is a third faster than its parts."""
 
 _FAILED_NODE = re.compile(r"translating node %(\w+)")
 _MISSING_OPERATOR = re.compile(r"No ONNX function found for <OpOverload\(op='([\w.]+)'")
 
 
-def trace(part: Part, tick: Tick = ignore) -> ExportedProgram:
-    """Trace the part's module with free axes.
+def trace(spec: GraphSpec, tick: Tick = ignore) -> ExportedProgram:
+    """Trace the module of a graph with free axes.
 
     Args:
-        part: whose module to trace.
-        tick: told how much of it is done.
+        spec: the graph.
+        tick: receives the progress.
 
     Raises:
-        ExportError: naming the module that cannot be traced.
+        ExportError: the module cannot be traced; the message names the submodule.
     """
-    module = part.module.eval()
-    free = [dict.fromkeys(item.axes, Dim.DYNAMIC) for item in part.inputs]
-    # bound to the signature, as the trace wants the axes grouped like the arguments
+    module = spec.module.eval()
+    free = [dict.fromkeys(item.axes, Dim.DYNAMIC) for item in spec.inputs]
+    # torch.export expects the axes grouped like the arguments
     axes = tuple(inspect.signature(module.forward).bind(*free).arguments.values())
-    trail: list[str] = []
+    running: list[str] = []
     try:
         with (
             quiet(),
             traceable_experts(module),
-            rows_apart(module),
-            _following(module, trail, tick),
+            per_row_frequencies(module),
+            _tracking(module, running, tick),
             torch.no_grad(),
         ):
             return torch.export.export(
                 module,
-                tuple(item.example for item in part.inputs),
+                tuple(item.example for item in spec.inputs),
                 dynamic_shapes=axes,
                 strict=False,
             )
     except ExportError:
         raise
-    except Exception as error:  # tracing runs the model's own code, which may raise anything
+    except Exception as error:  # the model's own code may raise anything
         raise ExportError(
-            f"{trail[-1] if trail else type(module).__name__} cannot be traced for ONNX: "
-            f"{first_line(error)}. Expected a forward pass whose steps and shapes depend on "
-            "nothing but the shape of the input. Experts are exportable where transformers 5 can "
-            "switch their implementation. Try another attention setting in config.json, a newer "
-            "transformers, or rewrite that module without branches on tensor values"
+            f"{running[-1] if running else type(module).__name__} cannot be traced for ONNX: "
+            f"{first_line(error)}. Expected a forward pass whose steps and shapes depend only on "
+            "the shape of the input. Experts can be exported if transformers 5 can switch their "
+            "implementation. Try another attention setting in config.json, a newer transformers, "
+            "or rewrite the module without branches on tensor values"
         ) from error
 
 
 def used_parameters(program: ExportedProgram) -> set[str]:
-    """Names of the parameters, as the backbone has them, that some output depends on."""
+    """Names, in the backbone, of the parameters that the outputs depend on."""
     names = program.graph_signature.inputs_to_parameters
     used = {node.name for node in program.graph.nodes if node.op == "placeholder" and node.users}
     return {target.removeprefix("model.") for name, target in names.items() if name in used}
 
 
-def convert(program: ExportedProgram, part: Part, tick: Tick = ignore) -> onnx_ir.Model:
-    """The traced module in ONNX operators.
+def convert(program: ExportedProgram, spec: GraphSpec, tick: Tick = ignore) -> onnx_ir.Model:
+    """Convert a traced module to ONNX operators.
 
     Args:
-        program: as ``trace`` gave it; it is spent.
-        part: that it is of.
-        tick: told how much of it is done.
+        program: from ``trace``; it is changed and must not be used afterwards.
+        spec: the graph.
+        tick: receives the progress.
 
     Raises:
-        ExportError: naming the operator that ONNX lacks and the module that uses it.
+        ExportError: ONNX lacks an operator; the message names it and the module that uses it.
     """
     with quiet():
         model = translate(program, OPSET) or _decomposed(program)
         tick(0.5)
         _simplify(model)
-    for value, item in zip(model.graph.inputs, part.inputs, strict=True):
+    for value, item in zip(model.graph.inputs, spec.inputs, strict=True):
         value.name = item.name
-    for value, card in zip(model.graph.outputs, part.outputs, strict=True):
+    for value, card in zip(model.graph.outputs, spec.outputs, strict=True):
         value.name = card.name
-    _clean(model, part.inputs)
+    _clean(model, spec.inputs)
     return model
 
 
 def _decomposed(program: ExportedProgram) -> onnx_ir.Model:
-    """The program in ONNX operators by way of PyTorch's core operators.
+    """Convert a program after PyTorch has decomposed it into core operators.
 
     Raises:
-        ExportError: an operator has no form in ONNX.
+        ExportError: ONNX lacks an operator.
     """
     try:
         converted = torch.onnx.export(
@@ -118,24 +118,46 @@ def _decomposed(program: ExportedProgram) -> onnx_ir.Model:
 
 
 def _simplify(model: onnx_ir.Model) -> None:
-    """Fold constants, drop what is double or unused, and use opset 23's larger operators.
+    """Fold constants, remove duplicate and unused nodes, and use the fused operators of opset 23.
 
-    The trace brought the shapes that these passes need. To infer them again, node by node, as the
-    passes' default does, takes longer than all else. Doubles go first, as most nodes are some.
+    The trace provides the shapes that these passes need. Inferring them again, the default, takes
+    longer than all other steps. Duplicates are removed first, because most nodes are duplicates.
     """
     CommonSubexpressionEliminationPass()(model)
     optimize_ir(model, onnx_shape_inference=False)
     onnx_fusions.fuse(model)
+    _cast_normalized(model)
+
+
+def _cast_normalized(model: onnx_ir.Model) -> None:
+    """Cast the input of each RMSNormalization to the dtype of its scale.
+
+    The fusion drops this cast, which Gemma's float16 norms have. ONNX allows the two dtypes to
+    differ, but ONNX Runtime does not load such a node.
+    """
+    for node in model.graph.all_nodes():
+        if node.op_type != "RMSNormalization":
+            continue
+        states, scale = node.inputs
+        assert states is not None
+        assert scale is not None
+        if states.dtype == scale.dtype or scale.dtype is None:
+            continue
+        cast = onnx_ir.node("Cast", [states], attributes={"to": scale.dtype})
+        cast.outputs[0].dtype, cast.outputs[0].shape = scale.dtype, states.shape
+        assert node.graph is not None
+        node.graph.insert_before(node, cast)
+        node.replace_input_with(0, cast.outputs[0])
 
 
 def _clean(model: onnx_ir.Model, inputs: Sequence[GraphInput]) -> None:
-    """Drop notes of the trace (source paths, stacks) and give the free axes names."""
+    """Remove metadata of the trace (source paths, stacks) and name the free axes."""
     graph = model.graph
     names = {
-        str(found.value): item.axes[axis]
+        str(dim.value): item.axes[axis]
         for value, item in zip(graph.inputs, inputs, strict=True)
-        for axis, found in enumerate(value.shape or ())
-        if isinstance(found, onnx_ir.SymbolicDim) and str(found.value).isidentifier()
+        for axis, dim in enumerate(value.shape or ())
+        if isinstance(dim, onnx_ir.SymbolicDim) and str(dim.value).isidentifier()
     }
     model.producer_name, model.producer_version, model.doc_string = "layerguard", "", None
     values = {*graph.inputs, *graph.initializers.values()}
@@ -152,39 +174,37 @@ def _clean(model: onnx_ir.Model, inputs: Sequence[GraphInput]) -> None:
 
 
 def _named(axis: int | onnx_ir.SymbolicDim, names: Mapping[str, str]) -> int | str | None:
-    """An axis, free or not, in the words of ``names``: ``s43*s53`` becomes ``batch*tokens``."""
+    """An axis with its free symbols renamed: ``s43*s53`` becomes ``batch*tokens``."""
     if isinstance(axis, int) or axis.value is None:
         return axis if isinstance(axis, int) else None
-    return re.sub(r"\w+", lambda word: names.get(word[0], word[0]), axis.value)
+    return re.sub(r"\w+", lambda symbol: names.get(symbol[0], symbol[0]), axis.value)
 
 
 @contextmanager
-def _following(module: nn.Module, trail: list[str], tick: Tick) -> Iterator[None]:
-    """Keep in ``trail`` the modules being run, innermost last; an error leaves it as it was.
+def _tracking(module: nn.Module, running: list[str], tick: Tick) -> Iterator[None]:
+    """List the modules that are running in ``running``, innermost last; errors leave it unchanged.
 
-    Each that has run is a tick: of one in so many, as most run once.
+    The progress is the share of modules that have run, because most run once.
     """
-    handles = []
     modules = list(module.named_modules())
-    run = 0
-    for name, child in modules:
-        words = f"module {name.removeprefix('model.') or 'root'!r} ({type(child).__name__})"
+    finished = 0
 
-        def enter(*_: object, words: str = words) -> None:
-            trail.append(words)
+    def leave(*_: object) -> None:
+        nonlocal finished
+        running.pop()
+        finished += 1
+        tick(finished / len(modules))
 
-        def leave(*_: object) -> None:
-            nonlocal run
-            trail.pop()
-            run += 1
-            tick(run / len(modules))
+    with ExitStack() as hooks:
+        for name, child in modules:
+            label = f"module {name.removeprefix('model.') or 'root'!r} ({type(child).__name__})"
 
-        handles += [child.register_forward_pre_hook(enter), child.register_forward_hook(leave)]
-    try:
+            def enter(*_: object, label: str = label) -> None:
+                running.append(label)
+
+            hooks.enter_context(child.register_forward_pre_hook(enter))
+            hooks.enter_context(child.register_forward_hook(leave))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _conversion_failure(program: ExportedProgram, error: BaseException) -> str:
@@ -196,17 +216,17 @@ def _conversion_failure(program: ExportedProgram, error: BaseException) -> str:
     text = "\n".join(messages)
     operator = _MISSING_OPERATOR.search(text)
     node = _FAILED_NODE.search(text)
-    what = f"operator {operator[1]}" if operator else first_line(Exception(messages[-1]))
-    where = _module_of(program, node[1] if node else "") or "a module of the model"
+    missing = f"operator {operator[1]}" if operator else first_line(Exception(messages[-1]))
+    module = _module_of(program, node[1] if node else "") or "a module of the model"
     return (
-        f"{where}: {what} has no form in ONNX opset "
-        f"{OPSET}; expected operators that torch.onnx knows. Try a newer torch and onnxscript, or "
-        "write that module with other operators"
+        f"{module}: {missing} cannot be converted to ONNX opset {OPSET}; expected operators that "
+        "torch.onnx supports. Try a newer torch and onnxscript, or write the module with other "
+        "operators"
     )
 
 
 def _module_of(program: ExportedProgram, node_name: str) -> str | None:
-    """The module that a node comes from; conversion names nodes of the decomposed program."""
+    """The module that a node of the decomposed program comes from."""
     with quiet():
         nodes = program.run_decompositions().graph.nodes
     for node in nodes:
@@ -218,6 +238,6 @@ def _module_of(program: ExportedProgram, node_name: str) -> str | None:
 
 
 def first_line(error: BaseException) -> str:
-    """The first words of an error; its type where it has none."""
+    """The first line of an error message; the type of the error if the message is empty."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__

@@ -1,11 +1,11 @@
-"""The decode graph: further tokens of a text whose earlier ones are in a cache that the host keeps.
+"""The decode graph: continues a text whose earlier tokens are in a cache that the caller keeps.
 
-Its states can be steered: a block's output loses its components along given directions.
+Its states can be steered: the components along given directions are removed from a block's output.
 """
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -13,77 +13,83 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from layerguard.exporter.graph.cached_attention import Entry, NewEntries, Places, cached_attention
+from layerguard.exporter.graph.cached_attention import (
+    CacheSlots,
+    Entry,
+    RecordingCache,
+    cached_attention,
+)
 from layerguard.exporter.graph.convert import first_line
-from layerguard.exporter.graph.outputs import plan_decode
-from layerguard.exporter.graph.part import GraphInput, Part
-from layerguard.exporter.graph.recording import first, recording, replaced
+from layerguard.exporter.graph.outputs import decode_outputs
+from layerguard.exporter.graph.recording import output_states, recording, with_states
+from layerguard.exporter.graph.spec import GraphInput, GraphSpec
 from layerguard.exporter.loading.architecture import Architecture
-from layerguard.exporter.loading.checkpoint import Loaded
-from layerguard.exporter.proof.comparison import Dtype
-from layerguard.exporter.proof.decode import compare_continued, make_continued
+from layerguard.exporter.loading.checkpoint import LoadedModel
+from layerguard.exporter.proof.decode import compare_chunked, make_chunked_batches
 from layerguard.exporter.proof.reference import References
+from layerguard.exporter.proof.tolerance import Dtype
 from layerguard.runtime.bundle.manifest import OutputCard
 from layerguard.runtime.errors import ExportError
 
 
-def decode_part(
-    loaded: Loaded,
+def decode_graph(
+    loaded: LoadedModel,
     architecture: Architecture,
     layers: int,
     dtype: Dtype,
     pad: int,
     references: References,
-) -> Part:
-    """The decode graph of the first ``layers`` blocks; its texts are asked of ``references``.
+) -> GraphSpec:
+    """The decode graph of the first ``layers`` blocks; requests its test texts from ``references``.
 
     Args:
-        loaded: a decoder, in float32; without a head the graph gives no logits.
+        loaded: a decoder in float32; without a head the graph has no logits.
         architecture: of its backbone.
-        layers: 1 to all; with fewer than all the graph gives no logits and no final norm.
-        dtype: of the graph; the cache is float16 where that is.
+        layers: number of blocks, 1 to all; with fewer than all the graph has no logits and no
+            final norm.
+        dtype: of the graph; a float16 graph has a float16 cache.
         pad: token id that fills short rows.
-        references: of the language model, or of the backbone where there is no head.
+        references: of the language model, or of the backbone if there is no head.
 
     Raises:
-        ExportError: the model is no decoder, or its attention cannot read a cache of the host's.
+        ExportError: the model is not a decoder, or its attention cannot use the caller's cache.
     """
     model = type(architecture.model).__name__
     if architecture.kind != "decoder":
         raise ExportError(
             f"{model} is an encoder, whose states change with every further token; a decode graph "
-            "needs a decoder. Export without it: --decode no"
+            "expected a decoder. Export without it: --decode no"
         )
     if "position_ids" not in architecture.inputs:
         raise ExportError(
-            f"{model} takes no position ids, so it cannot be told where in a text a token stands; "
-            "a decode graph needs that. Export without it: --decode no"
+            f"{model} takes no position ids; a decode graph expected them, to continue a text. "
+            "Export without it: --decode no"
         )
     if architecture.rope_switch is not None:
         raise ExportError(
-            f"{model} reads texts of more than {architecture.rope_switch} tokens with other rotary "
-            "frequencies (rope_type 'longrope'), with which the cache of a shorter text is of no "
-            "use; a decode graph needs one set of them. Export with --max-tokens "
-            f"{architecture.rope_switch}, or without it: --decode no"
+            f"{model} uses other rotary frequencies for texts of more than "
+            f"{architecture.rope_switch} tokens (rope_type 'longrope'), which makes the cache of a "
+            "shorter text invalid; a decode graph expected one set of frequencies. Export with "
+            f"--max-tokens {architecture.rope_switch}, or without it: --decode no"
         )
     whole = layers == architecture.layers
     causal = loaded.causal if whole else None
-    outputs = plan_decode(
+    outputs = decode_outputs(
         layers, final_norm=whole and architecture.final_norm, logits=causal is not None
     )
-    module = Decoder(architecture, causal, outputs)
+    module = DecodeModule(architecture, causal, outputs)
     inputs = _inputs(architecture, layers, dtype)
     _try(module, inputs)
-    cases = make_continued(architecture, pad)
-    for case in cases:
-        for ids, ends in case.rows():
-            references.want(ids, ends)
-    return Part(
+    batches = make_chunked_batches(architecture, pad)
+    for batch in batches:
+        for ids, ends in batch.rows():
+            references.request(ids, ends)
+    return GraphSpec(
         mode="decode",
         module=module,
         inputs=inputs,
         outputs=outputs,
-        prove=partial(compare_continued, cases=cases, references=references, outputs=outputs),
+        prove=partial(compare_chunked, batches=batches, references=references, outputs=outputs),
     )
 
 
@@ -92,11 +98,11 @@ def _inputs(architecture: Architecture, layers: int, dtype: Dtype) -> tuple[Grap
     mask = torch.ones(2, 8, dtype=torch.int64)
     mask[0, 2] = 0
     steering = torch.zeros(layers, 4, architecture.width)
-    kept = torch.float16 if dtype == "float16" else torch.float32
+    cache_dtype = torch.float16 if dtype == "float16" else torch.float32
     cache = [
         GraphInput(
             f"past_{name}_{block:02}",
-            torch.zeros(2, entry.shape[1], 5, entry.shape[3], dtype=kept),
+            torch.zeros(2, entry.shape[1], 5, entry.shape[3], dtype=cache_dtype),
             {0: "batch", 2: "past"},
         )
         for block, entries in enumerate(_entries(architecture)[:layers])
@@ -111,10 +117,10 @@ def _inputs(architecture: Architecture, layers: int, dtype: Dtype) -> tuple[Grap
 
 
 @torch.inference_mode()
-def _try(module: "Decoder", inputs: Sequence[GraphInput]) -> None:
-    """Run once in PyTorch: what cannot be, shows before it is traced."""
+def _try(module: "DecodeModule", inputs: Sequence[GraphInput]) -> None:
+    """Run the module once in PyTorch, so that errors appear before the trace."""
     try:
-        # in the model's precision, which is not yet the graph's
+        # the weights are still float32
         module(
             *(
                 item.example.float() if item.name.startswith("past_") else item.example
@@ -123,34 +129,34 @@ def _try(module: "Decoder", inputs: Sequence[GraphInput]) -> None:
         )
     except ExportError:
         raise
-    except Exception as error:  # the model's own code, which may raise anything
+    except Exception as error:  # the model's own code may raise anything
         raise ExportError(
-            f"{type(module.model).__name__} cannot read a cache of the host's "
-            f"({first_line(error)}); expected a model whose attention goes through transformers' "
+            f"{type(module.model).__name__} cannot use the caller's cache "
+            f"({first_line(error)}); expected a model whose attention uses transformers' "
             "AttentionInterface. Export without a decode graph: --decode no"
         ) from error
 
 
 @torch.inference_mode()
 def _entries(architecture: Architecture) -> list[Entry]:
-    """What each block puts into a cache.
+    """The keys and values that each block adds to a cache for one token.
 
     Raises:
-        ExportError: a block puts nothing there.
+        ExportError: a block adds nothing.
     """
-    new = NewEntries()
-    architecture.model(input_ids=torch.zeros(1, 1).long(), past_key_values=new, use_cache=True)
-    if new.of.keys() != set(range(architecture.layers)):
+    cache = RecordingCache()
+    architecture.model(input_ids=torch.zeros(1, 1).long(), past_key_values=cache, use_cache=True)
+    if cache.entries.keys() != set(range(architecture.layers)):
         raise ExportError(
-            f"{type(architecture.model).__name__}: {len(new.of)} of {architecture.layers} blocks "
-            "put keys and values into a cache; expected all, as a decode graph needs. Export "
-            "without it: --decode no"
+            f"{type(architecture.model).__name__}: {len(cache.entries)} of {architecture.layers} "
+            "blocks add keys and values to a cache; a decode graph expected all. Export without "
+            "it: --decode no"
         )
-    return [new.of[block] for block in range(architecture.layers)]
+    return [cache.entries[block] for block in range(architecture.layers)]
 
 
-class Decoder(nn.Module):
-    """A decoder as a module whose forward continues a text and returns the planned outputs."""
+class DecodeModule(nn.Module):
+    """A decoder as a module that continues a text and returns the outputs of a decode graph."""
 
     def __init__(
         self,
@@ -162,77 +168,74 @@ class Decoder(nn.Module):
         self.model = causal or architecture.model
         self._architecture = architecture
         self._outputs = tuple(outputs)
-        taken = inspect.signature(self.model.forward).parameters
-        self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in taken else {}
+        parameters = inspect.signature(self.model.forward).parameters
+        self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, steering: Tensor, *past: Tensor
     ) -> tuple[Tensor, ...]:
-        """The planned outputs.
+        """The outputs in order.
 
         Args:
             input_ids: int64 [batch, tokens], the new tokens.
-            attention_mask: int64 [batch, past + tokens], 1 where a place is valid.
-            steering: float32 [kept blocks, m, hidden]; rows orthonormal or zero.
-            past: of each kept block in turn, keys and values [batch, kv_heads, past, head_dim].
+            attention_mask: int64 [batch, past + tokens], 1 for valid slots.
+            steering: float32 [kept blocks, m, hidden]; rows are orthonormal or zero.
+            past: keys and values of each kept block in order, [batch, kv_heads, past, head_dim].
         """
-        cache = list(zip(past[::2], past[1::2], strict=True))
-        places = Places(attention_mask, past[0].shape[2], input_ids.shape[1])
-        new = NewEntries()
+        past_entries = list(zip(past[::2], past[1::2], strict=True))
+        slots = CacheSlots(attention_mask, past[0].shape[2], input_ids.shape[1])
+        cache = RecordingCache()
         model, blocks = self._architecture.model, self._architecture.blocks
         normed: list[Tensor] = []
         with (
-            cached_attention(model, len(blocks), places, cache),
+            cached_attention(model, len(blocks), slots, past_entries),
             steered(blocks, steering),
-            recording(blocks) as seen,
-            model.register_forward_hook(lambda *call: normed.append(call[2].last_hidden_state)),
+            recording(blocks) as recorded,
+            model.register_forward_hook(
+                lambda _, __, output: normed.append(output.last_hidden_state)
+            ),
         ):
-            made = self.model(
+            run = self.model(
                 input_ids=input_ids,
                 attention_mask=attention_mask,
-                position_ids=places.new + self._architecture.first_position,
-                past_key_values=new,
+                position_ids=slots.new + self._architecture.first_position,
+                past_key_values=cache,
                 use_cache=True,
                 return_dict=True,
                 **self._last_only,
             )
-        give: Mapping[str, Callable[[int], Tensor]] = {
-            "logits": lambda _: made.logits[:, -1].to(torch.float32),
-            "state": lambda layer: seen.states[layer],
+        compute: Mapping[str, Callable[[int], Tensor]] = {
+            "logits": lambda _: run.logits[:, -1].to(torch.float32),
+            "state": lambda layer: recorded.states[layer],
             "final_norm": lambda _: normed[0],
-            "key": lambda layer: new.of[layer - 1][0],
-            "value": lambda layer: new.of[layer - 1][1],
+            "key": lambda layer: cache.entries[layer - 1][0],
+            "value": lambda layer: cache.entries[layer - 1][1],
         }
-        return tuple(give[card.kind](card.layer) for card in self._outputs)
+        return tuple(compute[card.kind](card.layer) for card in self._outputs)
 
 
 @contextmanager
 def steered(blocks: Sequence[nn.Module], steering: Tensor) -> Iterator[None]:
-    """Take from each block's output its components along the directions, before anything reads it.
+    """Remove from each block's output its components along the directions.
 
-    Zero rows leave it as it is, to the bit: nothing is subtracted.
+    The next block reads the changed output. Zero rows leave the output bit-identical.
 
     Args:
-        blocks: the first of them are steered, as many as there are directions for.
-        steering: float32 [blocks, m, hidden]; the rows of a block orthonormal or zero.
+        blocks: the first ones, as many as ``steering`` has, are steered.
+        steering: float32 [blocks, m, hidden]; the rows of a block are orthonormal or zero.
     """
-    handles = [
-        block.register_forward_hook(_without(directions))
-        for block, directions in zip(blocks, steering.unbind(0), strict=False)
-    ]
-    try:
+    with ExitStack() as hooks:
+        for block, directions in zip(blocks, steering.unbind(0), strict=False):
+            hooks.enter_context(block.register_forward_hook(_without(directions)))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _without(directions: Tensor) -> Callable[..., Any]:
-    """A forward hook that gives a block's output without its components along [m, hidden]."""
+    """A forward hook that removes the components along the rows of [m, hidden]."""
 
     def hook(_: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
-        states = first(output).to(torch.float32)
-        kept = states - (states @ directions.T) @ directions
-        return replaced(output, kept.to(first(output).dtype))
+        states = output_states(output).to(torch.float32)
+        rest = states - (states @ directions.T) @ directions
+        return with_states(output, rest.to(output_states(output).dtype))
 
     return hook

@@ -1,8 +1,8 @@
-"""Mixtures of experts in a form that can be traced: each expert reads the tokens routed to it.
+"""Mixtures of experts in a form that can be traced: each expert processes its own tokens.
 
-transformers' own forms do not suit a graph. ``eager`` loops over the experts that were hit, a
-number that depends on the values; ``grouped_mm`` has no ONNX operator; ``batched_mm`` copies the
-weights of k experts for each token (201 MB a token and layer for OLMoE-1B-7B in float32).
+transformers' implementations do not suit a graph. ``eager`` loops over the selected experts, whose
+number depends on the values; ``grouped_mm`` has no ONNX operator; ``batched_mm`` copies the weights
+of k experts for each token (201 MB per token and layer for OLMoE-1B-7B in float32).
 """
 
 from collections.abc import Iterator
@@ -24,18 +24,18 @@ _NAME = "layerguard_by_expert"
 
 
 def traceable_experts(module: nn.Module) -> AbstractContextManager[None]:
-    """Let the models in ``module`` run their experts by ``by_expert`` within the ``with`` block."""
+    """Run the experts in ``module`` with ``run_by_expert`` within the ``with`` block."""
     return _experts_by(module, _NAME)
 
 
-def plain_experts(module: nn.Module) -> AbstractContextManager[None]:
-    """Let them run their experts one after the other, in any precision, by their own code."""
+def eager_experts(module: nn.Module) -> AbstractContextManager[None]:
+    """Run the experts with transformers' eager code, which works in any precision."""
     return _experts_by(module, "eager")
 
 
 @contextmanager
 def _experts_by(module: nn.Module, implementation: str) -> Iterator[None]:
-    """A model whose experts cannot be switched is left as it is."""
+    """Switch the implementation of all models that allow it; leave others unchanged."""
     models = [
         child
         for child in module.modules()
@@ -51,13 +51,13 @@ def _experts_by(module: nn.Module, implementation: str) -> Iterator[None]:
             model.set_experts_implementation(name)
 
 
-def by_expert(
+def run_by_expert(
     experts: Any, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor
 ) -> Tensor:
-    """Weighted sum of what each token's k experts make of it: [tokens, hidden].
+    """Weighted sum of the outputs of each token's k experts: [tokens, hidden].
 
     Args:
-        experts: the module that holds the experts' weights, one tensor for all of them.
+        experts: the module with the weights of all experts in one tensor per layer.
         hidden_states: [tokens, hidden].
         top_k_index: int64 [tokens, k], the experts of each token.
         top_k_weights: [tokens, k].
@@ -65,24 +65,24 @@ def by_expert(
     total = torch.zeros_like(hidden_states)
     names = ("gate_up_proj", "down_proj") if experts.has_gate else ("up_proj", "down_proj")
     for number in range(experts.num_experts):
-        rows, places = torch.where(top_k_index == number)
+        rows, ranks = torch.where(top_k_index == number)
         inner = _linear(experts, names[0], number, hidden_states[rows])
         inner = experts._apply_gate(inner) if experts.has_gate else experts.act_fn(inner)  # noqa: SLF001
-        made = _linear(experts, names[1], number, inner)
+        output = _linear(experts, names[1], number, inner)
         if experts.has_post_expert_norm:
-            made = experts.post_expert_norm(made)
-        weighted = made * top_k_weights[rows, places, None]
+            output = experts.post_expert_norm(output)
+        weighted = output * top_k_weights[rows, ranks, None]
         total = total.index_add(0, rows, weighted.to(total.dtype))
     return total
 
 
 def _linear(experts: Any, name: str, number: int, states: Tensor) -> Tensor:
-    """One expert's layer; weights lie [experts, out, in], or [experts, in, out] transposed."""
+    """One layer of one expert; weights [experts, out, in], or [experts, in, out] if transposed."""
     weight: Tensor = getattr(experts, name)[number]
-    made = states @ (weight if experts.is_transposed else weight.T)
+    output = states @ (weight if experts.is_transposed else weight.T)
     if experts.has_bias:
-        made = made + getattr(experts, f"{name}_bias")[number]
-    return made
+        output = output + getattr(experts, f"{name}_bias")[number]
+    return output
 
 
 def _can_switch(model: PreTrainedModel) -> bool:
@@ -90,4 +90,4 @@ def _can_switch(model: PreTrainedModel) -> bool:
 
 
 if EXPERTS is not None:
-    EXPERTS.register(_NAME, by_expert)
+    EXPERTS.register(_NAME, run_by_expert)

@@ -1,7 +1,7 @@
-"""Which outputs an exported graph has.
+"""The outputs of exported graphs.
 
-Their names are ours: a name that the trace also uses inside the graph (``mean`` did) makes an
-invalid model.
+Names must differ from those that the trace uses inside the graph, such as ``mean``; otherwise the
+model is invalid.
 """
 
 from typing import Literal
@@ -11,20 +11,20 @@ from layerguard.runtime.bundle.manifest import OutputCard
 Mode = Literal["pooled", "states"]
 
 
-def plan(
+def score_outputs(
     mode: Mode, layers: int, *, final_norm: bool, mlp: bool, tokens: bool = False
 ) -> tuple[OutputCard, ...]:
-    """The outputs in the graph's order.
+    """The outputs of a score graph in order.
 
     Args:
-        mode: ``states`` gives [batch, tokens, hidden] a layer; ``pooled`` gives the last valid
-            token and the mean over valid tokens, float32 [batch, hidden] each.
-        layers: L; states 0..L are given.
-        final_norm: whether the last state has a form after the model's final norm.
-        mlp: also the mean over valid tokens of each block's feed-forward output (SIREN's
+        mode: ``states``: [batch, tokens, hidden] per layer; ``pooled``: the last valid token and
+            the mean over valid tokens, float32 [batch, hidden] each.
+        layers: L; the outputs are states 0..L.
+        final_norm: add the last state after the model's final norm.
+        mlp: add the mean over valid tokens of each block's feed-forward output (SIREN's
             ``mlp_mean``), float32 [batch, hidden], in both modes.
-        tokens: with ``pooled``, also every token's states, for detectors that read each token.
-            ONNX Runtime neither keeps nor copies an output that nobody asks for.
+        tokens: with ``pooled``, add the states of every token, for detectors that read each token.
+            ONNX Runtime neither keeps nor copies outputs that are not requested.
     """
     indices = range(layers + 1)
     states = [OutputCard(f"state_{i:02}", "state", i) for i in indices]
@@ -44,17 +44,17 @@ def plan(
     return tuple(cards)
 
 
-def plan_decode(layers: int, *, final_norm: bool, logits: bool) -> tuple[OutputCard, ...]:
-    """The outputs of a decode graph in its order.
+def decode_outputs(layers: int, *, final_norm: bool, logits: bool) -> tuple[OutputCard, ...]:
+    """The outputs of a decode graph in order.
 
     Args:
-        layers: L; states 0..L and the new keys and values of blocks 1..L are given, the latter
-            under the block's number from 0, as the inputs that hold the past ones.
-        final_norm: whether the last state has a form after the model's final norm.
-        logits: whether the model's own head is there.
+        layers: L; the outputs are states 0..L and the new keys and values of blocks 1..L. Names of
+            keys and values count blocks from 0, like the inputs for the past ones.
+        final_norm: add the last state after the model's final norm.
+        logits: add the logits of the model's own head.
     """
     cards = [OutputCard("logits", "logits", layers)] if logits else []
-    cards += plan("states", layers, final_norm=final_norm, mlp=False)
+    cards += score_outputs("states", layers, final_norm=final_norm, mlp=False)
     for block in range(layers):
         cards.append(OutputCard(f"key_{block:02}", "key", block + 1))
         cards.append(OutputCard(f"value_{block:02}", "value", block + 1))

@@ -1,24 +1,26 @@
-"""Rotary positions whose frequencies transformers chooses by the longest row of a batch.
+"""Rotary frequencies that depend on a row's own length, not on the longest row of a batch.
 
-LongRoPE (arXiv 2402.13753) has two sets of frequencies, and transformers takes the long set for all
-rows as soon as one row is longer than the length of pretraining: what a row gives would depend on
-the rows beside it. In a graph each row takes the set of its own length, as it does alone.
-``dynamic`` frequencies change beyond ``max_position_embeddings`` only, which no row may exceed, so
-a graph keeps those of shorter rows.
+LongRoPE (arXiv 2402.13753) has two sets of frequencies. transformers uses the long set for all rows
+if one row is longer than the length of pretraining, so the states of a row depend on the other rows
+of the batch. In a graph each row uses the set for its own length. ``dynamic`` frequencies change
+only for rows longer than ``max_position_embeddings``, which no row may exceed; a graph therefore
+uses the frequencies of shorter rows.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from layerguard.exporter.graph.recording import replaced_forward
+
 
 def switch_length(model: nn.Module) -> int | None:
-    """The most tokens that are read with the short set of frequencies; None where there is one set.
+    """The most tokens that use the short set of frequencies; None if there is one set only.
 
-    Where layers differ, the least of them.
+    The minimum over all layers.
     """
     lengths = [
         _length(module, layer_type)
@@ -30,35 +32,27 @@ def switch_length(model: nn.Module) -> int | None:
 
 
 @contextmanager
-def rows_apart(model: nn.Module) -> Iterator[None]:
-    """Make the rotary positions of each row independent of the other rows in the ``with`` block."""
-    changed: list[tuple[nn.Module, str]] = []
-    kept: list[tuple[Any, Any]] = []
-    module: Any  # its attributes are those of no common type
-    try:
+def per_row_frequencies(model: nn.Module) -> Iterator[None]:
+    """Within the ``with`` block, choose the rotary frequencies of each row by its own length."""
+    module: Any  # rotary modules have no common type
+    with ExitStack() as changes:
         for module in model.modules():
             types = _rope_types(module)
             if "longrope" in types.values():
-                module.forward = _by_row(module, module.forward)
-                changed.append((module, "forward"))
+                changes.enter_context(replaced_forward(module, _by_row(module, module.forward)))
             if any("dynamic" in rope_type for rope_type in types.values()):
-                kept.append((module, module.rope_type))
+                changes.callback(setattr, module, "rope_type", module.rope_type)
                 fixed = {k: "default" if "dynamic" in v else v for k, v in types.items()}
                 module.rope_type = fixed.get(None, fixed)
         yield
-    finally:
-        for module, name in changed:
-            delattr(module, name)
-        for module, rope_type in kept:
-            module.rope_type = rope_type
 
 
 def _rope_types(module: nn.Module) -> dict[str | None, str]:
-    """The kind of frequencies of a rotary module by layer type, or of all layers by None."""
-    found = getattr(module, "rope_type", None)
-    if isinstance(found, str):
-        return {None: found}
-    return dict(found) if isinstance(found, dict) else {}
+    """The frequency types of a rotary module by layer type; the key None stands for all layers."""
+    rope_type = getattr(module, "rope_type", None)
+    if isinstance(rope_type, str):
+        return {None: rope_type}
+    return dict(rope_type) if isinstance(rope_type, dict) else {}
 
 
 def _length(module: Any, layer_type: str | None) -> int:
@@ -68,14 +62,14 @@ def _length(module: Any, layer_type: str | None) -> int:
 
 
 def _by_row(module: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
-    """The module's forward, cos and sin, with the set of frequencies of each row's own length."""
+    """The module's forward method (cos and sin) with frequencies by each row's own length."""
 
     def each_row(states: Tensor, position_ids: Tensor, layer_type: str | None = None) -> Any:
         more = {} if layer_type is None else {"layer_type": layer_type}
         if _rope_types(module).get(layer_type) != "longrope":
             return forward(states, position_ids, **more)
         last = _length(module, layer_type) - 1
-        # a last position within the length, and one beyond it, make transformers take either set
+        # transformers chooses the set by the largest position
         short = forward(states, position_ids.clamp(max=last), **more)
         beyond = torch.full_like(position_ids[:1], last + 1)
         long = forward(states, torch.cat([position_ids, beyond]), **more)

@@ -1,4 +1,4 @@
-"""One file of weights for all graphs of a bundle: equal tensors are stored once."""
+"""One weight file for all graphs of a bundle; equal tensors are stored once."""
 
 import hashlib
 import os
@@ -21,10 +21,9 @@ _INSIDE_GRAPH_BYTES = 1024
 
 
 class SharedWeights:
-    """``weights.data`` of a folder, growing graph by graph.
+    """The file ``weights.data`` of a folder, to which each graph adds its weights.
 
-    Tensors stand in the order in which the graphs name them, so the same graphs give the same
-    bytes.
+    Tensors are written in the order of the graphs' initialisers, so equal graphs give equal bytes.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -34,15 +33,15 @@ class SharedWeights:
         self._offsets: dict[bytes, int] = {}
 
     def save(self, model: onnx_ir.Model, name: str, tick: Tick = ignore) -> None:
-        """Write the graph as file ``name``, and those of its weights that no earlier one brought.
+        """Write the graph as file ``name`` and its weights that are not in the weight file yet.
 
         Args:
-            model: whose weights are then read from the file.
+            model: the graph; its weights then refer to the weight file.
             name: of the graph's file.
-            tick: told how much of the weights is written.
+            tick: receives the progress.
 
         Raises:
-            ExportError: what was written is not a valid ONNX model.
+            ExportError: the written file is not a valid ONNX model.
         """
         values = [value for graph in model.graphs() for value in graph.initializers.values()]
         whole = sum(value.const_value.nbytes for value in values if value.const_value is not None)
@@ -54,7 +53,7 @@ class SharedWeights:
                     continue
                 done += tensor.nbytes
                 if tensor.nbytes > _INSIDE_GRAPH_BYTES:
-                    value.const_value = self._place(tensor, file)
+                    value.const_value = self._store(tensor, file)
                 elif isinstance(tensor, onnx_ir.ExternalTensor):  # in the quantiser's file
                     (value.const_value,) = convert_tensors_from_external([tensor])
                 tick(done / max(whole, 1))
@@ -69,7 +68,7 @@ class SharedWeights:
 
     @contextmanager
     def trial(self, name: str) -> Iterator[None]:
-        """Where the block fails, the file ``name`` and the weights it brought are taken back."""
+        """Remove the file ``name`` and its weights again if the ``with`` block fails."""
         size, offsets = self._path.stat().st_size, dict(self._offsets)
         try:
             yield
@@ -79,7 +78,7 @@ class SharedWeights:
             (self._folder / name).unlink(missing_ok=True)
             raise
 
-    def _place(self, tensor: onnx_ir.TensorProtocol, file: BinaryIO) -> onnx_ir.ExternalTensor:
+    def _store(self, tensor: onnx_ir.TensorProtocol, file: BinaryIO) -> onnx_ir.ExternalTensor:
         data = tensor.tobytes()
         key = hashlib.sha256(data).digest()
         if key not in self._offsets:

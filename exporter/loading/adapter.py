@@ -1,6 +1,6 @@
-"""LoRA adapters in PEFT's format, merged into the weights: W += scale * B A (arXiv 2106.09685).
+"""Merge LoRA adapters in PEFT's format into the weights: W += scale * B A (arXiv 2106.09685).
 
-peft itself is not needed. Whatever a plain merge would get wrong is refused; see
+The peft package is not needed. Adapters that are not plain LoRA are refused; see
 ``runtime/checkpoints/lora.py``.
 """
 
@@ -20,25 +20,26 @@ __all__ = ["CONFIG", "WEIGHTS", "merge"]
 
 
 def merge(model: nn.Module, prefix: str, folder: Path) -> None:
-    """Add an adapter's products to the weights of ``model``, in place.
+    """Add the products of an adapter's matrices to the weights of ``model``, in place.
 
-    The rank is that of each pair of matrices; the scale is alpha / rank, with ``use_rslora``
-    alpha / sqrt(rank).
+    Each pair of matrices has its own rank. The scale is alpha / rank, or alpha / sqrt(rank) with
+    ``use_rslora``.
 
     Args:
-        model: float32; with its head or the bare backbone.
-        prefix: the backbone's name inside a model with a head, for an adapter that was trained on
-            one and is merged into the other.
-        folder: holds ``adapter_config.json`` and ``adapter_model.safetensors``.
+        model: float32, a language model or a bare backbone.
+        prefix: name of the backbone inside a language model, for an adapter that was trained on the
+            language model and is merged into the backbone, or vice versa.
+        folder: has ``adapter_config.json`` and ``adapter_model.safetensors``.
 
     Raises:
-        ExportError: there is no adapter, it is not plain LoRA, or it belongs to another model.
+        ExportError: the folder has no adapter, or one that is not plain LoRA or is for another
+            model.
     """
     lora, factors = _read(folder)
     for name, (down, up) in factors.items():
         module = _find(model, name, prefix)
         change = lora.scale(len(down)) * (up @ down)
-        if isinstance(module, Conv1D):  # GPT-2 keeps its weights transposed
+        if isinstance(module, Conv1D):  # GPT-2 stores its weights transposed
             change = change.T
         weight = None if module is None else module.weight
         if (
@@ -46,16 +47,17 @@ def merge(model: nn.Module, prefix: str, folder: Path) -> None:
             or weight is None
             or weight.shape != change.shape
         ):
-            shape = list(weight.shape) if isinstance(weight, Tensor) else "nothing of that name"
+            shape = list(weight.shape) if isinstance(weight, Tensor) else "no such weight"
             raise ExportError(
                 f"adapter {folder.name} changes {name} by {list(change.shape)}; the model has "
-                f"{shape} there. Expected a linear layer of that shape: name the model that the "
-                f"adapter was trained on ({CONFIG} says {lora.base})"
+                f"{shape}. Expected a linear layer of the same shape: export the model that the "
+                f"adapter was trained on ({CONFIG} names {lora.base})"
             )
         if _is_tied(model, module):
             raise ExportError(
-                f"adapter {folder.name} changes {name}, whose weight is the token embedding's as "
-                "well; expected linear layers of their own. Train the adapter without that module"
+                f"adapter {folder.name} changes {name}, which shares its weight with the token "
+                "embedding; expected weights that are not shared. Train the adapter without this "
+                "module"
             )
         with torch.no_grad():
             weight += change
@@ -65,7 +67,7 @@ def _read(folder: Path) -> tuple[Lora, dict[str, tuple[Tensor, Tensor]]]:
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise ExportError(
-                f"{folder} has no {name}; expected an adapter as save_pretrained of peft writes it "
+                f"{folder} has no {name}; expected an adapter that peft's save_pretrained wrote "
                 f"({CONFIG} and {WEIGHTS})"
             )
     try:
@@ -75,7 +77,7 @@ def _read(folder: Path) -> tuple[Lora, dict[str, tuple[Tensor, Tensor]]]:
 
 
 def _factors(folder: Path) -> dict[str, tuple[Tensor, Tensor]]:
-    """By module name: A [rank, in] and B [out, rank], float32."""
+    """The matrices by module name: A [rank, in] and B [out, rank], float32."""
     try:
         tensors = load_file(folder / WEIGHTS)
     except (OSError, SafetensorError) as error:
@@ -89,7 +91,7 @@ def _factors(folder: Path) -> dict[str, tuple[Tensor, Tensor]]:
 
 
 def _find(model: nn.Module, name: str, prefix: str) -> Any:
-    """The module of that name, counted from the model with a head or from the backbone."""
+    """The module by its name in the language model or in the backbone; None if there is none."""
     for candidate in (name, name.removeprefix(f"{prefix}."), f"{prefix}.{name}"):
         try:
             return model.get_submodule(candidate)

@@ -1,4 +1,4 @@
-"""A model by folder, GGUF file or hub id: its backbone in float32, its head, name and revision."""
+"""Load a folder, GGUF file or hub id: the backbone in float32, its head and its revision."""
 
 import hashlib
 import re
@@ -12,8 +12,9 @@ from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from layerguard.exporter.loading import adapter, gguf_model
+from layerguard.exporter.loading.source import ModelSource
 from layerguard.runtime.bundle.files import card_of
-from layerguard.runtime.checkpoints.gguf import GgufFile, find_gguf, read_gguf
+from layerguard.runtime.checkpoints.gguf import GgufFile
 from layerguard.runtime.checkpoints.json_object import read_json
 from layerguard.runtime.errors import ExportError, InputError
 
@@ -22,74 +23,23 @@ _SCALE = re.compile(
     r"\.((weight|input|output|[qkv])_scale(_inv|_\d)?|scales?|q?zeros|qweight|g_idx|SCB|absmax|"
     r"weight_(packed|shape|zero_point)|quant_\w+|\w*zero_point)$"
 )
-"""Names of what quantisers store beside, or instead of, a weight."""
+"""Names of tensors that quantisers store beside, or instead of, a weight."""
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where a model comes from.
-
-    Attributes:
-        name: a folder, a GGUF file, or a hub id.
-        revision: branch, tag or commit of a hub model.
-        trust_remote_code: run code that comes with the model.
-        adapter: folder of a LoRA adapter to merge into the weights.
-    """
-
-    name: str
-    revision: str | None = None
-    trust_remote_code: bool = False
-    adapter: Path | None = None
-
-    @property
-    def folder(self) -> Path | None:
-        """The folder, where it is one."""
-        path = Path(self.name)
-        return path if path.is_dir() else None
-
-    @property
-    def gguf(self) -> Path | None:
-        """The GGUF file, where it is one or a folder that holds one.
-
-        Raises:
-            ExportError: the folder holds several.
-        """
-        try:
-            return find_gguf(Path(self.name))
-        except InputError as error:
-            raise ExportError(str(error)) from error
-
-    @property
-    def label(self) -> str:
-        """The hub id, or the name of the folder or the GGUF file; ``+`` the adapter's.
-
-        Never a path of this machine. A GGUF file goes by its own name, which tells the
-        quantisation; its ``general.name`` is seldom that of the model.
-        """
-        if self.gguf is not None:
-            model = self.gguf.stem
-        else:
-            model = self.name if self.folder is None else self.folder.resolve().name
-        return model if self.adapter is None else f"{model}+{self.adapter.resolve().name}"
-
-    def arguments(self) -> dict[str, Any]:
-        """What every ``from_pretrained`` takes beside the name."""
-        return {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
-
-
 @dataclass(frozen=True, slots=True, eq=False)
-class Loaded:
-    """A backbone and its origin.
+class LoadedModel:
+    """A loaded model.
 
     Attributes:
-        model: eval mode, float32, no head; the text part where the checkpoint has several.
-        causal: the language model that ``model`` is the backbone of, the very same module; None
-            where the checkpoint holds no language-model head, or towers beside the text part.
-        revision: the hub's commit, or a sha256 over configuration and weights of a folder; with an
-            adapter, ``+`` the sha256 of that. The sha256 of the file itself where it is a GGUF.
-        quantisation: block types of a GGUF's tensors, the one of most weights first; else empty.
-        missing: its parameters that the checkpoint lacks and that were therefore made at random.
+        model: the backbone in eval mode and float32; the text part of a multimodal checkpoint.
+        causal: the language model whose backbone is ``model`` (the same module); None if the
+            checkpoint has no language-model head, or is multimodal.
+        revision: the hub's commit, the sha256 of a GGUF file, or a sha256 over configuration and
+            weights of a folder; with an adapter, followed by ``+`` and the sha256 of the adapter.
+        missing: parameters of ``model`` that the checkpoint lacks, initialised at random.
+        quantisation: block types of a GGUF file's tensors, by descending share of the weights;
+            else empty.
     """
 
     model: PreTrainedModel
@@ -99,14 +49,14 @@ class Loaded:
     quantisation: str = ""
 
 
-def load(source: Source) -> Loaded:
-    """Load a model, with its language-model head where it has one, and merge the adapter.
+def load(source: ModelSource) -> LoadedModel:
+    """Load a model, with its language-model head if it has one, and merge the adapter.
 
     Raises:
-        ExportError: there is no such model, it is none that transformers can load, or the adapter
-            is none for it.
+        ExportError: the model does not exist, transformers cannot load it, or the adapter does not
+            fit it.
     """
-    file = gguf_file(source)
+    file = source.read_gguf()
     try:
         config = _config(source, file)
         if file is None:
@@ -115,7 +65,7 @@ def load(source: Source) -> Loaded:
             model, info = gguf_model.read_model(file, config)
     except ExportError:
         raise
-    except Exception as error:  # transformers raises whatever its parts raise, NameError among it
+    except Exception as error:  # transformers raises any type, such as NameError
         raise ExportError(_failure(source, error)) from error
     _check_stored(source, config, model, info)
     model.eval()
@@ -123,33 +73,21 @@ def load(source: Source) -> Loaded:
     if source.adapter is not None:
         adapter.merge(model, model.base_model_prefix, source.adapter)
     if getattr(text.config, "attn_logit_softcapping", None) is not None:
-        text.set_attn_implementation("eager")  # fused attention leaves the cap out
-    # by tensor, not by name: the text part calls its parameters otherwise than the whole
-    made_up = {id(p) for name, p in model.named_parameters() if name in info["missing_keys"]}
-    missing = frozenset(name for name, p in text.named_parameters() if id(p) in made_up)
-    return Loaded(
+        text.set_attn_implementation("eager")  # fused attention ignores the soft-cap
+    # by tensor, because the text part has other names for its parameters than the whole model
+    initialised = {id(p) for name, p in model.named_parameters() if name in info["missing_keys"]}
+    missing = frozenset(name for name, p in text.named_parameters() if id(p) in initialised)
+    return LoadedModel(
         model=text,
-        causal=model if _has_head(config) and len(made_up) == len(missing) else None,
+        causal=model if _has_head(config) and len(initialised) == len(missing) else None,
         revision=_revision(source, config),
         missing=missing,
         quantisation="" if file is None else file.quantisation,
     )
 
 
-def gguf_file(source: Source) -> GgufFile | None:
-    """The header of the GGUF file that the source is; None where it is none.
-
-    Raises:
-        ExportError: the file cannot be read, is damaged, or is one of several in the folder.
-    """
-    try:
-        return None if source.gguf is None else read_gguf(source.gguf)
-    except InputError as error:
-        raise ExportError(str(error)) from error
-
-
-def _config(source: Source, file: GgufFile | None) -> PretrainedConfig:
-    """The configuration of one stack of blocks."""
+def _config(source: ModelSource, file: GgufFile | None) -> PretrainedConfig:
+    """The configuration of a model with one stack of blocks."""
     config: PretrainedConfig
     if file is None:
         config = AutoConfig.from_pretrained(source.name, **source.arguments())
@@ -158,15 +96,17 @@ def _config(source: Source, file: GgufFile | None) -> PretrainedConfig:
     if config.is_encoder_decoder:
         raise ExportError(
             f"{source.label} is an encoder-decoder ({config.model_type}); expected one stack "
-            "of blocks, an encoder or a decoder. Save its encoder as a model of its own"
+            "of blocks, an encoder or a decoder. Save the encoder as a separate model"
         )
     return config
 
 
-def _pretrained(source: Source, config: PretrainedConfig) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """The model that ``from_pretrained`` makes of a folder or hub id, and its loading info."""
+def _pretrained(
+    source: ModelSource, config: PretrainedConfig
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """The model of a folder or hub id, and transformers' loading info."""
     task = "text-generation" if _has_head(config) else "feature-extraction"
-    # optimum knows the model types whose bare backbone AutoModel does not give
+    # optimum knows the model types for which AutoModel returns no bare backbone
     kind = TasksManager.get_model_class_for_task(task, framework="pt", model_type=config.model_type)
     model, info = kind.from_pretrained(
         source.name,
@@ -179,33 +119,34 @@ def _pretrained(source: Source, config: PretrainedConfig) -> tuple[PreTrainedMod
 
 
 def _has_head(config: PretrainedConfig) -> bool:
-    """Whether the checkpoint was saved from a language model that reads text alone."""
+    """Whether the checkpoint was saved from a language model whose only input is text."""
     known = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
     return config.get_text_config(decoder=True) is config and any(
         name in known for name in config.architectures or ()
     )
 
 
-def _backbone(source: Source, model: PreTrainedModel) -> PreTrainedModel:
-    """The part of a language model below its head."""
+def _backbone(source: ModelSource, model: PreTrainedModel) -> PreTrainedModel:
+    """The part of a language model without its head."""
     base: object = model.base_model
-    if base is model:  # the class names another attribute than the one it has
+    if base is model:  # base_model_prefix names an attribute that does not exist
         base = getattr(model, "model", model)
     if base is model or not isinstance(base, PreTrainedModel):
         raise ExportError(
-            f"{source.label}: {type(model).__name__} does not tell its backbone from its head; "
-            "expected a language model with a backbone of its own. Save the backbone alone"
+            f"{source.label}: {type(model).__name__} does not separate its backbone from its head; "
+            "expected a language model with a backbone as a submodule. Save the backbone alone"
         )
     return base
 
 
 def _check_stored(
-    source: Source, config: PretrainedConfig, model: PreTrainedModel, info: dict[str, Any]
+    source: ModelSource, config: PretrainedConfig, model: PreTrainedModel, info: dict[str, Any]
 ) -> None:
-    """Quantised weights must not be taken for plain ones, nor their scales be left behind.
+    """Refuse quantised checkpoints.
 
     Raises:
-        ExportError: the model has no place for the scales, or keeps its weights quantised.
+        ExportError: the model would ignore the scales of its weights, or keeps its weights
+            quantised.
     """
     scales = sorted(key for key in info["unexpected_keys"] if _SCALE.search(key))
     kept = sorted({str(p.dtype) for p in model.parameters() if p.dtype != torch.float32})
@@ -213,17 +154,17 @@ def _check_stored(
         return
     method = _quantisation_method(config)
     if scales:
-        found = f"has {len(scales)} scales that {type(model).__name__} drops, first {scales[0]}"
+        detail = f"has {len(scales)} scales that {type(model).__name__} drops, first {scales[0]}"
     else:
-        found = f"keeps weights in {', '.join(kept)}"
+        detail = f"keeps weights in {', '.join(kept)}"
     raise ExportError(
-        f"{source.label} is quantised{method} and {found}; expected plain weights. Export the "
-        "model that it was quantised from"
+        f"{source.label} is quantised{method} and {detail}; expected plain weights. Export the "
+        "model before quantisation"
     )
 
 
 def _quantisation_method(config: PretrainedConfig) -> str:
-    """By what a checkpoint was quantised, as its configuration says it: `` by gptq``."""
+    """The quantisation method in the configuration, as `` by gptq``; empty if there is none."""
     settings = getattr(config, "quantization_config", None)
     if settings is not None and not isinstance(settings, dict):
         settings = settings.to_dict()
@@ -231,7 +172,7 @@ def _quantisation_method(config: PretrainedConfig) -> str:
 
 
 def _text_part(model: PreTrainedModel) -> PreTrainedModel:
-    """The decoder that reads text, where the model has towers for images or sound as well."""
+    """The text decoder of a multimodal model; any other model itself."""
     config: PretrainedConfig = model.config
     if config.get_text_config(decoder=True) is config:
         return model
@@ -239,37 +180,37 @@ def _text_part(model: PreTrainedModel) -> PreTrainedModel:
     return text
 
 
-def _failure(source: Source, error: Exception) -> str:
+def _failure(source: ModelSource, error: Exception) -> str:
     lines = str(error).strip().splitlines() or [""]
-    found = f"{source.label} cannot be loaded ({type(error).__name__}: {lines[0]})"
+    failure = f"{source.label} cannot be loaded ({type(error).__name__}: {lines[0]})"
     quantised = _quantised_by(source.folder)
     if quantised:
         return (
-            f"{found}; its weights are quantised by {quantised}, expected plain ones. Export the "
-            "model that it was quantised from"
+            f"{failure}; its weights are quantised by {quantised}, expected plain ones. Export the "
+            "model before quantisation"
         )
     if "trust_remote_code" in str(error):
         return (
-            f"{found}; read the code that comes with it, and if you trust it add "
+            f"{failure}; read the code in its repository, and if you trust it add "
             "--trust-remote-code"
         )
     if source.gguf is not None:
-        return f"{found}; expected a language model's GGUF file that transformers reads"
+        return f"{failure}; expected a GGUF file of a language model that transformers can read"
     if source.folder is None and not _HUB_ID.fullmatch(source.name):
         return (
             f"{source.name}: no such folder; expected one with config.json and weights, or a GGUF "
             "file"
         )
     if source.folder is None:
-        return f"{found}; expected a hub id, or a folder with config.json and weights"
+        return f"{failure}; expected a hub id, or a folder with config.json and weights"
     return (
-        f"{found}; found {_library(source.folder)}, expected config.json and weights of a text "
+        f"{failure}; found {_library(source.folder)}, expected config.json and weights of a text "
         "model as save_pretrained of transformers writes them"
     )
 
 
 def _quantised_by(folder: Path | None) -> str | None:
-    """The method in a folder's config.json, where that says that it is quantised."""
+    """The quantisation method in a folder's config.json; None if there is none."""
     try:
         settings = read_json(folder / "config.json").get("quantization_config") if folder else None
     except InputError:
@@ -278,15 +219,15 @@ def _quantised_by(folder: Path | None) -> str | None:
 
 
 def _library(folder: Path) -> str:
-    """What a folder holds, as far as optimum can tell: transformers, diffusers, timm, ..."""
+    """The library of a folder's files, detected by optimum: transformers, diffusers, timm, ..."""
     try:
         return f"files of {TasksManager.infer_library_from_model(str(folder))}"
     except (OSError, ValueError, KeyError):
         return "no config.json"
 
 
-def _revision(source: Source, config: PretrainedConfig) -> str:
-    """The hub's commit or the fingerprint of folder or file, ``+`` the adapter's."""
+def _revision(source: ModelSource, config: PretrainedConfig) -> str:
+    """The hub's commit or the fingerprint of the files, and ``+`` that of the adapter if any."""
     commit = getattr(config, "_commit_hash", None)
     if source.gguf is not None:
         parts = [card_of(source.gguf).sha256]
@@ -298,7 +239,7 @@ def _revision(source: Source, config: PretrainedConfig) -> str:
 
 
 def _fingerprint(folder: Path) -> str:
-    """sha256 over configuration and weights, names included."""
+    """sha256 over names and content of configuration and weights."""
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         if path.name in ("config.json", adapter.CONFIG) or path.suffix in _WEIGHTS:

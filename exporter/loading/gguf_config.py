@@ -1,10 +1,9 @@
-"""The settings of a GGUF file in transformers' configuration: all of them, or a refusal.
+"""Transfer all settings of a GGUF file to transformers' configuration, or refuse the file.
 
-transformers reads the settings that it has a table for and passes over the others, among them some
-that change every state: rotary scaling, the width of a head, the epsilon of LayerNorm, a sliding
-window. Here every setting of the file's architecture is put into the configuration, found to have
-no effect, or refused by name. The meaning of the settings is llama.cpp's (docs/gguf.md of ggml-org/
-ggml, and llama-model.cpp where the document is silent).
+transformers reads the settings in its own table and ignores others, some of which change every
+state: rotary scaling, the width of a head, the epsilon of LayerNorm, a sliding window. Here every
+setting of the file's architecture is either transferred, known to have no effect, or refused by
+name. llama.cpp defines the settings (docs/gguf.md of ggml-org/ggml, else llama-model.cpp).
 """
 
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ from layerguard.runtime.checkpoints.gguf import GgufFile
 from layerguard.runtime.errors import ExportError
 
 ROPE_FREQUENCIES = "rope_freqs.weight"
-"""No weight but a setting: what each rotary frequency is divided by (Llama 3.1)."""
+"""A setting stored as a tensor: the divisor of each rotary frequency (Llama 3.1)."""
 
 _ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
     "vocab_size": ("vocab_size",),
@@ -43,7 +42,7 @@ _ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
     "expert_feed_forward_length": ("moe_intermediate_size",),
     "expert_shared_feed_forward_length": ("shared_expert_intermediate_size",),
 }  # fmt: skip
-"""Setting of the file: where it goes, the first of these that the configuration has."""
+"""Setting of the file: attributes of the configuration, of which the first existing one is set."""
 
 _WITHOUT_EFFECT: Mapping[str, tuple[object, ...]] = {
     "attention.causal": (True,),
@@ -58,23 +57,23 @@ _WITHOUT_EFFECT: Mapping[str, tuple[object, ...]] = {
     "rope.scaling.factor": (0.0, 1.0),
     "rope.scaling.type": ("none",),
 }
-"""Values that say that something is not used."""
+"""Values that switch a feature off."""
 
 _NOT_OF_STATES = frozenset({
     "pooling_type", "rope.scaling.finetuned", "tensor_data_layout", "use_parallel_residual",
 })  # fmt: skip
-"""Settings that no state depends on, or that transformers takes from the tensors instead."""
+"""Settings that do not change states, or that transformers infers from the tensors."""
 
 _ROPE_SCALING = "rope.scaling."
-_SIZES_OF_27B = {"gemma2": 46, "gemma3": 62}
-"""Blocks of the one size of each Gemma whose queries are scaled otherwise."""
+_BLOCKS_OF_27B = {"gemma2": 46, "gemma3": 62}
+"""Number of blocks of the Gemma sizes whose queries have another scale."""
 
 
 def correct(config: PretrainedConfig, file: GgufFile) -> None:
-    """Put every setting of the file into the configuration that transformers made of it.
+    """Transfer every setting of the file to the configuration that transformers read from it.
 
     Raises:
-        ExportError: with every setting that has no place there.
+        ExportError: the configuration lacks settings; the message lists all of them.
     """
     prefix = f"{file.architecture}."
     settings = {
@@ -89,12 +88,13 @@ def correct(config: PretrainedConfig, file: GgufFile) -> None:
         listed = "; ".join(faults)
         raise ExportError(
             f"{file.path.name} has settings that transformers' {type(config).__name__} does not "
-            f"take from a GGUF file: {listed}. Export the model in safetensors instead"
+            f"support: {listed}; expected settings that it can represent. Export the model in "
+            "safetensors instead"
         )
     if config.model_type == "mistral" and "attention.sliding_window" not in settings:
-        config.sliding_window = None  # transformers' own default is that of one old release
-    if file.architecture in _SIZES_OF_27B:
-        of_27b = settings.get("block_count") == _SIZES_OF_27B[file.architecture]
+        config.sliding_window = None  # transformers' default is that of one early release
+    if file.architecture in _BLOCKS_OF_27B:
+        of_27b = settings.get("block_count") == _BLOCKS_OF_27B[file.architecture]
         width = config.hidden_size // config.num_attention_heads
         config.query_pre_attn_scalar = width if of_27b else config.head_dim
     _set_tokens(config, file)
@@ -102,24 +102,24 @@ def correct(config: PretrainedConfig, file: GgufFile) -> None:
 
 def _set_attributes(config: PretrainedConfig, settings: Mapping[str, Any]) -> list[str]:
     faults = []
-    for key, found in settings.items():
+    for key, setting in settings.items():
         if key in _NOT_OF_STATES or key.startswith("rope.") or key.endswith("window_pattern"):
             continue
-        value = found[0] if isinstance(found, list) and len(set(found)) == 1 else found
+        value = setting[0] if isinstance(setting, list) and len(set(setting)) == 1 else setting
         if value in _WITHOUT_EFFECT.get(key, ()):
             continue
         names = [name for name in _ATTRIBUTES.get(key, ()) if hasattr(config, name)]
         if not names and _is_implied(config, key, value):
             continue
-        if not names or isinstance(value, list) or _slides_nowhere(config, key):
+        if not names or isinstance(value, list) or _is_unused_window(config, key):
             faults.append(f"{key} = {str(value)[:60]}")
         elif getattr(config, names[0]) != value:
             setattr(config, names[0], value)
     return faults
 
 
-def _slides_nowhere(config: PretrainedConfig, key: str) -> bool:
-    """Whether the setting is a window and every layer of the configuration sees the whole text."""
+def _is_unused_window(config: PretrainedConfig, key: str) -> bool:
+    """Whether the setting is a sliding window that no layer of the configuration uses."""
     kinds = getattr(config, "layer_types", None)
     if key != "attention.sliding_window" or not kinds:
         return False
@@ -127,7 +127,7 @@ def _slides_nowhere(config: PretrainedConfig, key: str) -> bool:
 
 
 def _is_implied(config: PretrainedConfig, key: str, value: object) -> bool:
-    """Whether the configuration has no such setting because the rest of it says the same."""
+    """Whether other settings of the configuration imply this value."""
     heads, width = config.num_attention_heads, config.hidden_size
     implied = {
         "attention.key_length": width // heads,
@@ -139,7 +139,7 @@ def _is_implied(config: PretrainedConfig, key: str, value: object) -> bool:
 
 
 def _set_rotary(config: PretrainedConfig, file: GgufFile, settings: Mapping[str, Any]) -> list[str]:
-    """Base, share of the head and scaling of the rotary embedding."""
+    """Transfer base, scaling and dimensions of the rotary embedding; returns the faults."""
     rotary = {key: value for key, value in settings.items() if key.startswith("rope.")}
     parameters = getattr(config, "rope_parameters", None)
     if not parameters:
@@ -147,37 +147,35 @@ def _set_rotary(config: PretrainedConfig, file: GgufFile, settings: Mapping[str,
     faults = []
     layers = parameters if "full_attention" in parameters else {"full_attention": parameters}
     full, sliding = layers["full_attention"], layers.get("sliding_attention")
-    base, base_of_sliding = (
-        rotary.pop("rope.freq_base", None),
-        rotary.pop("rope.freq_base_swa", None),
-    )
+    base = rotary.pop("rope.freq_base", None)
+    sliding_base = rotary.pop("rope.freq_base_swa", None)
     if base is not None:
         full["rope_theta"] = base
-    if base_of_sliding is not None and sliding is not None:
-        sliding["rope_theta"] = base_of_sliding
-    elif base_of_sliding not in (None, base):
-        faults.append(f"rope.freq_base_swa = {base_of_sliding}")
+    if sliding_base is not None and sliding is not None:
+        sliding["rope_theta"] = sliding_base
+    elif sliding_base not in (None, base):
+        faults.append(f"rope.freq_base_swa = {sliding_base}")
     faults += _scaling(full, rotary)
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    turned = int(head * full.get("partial_rotary_factor", 1.0))
+    rotated = int(head * full.get("partial_rotary_factor", 1.0))
     for key in ("rope.dimension_count", "rope.dimension_count_swa"):
-        found = rotary.pop(key, turned)
-        if found != turned:
-            faults.append(f"{key} = {found} of heads of {head}, of which it turns {turned}")
+        dimensions = rotary.pop(key, rotated)
+        if dimensions != rotated:
+            faults.append(f"{key} = {dimensions} (it rotates {rotated} of {head})")
     faults += [
         f"{key} = {str(value)[:60]}"
         for key, value in rotary.items()
         if key not in _NOT_OF_STATES and value not in _WITHOUT_EFFECT.get(key, ())
     ]
-    return faults + _stretch(config, full, file)
+    return faults + _set_llama3_scaling(config, full, file)
 
 
 def _scaling(parameters: dict[str, Any], rotary: dict[str, Any]) -> list[str]:
-    """Linear and YaRN scaling; what was taken over is taken out of ``rotary``."""
+    """Transfer linear and YaRN scaling; transferred settings are removed from ``rotary``."""
     kind = rotary.get("rope.scaling.type", "none")
     factor = rotary.pop("rope.scale_linear", rotary.get("rope.scaling.factor"))
     if kind == "none" and factor not in (None, 0.0, 1.0):
-        kind = "linear"  # older files give the factor alone
+        kind = "linear"  # older files have the factor only
     if kind == "none":
         rotary.pop("rope.scaling.original_context_length", None)
         return []
@@ -198,11 +196,13 @@ def _scaling(parameters: dict[str, Any], rotary: dict[str, Any]) -> list[str]:
     return []
 
 
-def _stretch(config: PretrainedConfig, parameters: dict[str, Any], file: GgufFile) -> list[str]:
-    """Llama 3.1's scaling, which the file keeps as a tensor of factors.
+def _set_llama3_scaling(
+    config: PretrainedConfig, parameters: dict[str, Any], file: GgufFile
+) -> list[str]:
+    """Transfer Llama 3.1's scaling, which the file stores as a tensor of factors.
 
-    Its parameters are those of every release of Llama 3, but for the factor, which is the largest
-    of the tensor; they are taken only if they give the tensor's values.
+    The factor is the largest of the tensor; the other parameters are the same in every release of
+    Llama 3. They are accepted only if they reproduce the tensor.
     """
     tensor = next((t for t in file.tensors if t.name == ROPE_FREQUENCIES), None)
     if tensor is None:
@@ -215,33 +215,33 @@ def _stretch(config: PretrainedConfig, parameters: dict[str, Any], file: GgufFil
         rope_type="llama3", factor=float(factors.max()), low_freq_factor=1.0, high_freq_factor=4.0,
         original_max_position_embeddings=8192,
     )  # fmt: skip
-    stretched, _ = ROPE_INIT_FUNCTIONS["llama3"](config, torch.device("cpu"))
-    turned = 2 * len(stretched)
-    powers = np.arange(0, turned, 2, dtype=np.float64) / turned
-    expected = plain["rope_theta"] ** -powers / stretched.double().numpy()
+    scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](config, torch.device("cpu"))
+    rotated = 2 * len(scaled)
+    powers = np.arange(0, rotated, 2, dtype=np.float64) / rotated
+    expected = plain["rope_theta"] ** -powers / scaled.double().numpy()
     if expected.shape == factors.shape and np.allclose(factors, expected, rtol=1e-4):
         return []
     return [f"{ROPE_FREQUENCIES} with factors {factors.min():g} to {factors.max():g}"]
 
 
 def _check_window_pattern(config: PretrainedConfig, settings: Mapping[str, Any]) -> list[str]:
-    """Which layers see a sliding window must be as in the configuration."""
+    """Compare the layers with a sliding window with those of the configuration; returns faults."""
     key = "attention.sliding_window_pattern"
     pattern = settings.get(key)
     if pattern is None:
         return []
     kinds = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
-    found = [kind == "sliding_attention" for kind in kinds]
+    sliding = [kind == "sliding_attention" for kind in kinds]
     if isinstance(pattern, int):
-        pattern = [(layer + 1) % pattern != 0 for layer in range(len(found))]
-    same = [bool(item) for item in pattern] == found
+        pattern = [(layer + 1) % pattern != 0 for layer in range(len(sliding))]
+    same = [bool(item) for item in pattern] == sliding
     return [] if same else [f"{key} = {str(settings[key])[:60]}"]
 
 
 def _set_tokens(config: PretrainedConfig, file: GgufFile) -> None:
-    """Special tokens are the file's, never those of the model that transformers has in mind.
+    """Replace transformers' default special tokens with those of the file.
 
-    The token that ends a turn of a chat ends an answer as well.
+    The token that ends a chat turn also ends an answer.
     """
     names = {"bos": "bos", "eos": "eos", "pad": "padding"}
     for name, key in names.items():

@@ -1,16 +1,13 @@
-"""A language model out of a GGUF file: transformers' configuration and names, float32 weights.
+"""Load a language model from a GGUF file, with transformers' configuration and float32 weights.
 
-``from_pretrained(gguf_file=...)`` of transformers is not used: it asks for the accelerate package,
-and it passes over tensors and settings that it does not know without a word. The weights are
-dequantised one tensor at a time, so that the most that is held is the model and one tensor.
+transformers' ``from_pretrained(gguf_file=...)`` is not used: it needs the accelerate package and
+silently ignores tensors and settings that it does not know. The weights are dequantised one tensor
+at a time, so peak memory is the model and one tensor.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
-import gguf
 import torch
 from optimum.exporters.tasks import TasksManager
 from torch import Tensor
@@ -24,11 +21,11 @@ from layerguard.runtime.errors import ExportError
 
 
 def read_config(file: GgufFile) -> PretrainedConfig:
-    """The configuration of the model in a file, every setting of the file in it.
+    """The configuration of the model in a file, with every setting of the file.
 
     Raises:
-        ExportError: transformers does not read this architecture from GGUF, or a setting of the
-            file has no place in its configuration.
+        ExportError: transformers cannot read this architecture from GGUF, or its configuration
+            lacks a setting of the file.
     """
     known = transformers_gguf.GGUF_SUPPORTED_ARCHITECTURES
     config: PretrainedConfig = AutoConfig.from_pretrained(
@@ -36,8 +33,8 @@ def read_config(file: GgufFile) -> PretrainedConfig:
     )
     if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise ExportError(
-            f"{file.path.name} is of architecture {file.architecture}, in transformers "
-            f"{config.model_type}, which has no language-model class; expected one of "
+            f"{file.path.name} has architecture {file.architecture} ({config.model_type} in "
+            f"transformers), which has no language-model class; expected one of "
             f"{', '.join(sorted(known))}"
         )
     correct(config, file)
@@ -49,7 +46,7 @@ def read_model(file: GgufFile, config: PretrainedConfig) -> tuple[PreTrainedMode
     """The language model in float32, and transformers' loading info.
 
     Raises:
-        ExportError: the file has tensors that the model has no place for.
+        ExportError: the file has tensors that the model lacks.
     """
     kind = TasksManager.get_model_class_for_task(
         "text-generation", framework="pt", model_type=config.model_type
@@ -65,23 +62,22 @@ def read_model(file: GgufFile, config: PretrainedConfig) -> tuple[PreTrainedMode
 
 
 def _weights(file: GgufFile, empty: PreTrainedModel) -> dict[str, Tensor]:
-    """Every tensor under the name and in the layout that transformers gives it.
+    """Every tensor with its name and layout in transformers.
 
-    The processors of transformers undo what llama.cpp's converter did: permuted query and key rows
-    of Llama, norms that have 1 added in Gemma, transposed layers of GPT-2. One that takes a tensor
-    for itself puts it into ``parsed``.
+    transformers' processors invert the changes of llama.cpp's converter: permuted query and key
+    rows of Llama, norms plus 1 in Gemma, transposed layers of GPT-2. A processor that handles a
+    tensor completely writes it to ``parsed`` itself.
     """
     processor_class = transformers_gguf.TENSOR_PROCESSORS.get(
         file.architecture, transformers_gguf.TensorProcessor
     )
     processor = processor_class(config=empty.config.to_dict())
-    with _one_name_map():
-        names = transformers_gguf.get_gguf_hf_weights_map(empty, processor)
+    names = _tensor_names(empty, processor)
     parsed: dict[str, dict[str, Tensor]] = {"tensors": {}}
     unknown: list[str] = []
     for tensor in file.tensors:
         if tensor.name == ROPE_FREQUENCIES:
-            continue  # in the configuration already
+            continue  # part of the configuration
         if not _is_known(tensor, names):
             unknown.append(tensor.name)
             continue
@@ -96,25 +92,32 @@ def _weights(file: GgufFile, empty: PreTrainedModel) -> dict[str, Tensor]:
     if unknown:
         raise ExportError(
             f"{file.path.name} has {len(unknown)} tensors that transformers' "
-            f"{type(empty).__name__} has no place for, first {unknown[0]}; expected those of its "
-            f"{file.architecture} models alone. Export the model in safetensors instead"
+            f"{type(empty).__name__} lacks, first {unknown[0]}; expected only tensors of "
+            f"{file.architecture} models that it has. Export the model in safetensors instead"
         )
     return parsed["tensors"]
 
 
-@contextmanager
-def _one_name_map() -> Iterator[None]:
-    """Transformers asks for the same table of names once a module, which takes ten seconds."""
-    original = gguf.get_tensor_name_map
-    gguf.get_tensor_name_map = cache(original)
-    try:
-        yield
-    finally:
-        gguf.get_tensor_name_map = original
+def _tensor_names(model: PreTrainedModel, processor: Any) -> dict[str, str]:
+    """Names in transformers by names in the file.
+
+    transformers searches every submodule and rebuilds gguf's table of names for each, which takes
+    ten seconds. All names are found in the model and its direct children, so only these are shown.
+    """
+
+    def without_submodules(module: Any) -> Any:
+        return SimpleNamespace(state_dict=module.state_dict, named_children=dict)
+
+    children = [(name, without_submodules(child)) for name, child in model.named_children()]
+    shown = SimpleNamespace(
+        config=model.config, state_dict=model.state_dict, named_children=lambda: children
+    )
+    names: dict[str, str] = transformers_gguf.get_gguf_hf_weights_map(shown, processor)
+    return names
 
 
 def _is_known(tensor: GgufTensor, names: dict[str, str]) -> bool:
-    """Whether a processor of transformers takes the tensor: experts go by their stem."""
+    """Whether a processor of transformers handles the tensor; experts are listed by their stem."""
     stem = tensor.name.removesuffix(".weight")
     return tensor.name in names or stem in names or tensor.name == "output.weight"
 

@@ -1,9 +1,9 @@
-"""The proof of an analysis graph: each layer's logits against the model in PyTorch.
+"""The export check of an analysis graph: each layer's logits against the model in PyTorch.
 
-The reference takes another road than the graph: for the logits of state l it is the untouched
-model's own forward pass, with eager attention, one unpadded row at a time, in which hooks skip all
-blocks above l and apply the gates to the others. With open gates and l = L no hook changes anything
-and the logits are the model's own.
+The reference is computed in another way than the graph. The logits of state l are those of the
+model's own forward pass, with eager attention and one unpadded row at a time, in which hooks skip
+all blocks above l and apply the gates to the others. With open gates and l = L the logits are those
+of the unchanged model.
 """
 
 import inspect
@@ -17,60 +17,65 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from layerguard.exporter.graph.experts import plain_experts
-from layerguard.exporter.graph.recording import first, read_by, replaced
+from layerguard.exporter.graph.experts import eager_experts
+from layerguard.exporter.graph.recording import (
+    input_states,
+    output_states,
+    replaced_forward,
+    with_states,
+)
 from layerguard.exporter.loading.architecture import Architecture
 from layerguard.exporter.progress import Tick, ignore
-from layerguard.exporter.proof.comparison import Comparison, Differences
+from layerguard.exporter.proof.differences import Differences, Proof
 from layerguard.exporter.proof.reference import eager, float64
-from layerguard.exporter.proof.score import Case, make_cases
+from layerguard.exporter.proof.score import TextBatch, make_batches
 from layerguard.runtime.types import Array
 
 _MOST_TOKENS = 64
-"""Of one batch: a row takes L + 1 forward passes."""
+"""Largest batch in tokens, because a row takes L + 1 forward passes."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class GatedCase:
+class GatedBatch:
     """A batch and its gates: ``bypass`` bool [batch, L], ``keep`` float32 [batch, L, hidden]."""
 
-    case: Case
+    texts: TextBatch
     bypass: Array
     keep: Array
 
     def feeds(self) -> dict[str, Array]:
         """The inputs of the graph."""
         return {
-            "input_ids": self.case.input_ids,
-            "attention_mask": self.case.attention_mask,
+            "input_ids": self.texts.input_ids,
+            "attention_mask": self.texts.attention_mask,
             "bypass": self.bypass,
             "keep": self.keep,
         }
 
     def rows(self) -> list[tuple[Array, Array, Array]]:
-        """Each row's valid ids, its ``bypass`` [L] and its ``keep`` [L, hidden]."""
-        texts = [ids for ids, _ in self.case.rows()]
+        """The valid ids, ``bypass`` [L] and ``keep`` [L, hidden] of each row."""
+        texts = [ids for ids, _ in self.texts.rows()]
         return list(zip(texts, self.bypass, self.keep, strict=True))
 
 
-def make_gated_cases(architecture: Architecture, pad: int) -> list[GatedCase]:
-    """The smaller batches of the score graph's proof, in turn with random gates and open ones."""
+def make_gated_batches(architecture: Architecture, pad: int) -> list[GatedBatch]:
+    """The smaller batches of the score graph's check, alternately with random and open gates."""
     rng = np.random.default_rng(0)
-    cases = []
-    small = [c for c in make_cases(architecture, pad) if c.input_ids.size <= _MOST_TOKENS]
-    for number, case in enumerate(small):
-        bypass = np.zeros((len(case.input_ids), architecture.layers), bool)
+    batches = []
+    small = [b for b in make_batches(architecture, pad) if b.input_ids.size <= _MOST_TOKENS]
+    for number, texts in enumerate(small):
+        bypass = np.zeros((len(texts.input_ids), architecture.layers), bool)
         keep = np.ones((*bypass.shape, architecture.width), np.float32)
         if number % 2 == 0:
             bypass = rng.random(bypass.shape) < 0.25
             keep = rng.choice(np.array([0, 0.5, 1], np.float32), keep.shape)
-        cases.append(GatedCase(case, bypass, keep))
-    return cases
+        batches.append(GatedBatch(texts, bypass, keep))
+    return batches
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Lens:
-    """What the logits of one row should be: of states 0..L, [vocabulary] each.
+class LensReference:
+    """The expected logits of one row for states 0..L, [vocabulary] each.
 
     Attributes:
         exact: in float64.
@@ -84,55 +89,55 @@ class Lens:
 def reference_lens(
     architecture: Architecture,
     model: PreTrainedModel,
-    cases: Sequence[GatedCase],
+    batches: Sequence[GatedBatch],
     tick: Tick = ignore,
-) -> list[list[Lens]]:
-    """What the logits should be, by case and row.
+) -> list[list[LensReference]]:
+    """The expected logits by batch and row.
 
     Args:
         architecture: of the backbone.
-        model: the causal model around it.
-        cases: whose rows to run.
-        tick: told how much is done.
+        model: the language model that contains the backbone.
+        batches: the rows to run.
+        tick: receives the progress.
     """
-    done, whole = 0, 3 * sum(len(case.bypass) for case in cases)
+    done, whole = 0, 3 * sum(len(batch.bypass) for batch in batches)
 
     def run(times: int) -> list[list[list[Array]]]:
         nonlocal done
-        found: list[list[list[Array]]] = []
-        for case in cases:
-            found.append([])
-            for row in case.rows():
-                found[-1].append(_row(architecture.blocks, model, *row))
+        logits: list[list[list[Array]]] = []
+        for batch in batches:
+            logits.append([])
+            for row in batch.rows():
+                logits[-1].append(_row(architecture.blocks, model, *row))
                 done += times
                 tick(done / whole)
-        return found
+        return logits
 
-    with eager(architecture.model), plain_experts(model):
+    with eager(architecture.model), eager_experts(model):
         rounded = run(1)
         with float64(model):
             exact = run(2)  # takes twice as long
-    return [list(map(Lens, *rows)) for rows in zip(exact, rounded, strict=True)]
+    return [list(map(LensReference, *rows)) for rows in zip(exact, rounded, strict=True)]
 
 
 def compare_lens(
     session: Any,
-    cases: Sequence[GatedCase],
-    expected: Sequence[Sequence[Lens]],
+    batches: Sequence[GatedBatch],
+    expected: Sequence[Sequence[LensReference]],
     tick: Tick = ignore,
-) -> Comparison:
-    """Run the graph over the cases and measure it against the reference."""
+) -> Proof:
+    """Run the graph on the batches and measure its differences from the reference."""
     names = [output.name for output in session.get_outputs()]
     differences = Differences(names)
-    for done, (gated, rows) in enumerate(zip(cases, expected, strict=True)):
-        tick(done / len(cases))
-        values = session.run(names, gated.feeds())
-        for number, row in enumerate(rows):
-            for name, found, exact, rounded in zip(
-                names, values, row.exact, row.rounded, strict=True
+    for done, (batch, rows) in enumerate(zip(batches, expected, strict=True)):
+        tick(done / len(batches))
+        results = session.run(names, batch.feeds())
+        for row, reference in enumerate(rows):
+            for name, result, exact, rounded in zip(
+                names, results, reference.exact, reference.rounded, strict=True
             ):
-                differences.add(name, found[number], exact, rounded)
-    return differences.comparison(len(cases))
+                differences.add(name, result[row], exact, rounded)
+    return differences.proof(len(batches))
 
 
 @torch.inference_mode()
@@ -142,9 +147,9 @@ def _row(
     tokens, gates = torch.from_numpy(ids[None]), torch.from_numpy(keep)
     logits: list[Array] = []
     samples: list[Any] = []
-    takes = inspect.signature(model.forward).parameters
-    only_last = {"logits_to_keep": 1} if "logits_to_keep" in takes else {}
-    # the deepest first, in which every block runs and shows what it returns
+    parameters = inspect.signature(model.forward).parameters
+    only_last = {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}
+    # the greatest depth first, to record an output of every block
     for depth in range(len(blocks), -1, -1):
         with _cut(blocks, depth, bypass, gates, samples):
             run = model(input_ids=tokens, return_dict=True, **only_last)
@@ -156,46 +161,36 @@ def _row(
 def _cut(
     blocks: Sequence[nn.Module], depth: int, bypass: Array, keep: Tensor, samples: list[Any]
 ) -> Iterator[None]:
-    """Blocks above ``depth`` hand on what they are given; the gates apply to the others.
+    """Skip the blocks above ``depth`` and apply the gates to the others.
 
     Args:
         blocks: of the model.
-        depth: how many of them run.
+        depth: number of blocks that run.
         bypass: bool [L].
         keep: [L, hidden].
-        samples: what each block returned when all of them ran, which fills it.
+        samples: an output of each block; filled by the first run, with the greatest depth.
     """
 
-    def gate(number: int) -> Any:
-        def hook(_: nn.Module, given: tuple[Any, ...], named: dict[str, Any], output: Any) -> Any:
-            if len(samples) == number:
+    def gate(index: int) -> Any:
+        def hook(_: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any) -> Any:
+            if len(samples) == index:
                 samples.append(output)
-            states = read_by(given, named) if bypass[number] else first(output)
-            return replaced(output, states * keep[number])
+            states = input_states(inputs, named) if bypass[index] else output_states(output)
+            return with_states(output, states * keep[index])
 
         return hook
 
-    def skip(number: int) -> Any:
-        def forward(*given: Any, **named: Any) -> Any:
-            return replaced(samples[number], read_by(given, named))
+    def skip(index: int) -> Any:
+        def forward(*inputs: Any, **named: Any) -> Any:
+            return with_states(samples[index], input_states(inputs, named))
 
         return forward
 
-    with ExitStack() as held:
-        for number, block in enumerate(blocks):
-            if number < depth:
-                handle = block.register_forward_hook(gate(number), with_kwargs=True)
-                held.callback(handle.remove)
+    with ExitStack() as changes:
+        for index, block in enumerate(blocks):
+            if index < depth:
+                hook = block.register_forward_hook(gate(index), with_kwargs=True)
+                changes.enter_context(hook)
             else:
-                held.enter_context(_instead(block, skip(number)))
+                changes.enter_context(replaced_forward(block, skip(index)))
         yield
-
-
-@contextmanager
-def _instead(block: nn.Module, forward: Any) -> Iterator[None]:
-    """The block does ``forward`` and not its own."""
-    block.forward = forward
-    try:
-        yield
-    finally:
-        del block.forward

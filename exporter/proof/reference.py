@@ -1,11 +1,11 @@
-"""What PyTorch gives for some texts, in float32 and in float64.
+"""The outputs of the model in PyTorch for some texts, in float32 and in float64.
 
-The float64 run is what a graph is held to. The float32 run says how close float32 can come to it:
-trained models carry channels with values in the thousands, and rounding grows from layer to layer,
-so no fixed number bounds the difference between two correct programs.
+Graphs are compared with the float64 run. The float32 run shows how close float32 can come to it:
+trained models have channels with values in the thousands, and rounding grows from layer to layer,
+so no constant bounds the difference between two correct programs.
 
-Each text is run alone, unpadded, with eager attention, no mask and no position ids, its states as
-transformers gives them (``output_hidden_states``). All graphs of an export share the runs.
+Each text is run alone and unpadded, with eager attention and no mask or position ids; the states
+are transformers' own (``output_hidden_states``). All graphs of an export share the runs.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 
-from layerguard.exporter.graph.cached_attention import Entry, NewEntries
+from layerguard.exporter.graph.cached_attention import RecordingCache
 from layerguard.exporter.graph.convert import first_line
-from layerguard.exporter.graph.experts import plain_experts
-from layerguard.exporter.graph.recording import first
+from layerguard.exporter.graph.experts import eager_experts
+from layerguard.exporter.graph.recording import output_states
 from layerguard.exporter.loading.architecture import Architecture
 from layerguard.exporter.progress import Tick, ignore
 from layerguard.runtime.errors import ExportError
@@ -29,15 +29,15 @@ from layerguard.runtime.types import Array
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Observed:
-    """One text through the model in PyTorch, in the precision of the run.
+class ModelOutputs:
+    """The outputs of the model in PyTorch for one text, in the precision of the run.
 
     Attributes:
         states: L + 1 arrays [tokens, hidden].
         normed: the last state after the final norm, [tokens, hidden].
-        mlp: what each feed-forward part wrote, [tokens, hidden].
-        logits: by token, [vocabulary]; of the tokens that were asked for.
-        entries: by block, its keys and values, [tokens, kv_heads * head_dim] each.
+        mlp: the output of each feed-forward part, [tokens, hidden].
+        logits: [vocabulary] by token, for the requested tokens.
+        entries: keys and values of each block, [tokens, kv_heads * head_dim] each.
     """
 
     states: Sequence[Array]
@@ -48,22 +48,22 @@ class Observed:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Expected:
-    """One text in both precisions.
+class Reference:
+    """The outputs for one text in both precisions.
 
     Attributes:
         exact: the float64 run.
         rounded: the float32 run.
     """
 
-    exact: Observed
-    rounded: Observed
+    exact: ModelOutputs
+    rounded: ModelOutputs
 
 
 class References:
-    """The texts that an export compares, each run once in each precision.
+    """The texts of an export check, each run once in each precision.
 
-    Parts ask for their texts while they are planned; the first use of ``of`` runs them all.
+    Graphs request their texts before they are traced; the first ``get`` runs all of them.
     """
 
     def __init__(
@@ -72,69 +72,69 @@ class References:
         causal: PreTrainedModel | None = None,
         feed_forwards: Sequence[nn.Module] = (),
     ) -> None:
-        """Take the backbone, the language model around it, and whose outputs to keep as ``mlp``."""
+        """Take the backbone, its language model, and the modules whose outputs become ``mlp``."""
         self._architecture = architecture
         self._causal = causal
         self._feed_forwards = feed_forwards
-        self._wanted: dict[bytes, tuple[Array, set[int] | None]] = {}
-        self._found: dict[bytes, Expected] = {}
+        self._requested: dict[bytes, tuple[Array, set[int] | None]] = {}
+        self._finished: dict[bytes, Reference] = {}
 
-    def want(self, ids: Array, ends: Sequence[int] | None = None) -> None:
-        """Ask for a text, int64 [tokens].
+    def request(self, ids: Array, ends: Sequence[int] | None = None) -> None:
+        """Request a text, int64 [tokens].
 
         Args:
             ids: the text.
-            ends: tokens whose logits are needed; with it the run also gives keys and values.
+            ends: tokens whose logits are needed; if given, the run also gives keys and values.
         """
-        _, known = self._wanted.get(ids.tobytes(), (ids, None))
-        both = known if ends is None else {*(known or ()), *ends}
-        self._wanted[ids.tobytes()] = ids, both
+        _, earlier = self._requested.get(ids.tobytes(), (ids, None))
+        all_ends = earlier if ends is None else {*(earlier or ()), *ends}
+        self._requested[ids.tobytes()] = ids, all_ends
 
-    def of(self, ids: Array) -> Expected:
-        """The runs of a text that was asked for."""
+    def get(self, ids: Array) -> Reference:
+        """The outputs for a requested text."""
         self.run()
-        return self._found[ids.tobytes()]
+        return self._finished[ids.tobytes()]
 
     def run(self, tick: Tick = ignore) -> None:
-        """Run what was asked for and has not been run.
+        """Run the requested texts that have not been run.
 
-        The weights are float64 for the duration of the second run: twice their size in memory.
+        The weights are float64 during the second run, which doubles their size in memory.
 
         Args:
-            tick: told how much is done.
+            tick: receives the progress.
 
         Raises:
-            ExportError: the model does not give one hidden state more than it has blocks.
+            ExportError: the number of hidden states is not the number of blocks plus 1.
         """
-        pending = {key: text for key, text in self._wanted.items() if key not in self._found}
+        pending = {key: text for key, text in self._requested.items() if key not in self._finished}
         if not pending:
             return
         done, whole = 0, 3 * sum(len(ids) for ids, _ in pending.values())
 
-        def observe(times: int) -> dict[bytes, Observed]:
+        def run_all(times: int) -> dict[bytes, ModelOutputs]:
             nonlocal done
-            found = {}
+            outputs = {}
             for key, (ids, ends) in pending.items():
-                found[key] = self._observe(ids, ends)
+                outputs[key] = self._run_text(ids, ends)
                 done += times * len(ids)
                 tick(done / whole)
-            return found
+            return outputs
 
         model = self._causal or self._architecture.model
-        with eager(self._architecture.model), plain_experts(model):
-            rounded = observe(1)
+        with eager(self._architecture.model), eager_experts(model):
+            rounded = run_all(1)
             with float64(model):
-                exact = observe(2)  # takes twice as long
-        self._found |= {key: Expected(exact[key], rounded[key]) for key in pending}
+                exact = run_all(2)  # takes twice as long
+        self._finished |= {key: Reference(exact[key], rounded[key]) for key in pending}
 
     @torch.inference_mode()
-    def _observe(self, ids: Array, ends: set[int] | None) -> Observed:
-        architecture, entries = self._architecture, NewEntries()
+    def _run_text(self, ids: Array, ends: set[int] | None) -> ModelOutputs:
+        architecture, cache = self._architecture, RecordingCache()
         model = architecture.model if ends is None else self._causal or architecture.model
-        cached = {} if ends is None else {"past_key_values": entries, "use_cache": True}
-        # place 0 is the last block; transformers only gives what the final norm made of it
-        watched = [architecture.blocks[-1], *self._feed_forwards]
-        with _outputs(watched) as kept:
+        cached = {} if ends is None else {"past_key_values": cache, "use_cache": True}
+        # transformers gives the output of the last block after the final norm only
+        modules = [architecture.blocks[-1], *self._feed_forwards]
+        with _outputs(modules) as recorded:
             run = model(
                 input_ids=torch.from_numpy(ids[None]),
                 output_hidden_states=True,
@@ -144,22 +144,24 @@ class References:
         if len(run.hidden_states) != architecture.layers + 1:
             raise ExportError(
                 f"{type(architecture.model).__name__} gives {len(run.hidden_states)} hidden states "
-                f"for {architecture.layers} blocks; expected one more than blocks, so the export "
-                "cannot be proved. Report the model"
+                f"for {architecture.layers} blocks; the export check expected one more than "
+                "blocks. Report the model"
             )
-        places = ends if ends and self._causal else ()
-        return Observed(
-            states=[*(state[0].numpy() for state in run.hidden_states[:-1]), kept[0]],
+        tokens = ends if ends and self._causal else ()
+        return ModelOutputs(
+            states=[*(state[0].numpy() for state in run.hidden_states[:-1]), recorded[0]],
             normed=run.hidden_states[-1][0].numpy(),
-            mlp=[kept[place] for place in range(1, len(watched))],
-            logits={place: run.logits[0, place].numpy().copy() for place in places},
-            entries=[(_flat(entry, 0), _flat(entry, 1)) for _, entry in sorted(entries.of.items())],
+            mlp=[recorded[index] for index in range(1, len(modules))],
+            logits={token: run.logits[0, token].numpy().copy() for token in tokens},
+            entries=[
+                (_flat(keys), _flat(values)) for _, (keys, values) in sorted(cache.entries.items())
+            ],
         )
 
 
 @contextmanager
 def eager(model: PreTrainedModel) -> Iterator[None]:
-    """Plain attention within the block, as the paper writes it."""
+    """Use eager attention within the ``with`` block."""
     attention = model.config._attn_implementation  # noqa: SLF001
     model.set_attn_implementation("eager")
     try:
@@ -170,12 +172,12 @@ def eager(model: PreTrainedModel) -> Iterator[None]:
 
 @contextmanager
 def float64(model: nn.Module) -> Iterator[None]:
-    """Weights and arithmetic of ``model`` in float64 within the block; then the weights as before.
+    """Run ``model`` in float64 within the ``with`` block; the weights are float64 too.
 
-    Widening is exact, so the weights come back to the bit.
+    Widening is exact, so the weights are restored bit by bit.
 
     Raises:
-        ExportError: the model's code cannot be run so.
+        ExportError: the model's code does not support float64.
     """
     tensors = [t for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()]
     dtypes = [tensor.dtype for tensor in tensors]
@@ -186,8 +188,8 @@ def float64(model: nn.Module) -> Iterator[None]:
             yield
     except (RuntimeError, TypeError, NotImplementedError) as error:
         raise ExportError(
-            f"{type(model).__name__} cannot be run in float64 ({first_line(error)}); expected a "
-            "model whose operators take float64, to which the graph is compared. Report the model"
+            f"{type(model).__name__} cannot be run in float64 ({first_line(error)}); the export "
+            "check expected operators that support float64. Report the model"
         ) from error
     finally:
         for tensor, dtype in zip(tensors, dtypes, strict=True):
@@ -195,7 +197,7 @@ def float64(model: nn.Module) -> Iterator[None]:
 
 
 class _Widened(TorchFunctionMode):
-    """float64 wherever a model's own code asks for float32, as norms and softmax do."""
+    """Replace float32 by float64 where a model's own code requests it, as norms and softmax do."""
 
     def __torch_function__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
@@ -212,21 +214,21 @@ def _wide(value: Any) -> Any:
 
 @contextmanager
 def _outputs(modules: Sequence[nn.Module]) -> Iterator[dict[int, Array]]:
-    """By place in ``modules``, what each wrote for the one text run within the block."""
-    kept: dict[int, Array] = {}
+    """The outputs of ``modules`` by index, for the one text that is run in the ``with`` block."""
+    recorded: dict[int, Array] = {}
 
-    def keep(place: int) -> Any:
+    def record(index: int) -> Any:
         def hook(_: nn.Module, __: object, output: Any) -> None:
-            kept[place] = first(output)[0].numpy()
+            recorded[index] = output_states(output)[0].numpy()
 
         return hook
 
-    with ExitStack() as handles:
-        for place, module in enumerate(modules):
-            handles.callback(module.register_forward_hook(keep(place)).remove)
-        yield kept
+    with ExitStack() as hooks:
+        for index, module in enumerate(modules):
+            hooks.enter_context(module.register_forward_hook(record(index)))
+        yield recorded
 
 
-def _flat(entry: Entry, side: int) -> Array:
+def _flat(entry: Tensor) -> Array:
     """[1, kv_heads, tokens, head_dim] -> [tokens, kv_heads * head_dim]."""
-    return entry[side][0].transpose(0, 1).flatten(1).numpy()
+    return entry[0].transpose(0, 1).flatten(1).numpy()

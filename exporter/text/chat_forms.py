@@ -1,4 +1,4 @@
-"""Which forms of chats a model's template takes, tried out in the runtime that will serve them."""
+"""Test which forms of chats a model's chat template accepts, with the runtime's renderer."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ _WORD = "lighthouse"
 _USER = {"role": "user", "content": f"Where is the {_WORD}?"}
 _ANSWER = {"role": "assistant", "content": "On the hill."}
 _CALL = {
-    "id": "abcdef123",  # nine letters and digits: some templates insist
+    "id": "abcdef123",  # nine letters and digits, as some templates require
     "type": "function",
     "function": {"name": "find", "arguments": {"place": _WORD}},
 }
@@ -48,39 +48,39 @@ _OPTIONAL: dict[str, dict[str, Any]] = {
 
 
 def refused_forms(chat_template: str, special_tokens: Mapping[str, str]) -> dict[str, str]:
-    """The forms of chats that a template refuses, and its words.
+    """The forms of chats that a template refuses, with its error messages.
 
     Args:
         chat_template: jinja2 text.
-        special_tokens: what it may name, such as ``bos_token``.
+        special_tokens: tokens by the names that it may use, such as ``bos_token``.
 
     Raises:
-        ExportError: it cannot render even a lone user turn, or shows nothing of it.
+        ExportError: the template cannot render a single user turn, or leaves out its content.
     """
     try:
         template = Template("chat", chat_template, special_tokens, [])
         pieces = template.render(request(messages=[_USER]))
     except InputError as error:
-        raise _unusable(_words(error)) from error
+        raise _unusable(_message(error)) from error
     if not any(_WORD in text for text, _ in pieces):
-        raise _unusable("it gives nothing of what the user says")
+        raise _unusable("its output lacks the user's text")
     refused = {}
-    for form, asked in _OPTIONAL.items():
+    for form, chat in _OPTIONAL.items():
         try:
-            template.render(request(**asked))
+            template.render(request(**chat))
         except InputError as error:
-            refused[form] = _words(error)
+            refused[form] = _message(error)
     return refused
 
 
-def _words(error: InputError) -> str:
-    """What the template, or jinja2, said."""
+def _message(error: InputError) -> str:
+    """The error message of the template or of jinja2."""
     return str(error.__cause__ or error)
 
 
-def _unusable(why: str) -> ExportError:
+def _unusable(reason: str) -> ExportError:
     return ExportError(
-        f"the model's chat template does not render a lone user turn ({why}); expected a jinja2 "
-        "template that the runtime can render. Correct it in the model's folder, or give the "
-        "layout of prompts with --template and a text that has {prompt} in it"
+        f"the model's chat template does not render a single user turn ({reason}); expected a "
+        "jinja2 template that the runtime can render. Correct it in the model's folder, or pass "
+        "--template with a text that contains {prompt}"
     )

@@ -1,10 +1,10 @@
-"""The tokenizer that a GGUF file describes: its vocabulary, and how its type splits a text.
+"""Build the tokenizer that a GGUF file describes.
 
-A file holds no rules but the name of a pre-tokenizer, and llama.cpp has the rules of each name
-(llama-vocab.cpp, and convert_hf_to_gguf_update.py, which derives the names from the models' own
-tokenizers). transformers knows some of the names and splits like GPT-2 for all others; a
-byte-level tokenizer is therefore built here, from the table below, and a name that is not in it is
-refused. Tokenizers of the SentencePiece kind have no such rules; transformers builds those.
+A file has no splitting rules but the name of a pre-tokenizer; llama.cpp defines the rules of each
+name (llama-vocab.cpp, and convert_hf_to_gguf_update.py, which derives the names from the models'
+tokenizers). transformers knows some of the names and splits like GPT-2 for all others. Byte-level
+tokenizers are therefore built here from the table below, and unknown names are refused.
+SentencePiece tokenizers have no such rules; transformers converts them.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from layerguard.runtime.checkpoints.gguf import GgufFile
 from layerguard.runtime.errors import ExportError
 
 _CONTROL, _USER_DEFINED = 3, 4
-"""Types of tokens that are found in a text before it is split."""
+"""Types of tokens that are matched in a text before it is split."""
 
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _SUFFIX = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -40,12 +40,12 @@ _BLOOM = r" ?[^(\s|.,!?…。，、।۔،)]+"  # noqa: RUF001
 
 @dataclass(frozen=True, slots=True)
 class _Splitting:
-    """How a type splits.
+    """The rules of a pre-tokenizer.
 
     Attributes:
-        patterns: each splits what the ones before it left; matches and gaps both stay.
-        whole: a piece that is a token is taken whole, whatever the merges would make of it.
-        start: a text starts with the start token unless the file says otherwise.
+        patterns: applied in order to the pieces so far; matches and gaps become pieces.
+        whole: a piece that is in the vocabulary becomes one token without merges.
+        start: a text begins with the start token unless the file's flag is false.
     """
 
     patterns: tuple[str, ...]
@@ -97,21 +97,21 @@ _SPLITTINGS: Mapping[str, _Splitting] = {
     **dict.fromkeys(("bloom", "gpt3-finnish", "poro-chat"), _Splitting((_BLOOM,))),
     "viking": _Splitting((_BLOOM, r"\p{N}")),
 }  # fmt: skip
-"""``tokenizer.ggml.pre``: how it splits. A file without the key means ``default``, by llama.cpp."""
+"""Rules by ``tokenizer.ggml.pre``; a file without the key means ``default``, as in llama.cpp."""
 
 _NAMES = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GgufTokenizer:
-    """What a file says of its tokenizer.
+    """The tokenizer of a file.
 
     Attributes:
         backend: ready to encode.
-        special_tokens: names to strings, as a chat template may use them.
-        pad_token_id: None where the file names none.
+        special_tokens: tokens by the names that a chat template may use.
+        pad_token_id: None if the file has none.
         chat_template: jinja2 text, or None.
-        note: what the report says about it.
+        note: a line for the report.
     """
 
     backend: Tokenizer
@@ -122,10 +122,10 @@ class GgufTokenizer:
 
 
 def read_tokenizer(file: GgufFile) -> GgufTokenizer:
-    """The tokenizer of a file.
+    """Build the tokenizer of a file.
 
     Raises:
-        ExportError: it has none, or one of a kind or a pre-tokenizer that is not known here.
+        ExportError: the file has no tokenizer, or an unknown kind or pre-tokenizer.
     """
     kind, tokens = file.metadata.get("tokenizer.ggml.model"), _tokens(file)
     _check_lists(file, len(tokens))
@@ -170,33 +170,34 @@ def _tokens(file: GgufFile) -> list[str]:
 
 
 def _check_lists(file: GgufFile, count: int) -> None:
-    """Types and scores, where there are any, are as many as the tokens."""
+    """Check that types and scores, if present, are as many as the tokens."""
     for key in ("tokenizer.ggml.token_type", "tokenizer.ggml.scores"):
         values = file.metadata.get(key, [None] * count)
         if not isinstance(values, list) or len(values) != count:
-            found = len(values) if isinstance(values, list) else "no list"
+            length = len(values) if isinstance(values, list) else "no list"
             raise ExportError(
-                f"{file.path.name} has {found} in {key} for {count} tokens; expected one value for "
-                "each. Convert the model again with its tokenizer"
+                f"{file.path.name} has {length} in {key} for {count} tokens; expected one value "
+                "for each. Convert the model again with its tokenizer"
             )
 
 
 def _splitting(file: GgufFile, pre: object) -> _Splitting:
     if not isinstance(pre, str) or pre not in _SPLITTINGS:
         raise ExportError(
-            f"{file.path.name} has the pre-tokenizer {str(pre)[:60]!r}, which this release does "
-            f"not know; expected one of {', '.join(_SPLITTINGS)}. Export the model in "
+            f"{file.path.name} has the unknown pre-tokenizer {str(pre)[:60]!r}; "
+            f"expected one of {', '.join(_SPLITTINGS)}. Export the model in "
             "safetensors with its tokenizer.json"
         )
     return _SPLITTINGS[pre]
 
 
 def _byte_level(file: GgufFile, tokens: list[str], splitting: _Splitting) -> Tokenizer:
-    """Byte-level BPE: tokens and merges are spelt in GPT-2's alphabet of bytes."""
+    """A byte-level BPE, whose tokens and merges are in GPT-2's byte alphabet."""
     merges = file.metadata.get("tokenizer.ggml.merges")
     if not isinstance(merges, list) or not all(isinstance(merge, str) for merge in merges):
         raise ExportError(
-            f"{file.path.name} has no tokenizer.ggml.merges; expected those of a byte-level BPE"
+            f"{file.path.name} has no tokenizer.ggml.merges; expected those of a byte-level BPE. "
+            "Convert the model again with its tokenizer"
         )
     pairs = [(merge[: merge.find(" ", 1)], merge[merge.find(" ", 1) + 1 :]) for merge in merges]
     vocabulary = {token: number for number, token in enumerate(tokens)}
@@ -204,8 +205,8 @@ def _byte_level(file: GgufFile, tokens: list[str], splitting: _Splitting) -> Tok
         model = models.BPE(vocab=vocabulary, merges=pairs, ignore_merges=splitting.whole)
     except Exception as error:  # the tokenizers package raises bare Exceptions
         raise ExportError(
-            f"{file.path.name} has merges that do not belong to its vocabulary ({error}); expected "
-            "pairs of its tokens. Convert the model again with its tokenizer"
+            f"{file.path.name} has merges of tokens that are not in its vocabulary ({error}); "
+            "expected pairs of its tokens. Convert the model again with its tokenizer"
         ) from error
     backend = Tokenizer(model)
     splits = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in splitting.patterns]
@@ -222,15 +223,15 @@ def _byte_level(file: GgufFile, tokens: list[str], splitting: _Splitting) -> Tok
 
 
 def _sentencepiece(file: GgufFile) -> Tokenizer:
-    """As transformers converts it; without the space before a text where the file wants none."""
+    """The tokenizer that transformers converts; without a space before a text if a flag says so."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(file.path.parent, gguf_file=file.path.name)
-    except Exception as error:  # transformers raises whatever its parts raise, KeyError among it
-        said = " ".join(str(error).split())
+    except Exception as error:  # transformers lets any exception pass, such as KeyError
+        message = " ".join(str(error).split())
         raise ExportError(
             f"{file.path.name} has a SentencePiece tokenizer that transformers does not convert "
-            f"({type(error).__name__}: {said}); expected tokens with scores. Export the model in "
-            "safetensors with its tokenizer.json"
+            f"({type(error).__name__}: {message}); expected tokens with scores. Export the model "
+            "in safetensors with its tokenizer.json"
         ) from error
     backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     if file.metadata.get("tokenizer.ggml.add_space_prefix") is False:
@@ -247,20 +248,20 @@ def _token_id(file: GgufFile, tokens: list[str], name: str) -> int | None:
 def _add_ends(
     backend: Tokenizer, file: GgufFile, special: Mapping[str, str], *, start: bool
 ) -> None:
-    """Put start and end token around a text where the file, or else its kind, says so."""
+    """Add start and end token to every text, by the file's flags or its kind's default."""
     flags: Mapping[str, Any] = {
         "bos_token": file.metadata.get("tokenizer.ggml.add_bos_token", start),
         "eos_token": file.metadata.get("tokenizer.ggml.add_eos_token", False),
     }
-    around = [special[name] if flags[name] and name in special else None for name in flags]
-    template = " ".join(part for part in (around[0], "$A", around[1]) if part)
-    named = [token for token in around if token is not None]
-    if any(" " in token or ":" in token for token in named):
+    ends = [special[name] if flags[name] and name in special else None for name in flags]
+    template = " ".join(part for part in (ends[0], "$A", ends[1]) if part)
+    tokens = [token for token in ends if token is not None]
+    if any(" " in token or ":" in token for token in tokens):
         raise ExportError(
-            f"{file.path.name} puts {named} around a text; expected tokens without spaces and "
-            "colons"
+            f"{file.path.name} adds {tokens} to every text; expected tokens without spaces and "
+            "colons. Export the model in safetensors with its tokenizer.json"
         )
     numbers = backend.get_vocab(with_added_tokens=True)
     backend.post_processor = processors.TemplateProcessing(
-        single=template, special_tokens=[(token, numbers[token]) for token in sorted(set(named))]
+        single=template, special_tokens=[(token, numbers[token]) for token in sorted(set(tokens))]
     )

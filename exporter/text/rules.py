@@ -1,20 +1,20 @@
-"""How the bundle will turn texts into tokens: the model's own rules and the caller's wishes."""
+"""The text rules of the bundle, from the model's own limits and the caller's options."""
 
 from typing import Literal
 
 from layerguard.exporter.loading.architecture import Architecture
-from layerguard.exporter.loading.checkpoint import Loaded
+from layerguard.exporter.loading.checkpoint import LoadedModel
 from layerguard.exporter.text.tokenizer import TextFiles
 from layerguard.runtime.bundle.manifest import TEXT_RULES, TextRules
 from layerguard.runtime.errors import ExportError
 
 _UNBOUNDED_TOKENS = 2048
-"""Longest row where neither the model nor its tokenizer bounds the text."""
+"""Longest row if neither the model nor its tokenizer limits the number of tokens."""
 _LEAST_TOKENS = 8
 
 
 def text_rules(
-    loaded: Loaded,
+    loaded: LoadedModel,
     architecture: Architecture,
     text: TextFiles,
     *,
@@ -26,7 +26,7 @@ def text_rules(
     """The text part of the manifest; see ``Options`` for the arguments.
 
     Raises:
-        ExportError: a wish does not fit the model.
+        ExportError: an option does not fit the model.
     """
     bounds = [n for n in (architecture.max_positions, text.max_tokens) if n is not None]
     most = min(bounds, default=_UNBOUNDED_TOKENS)
@@ -34,7 +34,7 @@ def text_rules(
     if not _LEAST_TOKENS <= tokens <= (architecture.max_positions or tokens):
         raise ExportError(
             f"max tokens {tokens}: the model takes {architecture.max_positions or 'any number'}; "
-            f"expected at least {_LEAST_TOKENS} and no more than that"
+            f"expected at least {_LEAST_TOKENS} and at most what the model takes"
         )
     if max_windows < 1:
         raise ExportError(f"max windows {max_windows}; expected at least 1")
@@ -43,8 +43,8 @@ def text_rules(
         template = "chat" if has_chat and architecture.kind == "decoder" else "{prompt}"
     if template == "chat" and not has_chat:
         raise ExportError(
-            "template 'chat': the tokenizer has no chat template; expected one, or give a text "
-            "with {prompt} in it"
+            "template 'chat': the tokenizer has no chat template; expected a model with one, or a "
+            "template text that contains {prompt}"
         )
     if template != "chat" and template.count("{prompt}") != 1:
         raise ExportError(f"template {template!r}: expected 'chat', or a text with {{prompt}} once")
@@ -60,11 +60,11 @@ def text_rules(
     )
 
 
-def _end_tokens(loaded: Loaded, architecture: Architecture) -> tuple[int, ...]:
-    """With which the model ends an answer: generation's, else the configuration's."""
+def _end_tokens(loaded: LoadedModel, architecture: Architecture) -> tuple[int, ...]:
+    """Ids of the tokens that end an answer: from the generation configuration, else the model's."""
     generation = getattr(loaded.causal, "generation_config", None)
-    found = getattr(generation, "eos_token_id", None)
-    if found is None:
-        found = getattr(loaded.model.config, "eos_token_id", None)
-    ids = found if isinstance(found, list) else [found]
+    end = getattr(generation, "eos_token_id", None)
+    if end is None:
+        end = getattr(loaded.model.config, "eos_token_id", None)
+    ids = end if isinstance(end, list) else [end]
     return tuple(sorted({i for i in ids if i is not None and 0 <= i < architecture.vocabulary}))

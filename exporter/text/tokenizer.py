@@ -1,4 +1,4 @@
-"""A model's tokenizer and chat template as plain files that serve without transformers."""
+"""A model's tokenizer and chat template as files that the runtime reads without transformers."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,28 +9,28 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils.hub import cached_file
 
-from layerguard.exporter.loading.checkpoint import Source, gguf_file
+from layerguard.exporter.loading.source import ModelSource
 from layerguard.exporter.text import gguf_tokenizer
-from layerguard.exporter.text.tokenizer_probe import differing
+from layerguard.exporter.text.tokenizer_probe import count_differences
 from layerguard.runtime.bundle.files import CHAT_TEMPLATE, TOKENIZER
 from layerguard.runtime.checkpoints.gguf import GgufFile
 from layerguard.runtime.errors import ExportError
 
 _NO_LIMIT = 1 << 24
-"""transformers writes 10^30 where a tokenizer has no limit."""
+"""Larger values mean no limit; transformers writes 10^30."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TextFiles:
-    """What the bundle needs of a tokenizer.
+    """The text files of a bundle.
 
     Attributes:
-        tokenizer: without truncation and padding, which the runtime decides.
+        tokenizer: without truncation and padding, which the runtime applies.
         chat_template: jinja2 text, or None.
-        special_tokens: names to strings, as a chat template may use them.
-        pad_token_id: what fills short rows; any valid id will do where the model has none.
+        special_tokens: tokens by the names that a chat template may use.
+        pad_token_id: fills short rows; any valid id if the model has none.
         max_tokens: the tokenizer's own limit, or None.
-        note: what the report says of where it came from, or None.
+        note: a line for the report about the origin of the tokenizer, or None.
     """
 
     tokenizer: Tokenizer
@@ -41,25 +41,25 @@ class TextFiles:
     note: str | None = None
 
     def save(self, folder: Path) -> None:
-        """Write ``tokenizer.json`` and, where there is one, ``chat_template.jinja``."""
+        """Write ``tokenizer.json`` and, if there is one, ``chat_template.jinja``."""
         self.tokenizer.save(str(folder / TOKENIZER))
         if self.chat_template is not None:
             (folder / CHAT_TEMPLATE).write_text(self.chat_template, encoding="utf-8")
 
 
-def read_tokenizer(source: Source, vocabulary: int, pad_token_id: int | None) -> TextFiles:
-    """The tokenizer that comes with a model.
+def read_tokenizer(source: ModelSource, vocabulary: int, pad_token_id: int | None) -> TextFiles:
+    """Read the tokenizer of a model.
 
     Args:
         source: the model.
-        vocabulary: rows of its embedding; no token id may be larger.
-        pad_token_id: the configuration's, for tokenizers that name none.
+        vocabulary: rows of its embedding; all token ids must be less.
+        pad_token_id: that of the configuration, for tokenizers without one.
 
     Raises:
-        ExportError: there is none, it is a slow one, it has ids that the model has no row for, or
+        ExportError: there is no tokenizer, it is a slow one, it has ids without an embedding, or
             the model's GGUF file cannot be read.
     """
-    file = gguf_file(source)
+    file = source.read_gguf()
     if file is not None:
         return _from_gguf(source, file, vocabulary, pad_token_id)
     try:
@@ -79,7 +79,7 @@ def read_tokenizer(source: Source, vocabulary: int, pad_token_id: int | None) ->
             "from_pretrained(folder, use_fast=True) with sentencepiece or tiktoken installed, then "
             "save_pretrained(folder), or write tokenizer.json with the tokenizers package"
         )
-    backend, note = _as_the_file_says(source, tokenizer)
+    backend, note = _own_tokenizer(source, tokenizer)
     _check_ids(source, backend, vocabulary)
     pads = (tokenizer.pad_token_id, pad_token_id, tokenizer.eos_token_id, 0)
     limit = tokenizer.model_max_length
@@ -98,44 +98,44 @@ def read_tokenizer(source: Source, vocabulary: int, pad_token_id: int | None) ->
 
 
 def _from_gguf(
-    source: Source, file: GgufFile, vocabulary: int, pad_token_id: int | None
+    source: ModelSource, file: GgufFile, vocabulary: int, pad_token_id: int | None
 ) -> TextFiles:
-    found = gguf_tokenizer.read_tokenizer(file)
-    _check_ids(source, found.backend, vocabulary)
+    tokenizer = gguf_tokenizer.read_tokenizer(file)
+    _check_ids(source, tokenizer.backend, vocabulary)
     end = file.metadata.get("tokenizer.ggml.eos_token_id")
-    pads = (found.pad_token_id, pad_token_id, end, 0)
+    pads = (tokenizer.pad_token_id, pad_token_id, end, 0)
     return TextFiles(
-        tokenizer=found.backend,
-        chat_template=found.chat_template,
-        special_tokens=found.special_tokens,
+        tokenizer=tokenizer.backend,
+        chat_template=tokenizer.chat_template,
+        special_tokens=tokenizer.special_tokens,
         pad_token_id=next(pad for pad in pads if isinstance(pad, int) and 0 <= pad < vocabulary),
-        max_tokens=None,  # a file's context length is the model's
-        note=found.note,
+        max_tokens=None,  # the context length of a file is that of the model
+        note=tokenizer.note,
     )
 
 
-def _check_ids(source: Source, backend: Tokenizer, vocabulary: int) -> None:
+def _check_ids(source: ModelSource, backend: Tokenizer, vocabulary: int) -> None:
     largest = max(backend.get_vocab(with_added_tokens=True).values())
     if largest >= vocabulary:
         raise ExportError(
             f"{source.label}: the tokenizer has ids up to {largest}, the model {vocabulary} "
-            "embeddings; expected ids below that. Use the tokenizer that the model was trained "
+            "embeddings; expected smaller ids. Use the tokenizer that the model was trained "
             "with, or model.resize_token_embeddings"
         )
 
 
-def _as_the_file_says(
-    source: Source, tokenizer: PreTrainedTokenizerBase
+def _own_tokenizer(
+    source: ModelSource, tokenizer: PreTrainedTokenizerBase
 ) -> tuple[Tokenizer, str | None]:
-    """The tokenizer that the model's own tokenizer.json describes, and a note where it decided.
+    """The tokenizer of the model's tokenizer.json, and a note if it differs from transformers'.
 
-    transformers' tokenizer stands where both give the same ids, and where they differ only in the
-    tokens around a text because tokenizer_config.json asks for them.
+    transformers' tokenizer is used if both give the same ids, or if they differ only in the tokens
+    around a text that tokenizer_config.json requests.
 
     Raises:
-        ExportError: the two differ, and the file lacks tokens that tokenizer_config.json names.
+        ExportError: the two differ, and tokenizer.json lacks tokens of tokenizer_config.json.
     """
-    backend = _bare(tokenizer.backend_tokenizer.to_str())
+    backend = _without_padding(tokenizer.backend_tokenizer.to_str())
     path = cached_file(
         source.name,
         TOKENIZER,
@@ -144,46 +144,48 @@ def _as_the_file_says(
     )
     if path is None:
         return backend, None
-    own = _bare(Path(path).read_text(encoding="utf-8"))
-    pieces, texts = differing(own, backend, special=False)
-    wrapped, _ = differing(own, backend, special=True)
+    own = _without_padding(Path(path).read_text(encoding="utf-8"))
+    pieces, texts = count_differences(own, backend, special=False)
+    surrounded, _ = count_differences(own, backend, special=True)
     settings = get_tokenizer_config(source.name, **source.arguments())
-    asked = "add_bos_token" in settings or "add_eos_token" in settings
+    is_requested = "add_bos_token" in settings or "add_eos_token" in settings
     ids = own.get_vocab(with_added_tokens=True)
     added = {
         token
         for token, number in backend.get_vocab(with_added_tokens=True).items()
         if ids.get(token) != number
     }
-    named = sorted(added & set(_texts_in(settings)))
-    if pieces == 0 and (wrapped == 0 or asked) and len(named) == len(added):
+    named = sorted(added & set(_strings(settings)))
+    if pieces == 0 and (surrounded == 0 or is_requested) and len(named) == len(added):
         return backend, None
     kind = type(tokenizer).__name__
-    found = f"transformers' {kind} gives other ids for {max(pieces, wrapped)} of {texts} texts"
+    difference = (
+        f"transformers' {kind} gives other ids for {max(pieces, surrounded)} of {texts} texts"
+    )
     if named:
         raise ExportError(
             f"{source.label}: {TOKENIZER} lacks {', '.join(map(repr, named[:5]))}, which "
-            f"tokenizer_config.json names, and {found}; expected the model's whole tokenizer in "
-            f"{TOKENIZER}. Add the tokens there"
+            f"tokenizer_config.json names, and {difference}; expected all tokens in {TOKENIZER}. "
+            "Add them there"
         )
-    if asked:
+    if is_requested:
         own.post_processor = backend.post_processor
-    return own, f"tokenizer: {TOKENIZER} as it lies there; {found}"
+    return own, f"tokenizer: from {TOKENIZER}; {difference}"
 
 
-def _texts_in(value: object) -> Iterator[str]:
-    """Every string in a JSON value, tokens among them."""
+def _strings(value: object) -> Iterator[str]:
+    """Every string in a JSON value."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
-        yield from _texts_in(list(value.values()))
+        yield from _strings(list(value.values()))
     elif isinstance(value, list):
         for item in value:
-            yield from _texts_in(item)
+            yield from _strings(item)
 
 
-def _bare(text: str) -> Tokenizer:
-    """Without truncation and padding, which the runtime decides."""
+def _without_padding(text: str) -> Tokenizer:
+    """A tokenizer without truncation and padding, which the runtime applies."""
     tokenizer = Tokenizer.from_str(text)
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -191,7 +193,7 @@ def _bare(text: str) -> Tokenizer:
 
 
 def _default_template(template: object) -> str | None:
-    """Some tokenizers carry several chat templates by name; the one called default is meant."""
+    """The chat template; if a tokenizer has several by name, the one named default."""
     if isinstance(template, dict):
         template = template.get("default")
     return template if isinstance(template, str) else None

@@ -1,9 +1,9 @@
 # ruff: noqa: RUF001  the texts are of many scripts on purpose
-"""Do two tokenizers give the same ids? Asked of texts on which pre-tokenizers differ.
+"""Compare the ids of two tokenizers on texts that pre-tokenizers split differently.
 
-transformers builds the tokenizer of some classes anew and drops what the model's tokenizer.json
-says about splitting: a GPT2Tokenizer loses single digits, and the states of every text with a
-number in it are no longer the model's. The file is the model's.
+For some classes transformers rebuilds the tokenizer and drops the pre-tokenizer of the model's
+tokenizer.json. A GPT2Tokenizer, for example, no longer splits numbers into digits, which changes
+the states of every text with a number. The file is authoritative.
 """
 
 from collections.abc import Iterator
@@ -31,22 +31,22 @@ _TEXTS = (
 _FROM_VOCABULARY = 2000
 
 
-def differing(one: Tokenizer, other: Tokenizer, *, special: bool) -> tuple[int, int]:
-    """Of how many texts the ids differ, and of how many texts that is.
+def count_differences(one: Tokenizer, other: Tokenizer, *, special: bool) -> tuple[int, int]:
+    """The number of texts whose ids differ, and the number of all texts.
 
-    The texts are a fixed list and strings of the first tokenizer's own vocabulary.
+    The texts are a fixed list and strings from the vocabulary of ``one``.
 
     Args:
-        one: whose vocabulary is asked as well.
-        other: compared with it.
-        special: with the tokens that each puts around a text.
+        one: a tokenizer.
+        other: the tokenizer to compare with it.
+        special: add the special tokens that each puts around a text.
     """
     texts = list(_probes(one))
-    found = [
+    ids = [
         [encoding.ids for encoding in tokenizer.encode_batch(texts, add_special_tokens=special)]
         for tokenizer in (one, other)
     ]
-    return sum(left != right for left, right in zip(*found, strict=True)), len(texts)
+    return sum(left != right for left, right in zip(*ids, strict=True)), len(texts)
 
 
 def _probes(tokenizer: Tokenizer) -> Iterator[str]:

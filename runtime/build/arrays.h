@@ -1,19 +1,19 @@
-/* The kernels on Python's arrays: addresses and shapes through the buffer protocol, then the C core.
+/* Calls the C core with Python arrays, whose addresses and shapes come from the buffer protocol.
  *
- * Part of the Python module; the C core knows no Python. Asking each of 29 arrays for its address
- * from Python costs more than scoring them, so it is done here, for the plain case: arrays that are
- * alike, of a dtype and layout that the core reads. Whatever else comes is left to kernels.py, which
- * converts or explains it.
+ * Part of the Python module; the C core does not depend on Python. Getting the addresses of 29 arrays
+ * in Python takes longer than scoring them, so this file does it, for plain arrays only: arrays of the
+ * same shape, of a dtype and layout that the core reads. For all others it returns LG_NOT_PLAIN, and
+ * the Python side converts them or reports the fault.
  *
- * Python objects arrive as their id(). The caller keeps them alive; the GIL is held only while
- * their buffers are asked for.
+ * Python objects are passed as their id(). The caller keeps them alive. The GIL is held only while
+ * the buffers are requested.
  */
 #include <stdint.h> /* uintptr_t */
 #include <stdlib.h> /* malloc, free */
 
 enum { LG_NOT_PLAIN = 1 };
 
-/* The dtype that a buffer format of struct-module letters names, or -1. */
+/* The lg_dtype of a buffer format (struct module syntax), or -1. */
 static int lg_dtype_of_format(char const *const format)
 {
     if (!format || !format[0] || format[1])
@@ -21,7 +21,7 @@ static int lg_dtype_of_format(char const *const format)
     return format[0] == 'f' ? LG_F32 : format[0] == 'e' ? LG_F16 : format[0] == 'H' ? LG_BF16 : -1;
 }
 
-/* Writes what the first array is like to `states`, or compares another one with it. */
+/* Writes the layout of the first array to `states`; compares that of other arrays with it. */
 static int lg_describe_layer(PyObject *const array, size_t const layer, lg_states *const states,
                              void const **const rows)
 {
@@ -48,7 +48,7 @@ static int lg_describe_layer(PyObject *const array, size_t const layer, lg_state
     return plain;
 }
 
-/* The states in a tuple of arrays; their `layers` are the caller's to free. */
+/* Describes the states in a tuple of arrays; the caller must free their `layers`. */
 static int lg_describe(PyObject *const tuple, lg_states *const states)
 {
     Py_ssize_t const count = PyTuple_Size(tuple);
@@ -73,44 +73,42 @@ static void *lg_address(uintptr_t const array, size_t const size)
     return address;
 }
 
-/* Each returns LG_NOT_PLAIN or the status of the core.
- * layers: a tuple of arrays; outputs: writable arrays of the sizes that layerguard.h declares. */
+/* All functions below return LG_NOT_PLAIN or the status of the core.
+ * layers: a tuple of arrays; outputs: writable arrays of the sizes that layerguard_api.h declares. */
 
-static int lg_lcf_arrays(lg_lcf const *const model, uintptr_t const layers, uintptr_t const scores,
-                         uintptr_t const z)
+/* For a guard with one detector. readings, evidence: arrays of (rows) and (rows, evidence_count)
+ * structs. */
+static int lg_pooled_arrays(lg_guard const *const guard, uintptr_t const layers,
+                            uintptr_t const readings, uintptr_t const evidence,
+                            size_t const evidence_count)
 {
-    lg_lcf_call call = {.model = model};
+    lg_pooled_call call = {.struct_size = sizeof call,
+                           .reading_size = sizeof(lg_reading),
+                           .evidence_count = evidence_count};
     PyGILState_STATE const gil = PyGILState_Ensure();
-    int const plain = lg_describe((PyObject *)layers, &call.states);
+    int const plain = lg_describe((PyObject *)layers, &call.rows);
     if (plain) {
-        size_t const rows = call.states.rows * sizeof(double);
-        call.scores = lg_address(scores, rows);
-        call.z = lg_address(z, rows * model->layer_count);
+        size_t const rows = call.rows.rows;
+        call.readings = lg_address(readings, rows * sizeof(lg_reading));
+        call.evidence = lg_address(evidence, rows * evidence_count * sizeof(lg_evidence));
     }
     PyGILState_Release(gil);
-    int const status = plain ? lg_lcf_score(&call) : LG_NOT_PLAIN;
-    free((void *)call.states.layers);
+    int status = LG_NOT_PLAIN;
+    if (plain) {
+        lg_pooled_info info = {.struct_size = sizeof info};
+        status = lg_pooled_describe(guard, 0, call.rows.rows, &info);
+        if (status == LG_OK) {
+            call.workspace_size = info.workspace;
+            call.workspace = malloc(info.workspace ? info.workspace : 1);
+            status = call.workspace ? lg_score_pooled(guard, &call) : LG_ERR_MEMORY;
+            free(call.workspace);
+        }
+    }
+    free((void *)call.rows.layers);
     return status;
 }
 
-static int lg_siren_arrays(lg_siren const *const model, uintptr_t const layers,
-                           uintptr_t const scores, uintptr_t const workspace)
-{
-    lg_siren_call call = {.model = model};
-    PyGILState_STATE const gil = PyGILState_Ensure();
-    int const plain = lg_describe((PyObject *)layers, &call.states);
-    if (plain) {
-        call.workspace_count = lg_siren_workspace(model, call.states.rows);
-        call.scores = lg_address(scores, call.states.rows * sizeof(double));
-        call.workspace = lg_address(workspace, call.workspace_count * sizeof(float));
-    }
-    PyGILState_Release(gil);
-    int const status = plain ? lg_siren_score(&call) : LG_NOT_PLAIN;
-    free((void *)call.states.layers);
-    return status;
-}
-
-/* mask: an array of one byte a token, or 0; workspace: an array, or 0 for the last token. */
+/* mask: an array with one byte per token, or 0; workspace: an array, or 0 for the last token. */
 static int lg_pool_arrays(uintptr_t const layers, uintptr_t const mask, uintptr_t const pooled,
                           uintptr_t const workspace)
 {
@@ -152,7 +150,7 @@ static int lg_sums_arrays(uintptr_t const layers, uintptr_t const sums, size_t c
     return status;
 }
 
-/* mask and roles: arrays of one byte a token, or 0; workspace: of lg_extremes_workspace floats. */
+/* mask, roles: arrays with one byte per token, or 0; workspace: lg_extremes_workspace floats. */
 static int lg_extremes_arrays(lg_directions const *const model, uintptr_t const layers,
                               uintptr_t const mask, uintptr_t const roles, uintptr_t const extremes,
                               uintptr_t const workspace)

@@ -1,7 +1,7 @@
-"""Writes the C source of ``layerguard.runtime._kernels``; CMake runs it, nothing imports it.
+"""Writes the C source of ``layerguard.runtime._kernels``; run by CMake, not imported.
 
-cffi reads the same declarations as the C compiler, ``csrc/layerguard_api.h``, and the functions of
-the Python side, ``arrays.h``.
+cffi reads the same declarations as the C compiler, ``csrc/layerguard_api.h``, and the functions in
+``arrays.h``.
 """
 
 import sys
@@ -13,9 +13,8 @@ API = Path(__file__).resolve().parents[2] / "csrc" / "layerguard_api.h"
 
 ARRAYS = """
 enum { LG_NOT_PLAIN = 1 };
-int lg_lcf_arrays(lg_lcf const *model, uintptr_t layers, uintptr_t scores, uintptr_t z);
-int lg_siren_arrays(lg_siren const *model, uintptr_t layers, uintptr_t scores,
-                    uintptr_t workspace);
+int lg_pooled_arrays(lg_guard const *guard, uintptr_t layers, uintptr_t readings,
+                     uintptr_t evidence, size_t evidence_count);
 int lg_extremes_arrays(lg_directions const *model, uintptr_t layers, uintptr_t mask,
                        uintptr_t roles, uintptr_t extremes, uintptr_t workspace);
 int lg_pool_arrays(uintptr_t layers, uintptr_t mask, uintptr_t pooled, uintptr_t workspace);

@@ -2,9 +2,9 @@
 
     python -P runtime/build/sbom.py pyproject.toml layerguard.cdx.json
 
-Run by CMake when the package is built; not part of the installed package. Inside the wheel are our
-own code and the glue that cffi generates, compiled in; what the wheel requires is listed beside it,
-without versions, since the installer chooses them. The same sources give the same bytes.
+Run by CMake when the package is built; not part of the installed package. The wheel contains our
+code and the compiled code that cffi generates. Requirements are listed without versions, since the
+installer chooses them. The same sources give the same bytes.
 """
 
 import json
@@ -63,7 +63,7 @@ def bill(project: dict[str, Any], cffi: str) -> dict[str, Any]:
 
 
 def _required(requirement: str) -> dict[str, Any]:
-    """A package that the installer brings, in a version of its choice."""
+    """The component of a required package, whose version the installer chooses."""
     found = _NAME.match(requirement)
     assert found, requirement
     return {

@@ -1,4 +1,4 @@
-"""Known texts, replayed before a guard serves: a wrong provider or a broken kernel shows here."""
+"""Replays texts with known scores before a guard serves, to detect wrong providers and kernels."""
 
 import math
 from collections.abc import Callable
@@ -10,14 +10,14 @@ from layerguard.runtime.errors import BundleError, InputError
 from layerguard.runtime.types import Verdict
 
 _TRIAL = Canary("a quiet garden", {}, 0.0)
-"""Stands in for the canaries of a bundle that has none, so that its graph has run once."""
+"""Used for a bundle without canaries, so that its graph runs once before it serves."""
 
 
 def replay_canaries(bundle: Bundle, check: Callable[[str], Verdict]) -> None:
-    """Check the bundle's known texts.
+    """Check that the bundle's canaries have their expected scores.
 
     Raises:
-        BundleError: a wrong provider, a broken kernel or another graph gives other scores.
+        BundleError: a score differs, because of a wrong provider, kernel or graph.
     """
     faults = [
         fault
@@ -29,16 +29,18 @@ def replay_canaries(bundle: Bundle, check: Callable[[str], Verdict]) -> None:
 
 
 def _faults(canary: Canary, check: Callable[[str], Verdict]) -> list[str]:
-    name_of_text = f"canary {canary.text[:40]!r}"
+    label = f"canary {canary.text[:40]!r}"
     try:
         readings = check(canary.text).readings
     except InputError as error:
-        return [f"{name_of_text} cannot be checked ({error})"]
-    found = {name: readings[name].score if name in readings else math.nan for name in canary.scores}
+        return [f"{label} cannot be checked ({error})"]
+    scores = {
+        name: readings[name].score if name in readings else math.nan for name in canary.scores
+    }
     return [
-        f"{name_of_text}: {name} scores {found[name]:.6g} here; expected {expected:.6g} within "
-        f"{canary.tolerance:g}. Run `layerguard doctor`; recalibrate for this device if it is "
-        "meant to serve"
+        f"{label}: {name} scores {scores[name]:.6g} here; expected {expected:.6g} within "
+        f"{canary.tolerance:g}. Run `layerguard doctor`; recalibrate if this device is meant to "
+        "serve"
         for name, expected in canary.scores.items()
-        if not abs(found[name] - expected) <= canary.tolerance * (1 + abs(expected))
+        if not abs(scores[name] - expected) <= canary.tolerance * (1 + abs(expected))
     ]

@@ -1,9 +1,10 @@
-"""Replacing a bundle's files inside its folder, where the folder itself cannot be renamed.
+"""Replaces a bundle's files inside its folder, if the folder itself cannot be renamed.
 
-A mount point (a container's volume) cannot be renamed, nor can a folder whose parent may not be
-written. The new files are written into a hidden folder inside. Renaming that folder decides: from
-then on the new bundle is complete on the disk, the old files are removed and the new ones take
-their place. Whoever next opens the bundle and may write there finishes what was interrupted.
+A mount point (a container's volume) cannot be renamed, and neither can a folder whose parent is not
+writable. The new files are written to a hidden folder inside. Renaming that folder is the commit:
+from then on the new bundle is complete on the disk, the old files are removed and the new files are
+moved to their place. If the process is interrupted, the next process that opens the bundle and may
+write there finishes the work.
 """
 
 import errno
@@ -22,28 +23,28 @@ from layerguard.runtime.errors import InputError, MachineError
 _MOUNTS = Path("/proc/self/mountinfo")
 _NO_LOCKS = (
     errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL,
-    errno.EBADF,  # NFS, which wants a file that is open for writing
+    errno.EBADF,  # NFS, which needs a file that is open for writing
 )  # fmt: skip
 _WAITS = 20
 _WAIT_SECONDS = 0.05
 
 
 def must_stay(target: Path) -> bool:
-    """Whether ``target`` is a folder that cannot be renamed, so that its files have to be."""
+    """Whether ``target`` is a folder that cannot be renamed, so its files must be replaced."""
     return target.is_dir() and (_is_mount_point(target) or not os.access(target.parent, os.W_OK))
 
 
 @contextmanager
 def replacing_contents(target: Path) -> Iterator[Path]:
-    """A new, empty folder inside ``target`` whose files take the place of those of ``target``.
+    """A new, empty folder inside ``target`` whose files replace those of ``target``.
 
     Raises:
         InputError: another process is writing ``target``.
-        MachineError: the files could not be moved; says where the new ones are.
-        OSError: the file system refuses something before that; ``target`` is as it was.
+        MachineError: the files could not be moved; the message says where the new files are.
+        OSError: an earlier operation failed; ``target`` is unchanged.
     """
-    with ExitStack() as held:
-        held.callback(os.close, lock(target, target))
+    with ExitStack() as locks:
+        locks.callback(os.close, lock(target, target))
         finish(target)
         folder = target / STAGED
         remove(folder)
@@ -58,9 +59,9 @@ def replacing_contents(target: Path) -> Iterator[Path]:
 
 
 def move_inside(folder: Path, target: Path) -> None:
-    """Let the files of ``folder``, which lies elsewhere, take the place of those of ``target``.
+    """Replace the files of ``target`` by those of ``folder``, which is outside ``target``.
 
-    The caller holds the lock of ``target``.
+    The caller must hold the lock of ``target``.
 
     Raises:
         MachineError, OSError: as ``replacing_contents``.
@@ -83,17 +84,17 @@ def is_unfinished(target: Path) -> bool:
     """Whether a writer was interrupted after its new bundle was complete."""
     try:
         return (target / READY).is_dir() or (target / MOVING).is_dir()
-    except OSError:  # a path that the system does not take, which the reader will say
+    except OSError:  # a path that the system rejects; the reader reports it
         return False
 
 
 def finish(target: Path) -> None:
-    """Put the complete new bundle in its place, from wherever that was interrupted.
+    """Move the complete new bundle to its place; continues after any interruption.
 
-    The caller holds the lock of ``target``.
+    The caller must hold the lock of ``target``.
 
     Raises:
-        MachineError: the file system refuses it.
+        MachineError: a file operation failed.
     """
     ready, moving = target / READY, target / MOVING
     try:
@@ -102,7 +103,7 @@ def finish(target: Path) -> None:
                 if path.name not in UNLISTED:
                     remove(path)
             sync_folder(target)
-            ready.rename(moving)  # from here on the files beside it are new ones
+            ready.rename(moving)  # from here on, all files of ``target`` are new files
             sync_folder(target)
         if moving.is_dir():
             for path in sorted(moving.iterdir(), key=lambda path: path.name == MANIFEST):
@@ -112,37 +113,37 @@ def finish(target: Path) -> None:
     except OSError as error:
         raise MachineError(
             f"{target}: the new bundle is complete in its folders {READY} and {MOVING}, but its "
-            f"files could not be moved from there ({error.strerror}). Permit writing there; the "
-            "next command on this bundle then finishes it"
+            f"files could not be moved from there ({error.strerror}). Allow writing there; the "
+            "next command on this bundle then finishes the move"
         ) from error
 
 
 def finish_interrupted(target: Path) -> str | None:
-    """Finish what a writer left; why that cannot be done here, or None where all is done."""
+    """Finish the work of an interrupted writer; return why that failed, or None on success."""
     fault = None
     for attempt in range(_WAITS):
         if not is_unfinished(target):
             return None
         try:
-            with ExitStack() as held:
-                held.callback(os.close, lock(target, target))
+            with ExitStack() as locks:
+                locks.callback(os.close, lock(target, target))
                 finish(target)
         except (InputError, MachineError) as error:
             fault = str(error)
         except OSError as error:
             fault = f"{error.strerror}: run a command on it as a user who may write there"
         if fault and attempt + 1 < _WAITS:
-            time.sleep(_WAIT_SECONDS)  # a writer at work needs no longer
+            time.sleep(_WAIT_SECONDS)  # a running writer finishes within the total waiting time
     return f"its files are being replaced, or a writer was interrupted ({fault})"
 
 
 def lock(folder: Path, target: Path) -> int:
-    """An open descriptor of ``folder``, which is then this process's alone.
+    """Lock ``folder`` exclusively; returns the open descriptor that holds the lock.
 
-    A file system without locks grants it to everyone: there, writers are not kept apart.
+    On a file system without locks, the lock is always granted, so writers are not excluded.
 
     Raises:
-        InputError: another process has it, or has just put another folder in its place.
+        InputError: another process holds the lock, or has just replaced the folder.
         OSError: the folder cannot be opened.
     """
     descriptor = -1
@@ -174,7 +175,7 @@ def remove(path: Path) -> None:
 
 
 def sync(folder: Path) -> None:
-    """Flush the files of a folder and the folder itself to the disk."""
+    """Flush the files of a folder, and the folder itself, to the disk."""
     for path in folder.iterdir():
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -185,7 +186,7 @@ def sync(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush a folder's entries, where the file system can flush a folder."""
+    """Flush a folder's entries, if the file system supports that."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -197,15 +198,15 @@ def sync_folder(folder: Path) -> None:
 
 
 def _is_mount_point(path: Path) -> bool:
-    """Whether something is mounted at ``path``; a folder bound from the same disk too."""
+    """Whether ``path`` is a mount point, including a bind mount of the same disk."""
     if os.path.ismount(path):
         return True
     try:
         lines = _MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:
         return False
-    # the fifth field, where a space is \040
-    places = (line.split(" ")[4] for line in lines)
+    # the fifth field is the mount point, with octal escapes such as \040 for a space
+    mount_points = (line.split(" ")[4] for line in lines)
     return str(path) in (
-        re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), place) for place in places
+        re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), point) for point in mount_points
     )

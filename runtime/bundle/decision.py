@@ -1,18 +1,18 @@
-"""What a bundle says of the decision over all its detectors: cards, arrays and their faults."""
+"""The decision over all detectors in a bundle: its cards, its arrays and their faults."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from layerguard.runtime.detectors.parameters import array_faults
+from layerguard.runtime.bundle.arrays import array_faults
 from layerguard.runtime.types import Array
 
 DECISION = "decision"
-"""Prefix of its arrays in ``detectors.npz``; no detector may be called so."""
+"""Prefix of its arrays in ``detectors.npz``; no detector may have this name."""
 
 
 @dataclass(frozen=True, slots=True)
 class DomainCard:
-    """One kind of traffic: its clean texts, and its own thresholds by detector if they suffice."""
+    """One domain: its number of clean texts and, if these suffice, its thresholds by detector."""
 
     n: int
     fpr_interval: tuple[float, ...]
@@ -21,17 +21,17 @@ class DomainCard:
 
 @dataclass(frozen=True, slots=True)
 class DecisionCard:
-    """How the readings become one decision.
+    """How the readings are combined into one decision.
 
     Attributes:
-        policy: ``any`` or ``all`` of the enforced detectors flag, or the name of the only one.
+        policy: ``any`` or ``all`` of the enforced detectors must flag, or the name of the only one.
         detectors: columns of ``decision/scores``.
-        shadow: those of them that are read and never decide.
+        shadow: those of them that are read but do not decide.
         target_fpr: share of clean traffic that the whole guard may flag.
-        fpr_interval: where the realised share lies with 95 % confidence; [0, 1] where a detector
-            works at a published threshold, which promises nothing.
-        n: clean texts that the decision was calibrated on.
-        calibration_sha256: of those texts, in order.
+        fpr_interval: 95 % interval of the realised share; [0, 1], no guarantee, if a detector uses
+            a published threshold.
+        n: number of clean texts that the decision was calibrated on.
+        calibration_sha256: hash of those texts, in order.
         domains: kinds of traffic among them, by name.
     """
 
@@ -51,24 +51,24 @@ class DecisionCard:
 
     @property
     def promised(self) -> bool:
-        """Whether the whole guard's rate was calibrated."""
+        """Whether the false-positive rate of the whole guard was calibrated."""
         return self.fpr_interval != (0.0, 1.0)
 
 
 def contradictions(card: DecisionCard, detectors: Collection[str]) -> list[str]:
-    """Values of the card that cannot be true together, or of a manifest with those detectors."""
+    """Values of the card that contradict each other or the detectors of the manifest."""
     where = "manifest.json: decision"
     faults = []
     if sorted(card.detectors) != sorted(detectors):
         faults.append(
-            f"{where}.detectors is {list(card.detectors)}; expected {sorted(detectors)}, those "
-            "that the manifest describes: calibrate again"
+            f"{where}.detectors is {list(card.detectors)}; expected {sorted(detectors)}, as in "
+            "manifest.json: detectors; calibrate again"
         )
     strange = sorted(set(card.shadow) - set(card.detectors))
     if strange or not card.enforced:
         faults.append(
-            f"{where}.shadow is {list(card.shadow)}; expected some of {list(card.detectors)}, not "
-            "all of them: one at least decides"
+            f"{where}.shadow is {list(card.shadow)}; expected some of {list(card.detectors)}, but "
+            "not all: at least one must decide"
         )
     if card.policy not in ("any", "all") and card.enforced != (card.policy,):
         faults.append(
@@ -93,7 +93,7 @@ def contradictions(card: DecisionCard, detectors: Collection[str]) -> list[str]:
 
 
 def decision_faults(card: DecisionCard | None, arrays: Mapping[str, Array]) -> list[str]:
-    """Every array of the decision that is missing, unknown, or does not fit its card."""
+    """Every array of the decision that is missing, unknown, or contradicts its card."""
     if card is None:
         return [f"{DECISION}/{name}: the manifest has no decision" for name in arrays]
     expected = {

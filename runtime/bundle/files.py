@@ -1,4 +1,4 @@
-"""The files of a bundle: their names, their hashes, and every way in which they can be wrong."""
+"""The files of a bundle: their names, their hashes, and their verification."""
 
 import hashlib
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 from layerguard.runtime.bundle.manifest import FileCard
 
 MANIFEST = "manifest.json"
-SIGNATURE = "model.sig"  # where model_signing looks for it; it is signed by nobody, so never listed
+SIGNATURE = "model.sig"  # model_signing's name; the file cannot sign itself, so it is never listed
 GRAPH = "score.onnx"
 FUSED = "fused.onnx"
 WEIGHTS = "weights.data"
@@ -17,7 +17,7 @@ CHAT_TEMPLATE = "chat_template.jinja"
 DETECTORS = "detectors.npz"
 STAGED, READY, MOVING = ".layerguard.writing", ".layerguard.ready", ".layerguard.moving"
 UNLISTED = frozenset({STAGED, READY, MOVING, "lost+found"})
-"""What may lie in a bundle's folder and is no part of it: a writer's, and a file system's own."""
+"""Entries of a bundle's folder that are not part of the bundle: those of a writer, and ext4's."""
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
@@ -32,9 +32,12 @@ def card_of(path: Path) -> FileCard:
 def file_faults(
     folder: Path, files: Mapping[str, FileCard], may_hold: Collection[str] = ()
 ) -> list[str]:
-    """Every file that is missing, altered, truncated, oversized, misnamed or not listed.
+    """All faults: files that are missing, altered, truncated, oversized, misnamed or not listed.
 
-    The folder ``may_hold`` some that no manifest lists.
+    Args:
+        folder: the bundle's folder.
+        files: cards of the listed files, by name.
+        may_hold: names of files that may be present without being listed.
     """
     faults = []
     for name, expected in sorted(files.items()):
@@ -52,7 +55,7 @@ def file_faults(
 
 
 def changed(folder: Path, files: Mapping[str, FileCard]) -> list[str]:
-    """Of these files, every one that is no longer as the manifest has it."""
+    """The faults of listed files that no longer match their cards."""
     return [
         fault for name, expected in sorted(files.items()) for fault in _one(folder / name, expected)
     ]
@@ -61,16 +64,16 @@ def changed(folder: Path, files: Mapping[str, FileCard]) -> list[str]:
 def _one(path: Path, expected: FileCard) -> list[str]:
     try:
         if not path.is_file():
-            found = "not a file" if path.exists() else "missing"
-            return [f"{path.name} is {found}; copy the whole bundle again"]
+            problem = "not a file" if path.exists() else "missing"
+            return [f"{path.name} is {problem}; copy the whole bundle again"]
         size = path.stat().st_size
-        if size != expected.bytes:  # before hashing: an oversized file is not read
+        if size != expected.bytes:  # checked before hashing, so an oversized file is not read
             what = f"{size} bytes; the manifest says {expected.bytes}"
             return [f"{path.name} has {what}: copy the bundle again"]
-        found = card_of(path).sha256
+        digest = card_of(path).sha256
     except OSError as error:
         return [f"{path.name} cannot be read ({error.strerror}); check its permissions"]
-    if found != expected.sha256:
-        what = f"sha256 {found[:16]}...; the manifest says {expected.sha256[:16]}..."
+    if digest != expected.sha256:
+        what = f"sha256 {digest[:16]}...; the manifest says {expected.sha256[:16]}..."
         return [f"{path.name} has {what}: it was altered, copy the bundle again"]
     return []

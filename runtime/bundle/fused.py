@@ -1,4 +1,7 @@
-"""What a bundle says of graphs that score and decide by themselves, and what makes them stale."""
+"""The manifest's cards of fused graphs, and the check that a fused graph is up to date.
+
+A fused graph contains the detectors and the decision as ONNX operators.
+"""
 
 import hashlib
 import json
@@ -9,9 +12,13 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class FusedProof:
-    """What fusing proved against the runtime, over so many texts.
+    """Result of the comparison of a fused graph with the runtime.
 
-    ``largest`` is, by detector, the largest |graph - runtime| / (1 + |runtime|) of its score.
+    Attributes:
+        tolerance: tolerance on ``largest``.
+        texts: number of texts compared.
+        flips: number of texts with different decisions.
+        largest: for each detector, the largest |graph - runtime| / (1 + |runtime|) of its score.
     """
 
     tolerance: float
@@ -22,18 +29,19 @@ class FusedProof:
 
 @dataclass(frozen=True, slots=True)
 class FusedCard:
-    """One graph with the detectors' arithmetic and the decision in it.
+    """One graph that contains the detectors' arithmetic and the decision.
 
     Attributes:
-        file: in the bundle.
-        opset: of standard operators.
-        inputs: those that a caller must feed.
-        thresholds: by detector, the input that overrides its threshold; need not be fed.
-        outputs: names.
-        states: of a text that grows: by input, the output that is fed there next; zeros at first.
-        columns: by detector, its column of the input ``rows``; empty where a row is a text.
-        made_of: ``fused_from`` of the manifest that it was made in.
-        proof: against the runtime.
+        file: name of the file in the bundle.
+        opset: version of the standard ONNX operators.
+        inputs: names of the required inputs.
+        thresholds: for each detector, the optional input that overrides its threshold.
+        outputs: names of the outputs.
+        columns: for each detector, its column of the input ``rows``; empty if each row is a text.
+        states: for streaming graphs, maps each state input to the output that feeds it in the next
+            step. The first step feeds zeros.
+        made_of: value of ``fused_from`` when the graph was made.
+        proof: the comparison with the runtime.
     """
 
     file: str
@@ -48,12 +56,13 @@ class FusedCard:
 
 
 def fused_from(files: Mapping[str, Any], detectors: Mapping[str, Any], decision: Any) -> str:
-    """What a fused graph depends on, as sha256 in hex: graphs, parameters, cards, decision.
+    """The sha256, in hex, of everything that a fused graph depends on.
 
     Args:
-        files: cards by name; those of the exported graphs, weights and parameters count.
-        detectors: cards by name.
-        decision: its card, or None.
+        files: cards of the bundle's files, by name. Only exported graphs, weights, parameters,
+            tokenizer and chat template are used.
+        detectors: cards of the detectors, by name.
+        decision: card of the decision, or None.
     """
     sources = sorted(name for name in files if name in _SOURCES)
     value = {
@@ -71,19 +80,19 @@ _SOURCES = ("score.onnx", "decode.onnx", "weights.data", "detectors.npz", "token
 def fused_contradictions(
     cards: Mapping[str, FusedCard], made_of: str, detectors: Mapping[str, Any]
 ) -> list[str]:
-    """Fused graphs of other parameters, of other detectors, or with flips."""
+    """Faults of fused graphs that are outdated, have other detectors, or have flips."""
     faults = []
     for name, card in cards.items():
         where = f"manifest.json: fused.{name}"
         if card.made_of != made_of:
             faults.append(
-                f"{where}: {card.file} was made of other parameters than the bundle holds; remove "
-                "it with its card, or run `layerguard fuse` again"
+                f"{where}: {card.file} was made from other parameters than the bundle has; remove "
+                "it together with its card, or run `layerguard fuse` again"
             )
         if sorted(card.thresholds) != sorted(detectors):
             faults.append(
-                f"{where}.thresholds are of {sorted(card.thresholds)}; expected "
-                f"{sorted(detectors)}, those that the manifest describes"
+                f"{where}.thresholds are for {sorted(card.thresholds)}; expected "
+                f"{sorted(detectors)}, the detectors of the manifest"
             )
         if card.proof.flips:
             faults.append(f"{where}.proof has {card.proof.flips} flips; expected none")

@@ -1,7 +1,8 @@
-"""Bundles that were installed as packages, found by name; no code of such a package is run.
+"""Finds bundles that are installed as packages, by name, without running code of the package.
 
-A package brings a bundle with an entry point in the group ``layerguard.bundles``: its name is the
-bundle's name, its value the bundle's folder as a dotted path from where the package is installed.
+A package provides a bundle with an entry point in the group ``layerguard.bundles``. The entry
+point's name is the bundle's name. Its value is the bundle's folder as a dotted path, relative to
+the folder in which the package is installed.
 """
 
 import os
@@ -25,38 +26,39 @@ class Installed:
 
 
 def installed() -> list[Installed]:
-    """Every installed bundle, by name; none of them verified."""
-    from importlib.metadata import entry_points  # noqa: PLC0415  20 ms, for who asks by name
+    """All installed bundles, sorted by name. They are not verified."""
+    from importlib.metadata import entry_points  # noqa: PLC0415  20 ms, needed for names only
 
-    found = []
+    bundles = []
     for entry in entry_points(group=GROUP):
         if entry.dist is not None:
             folder = Path(str(entry.dist.locate_file(entry.value.replace(".", "/"))))
-            found.append(Installed(_normal(entry.name), entry.dist.version, folder))
-    return sorted(found)
+            bundles.append(Installed(_canonical(entry.name), entry.dist.version, folder))
+    return sorted(bundles)
 
 
 def find_bundle(path: str | Path) -> Path:
-    """The bundle's folder: ``path`` where that exists, else the installed bundle of that name.
+    """The bundle's folder: ``path`` if it exists, else the installed bundle of that name.
 
-    A folder always wins, so that what stands in the working directory can be told from a listing
-    of it. Names are compared as pip compares them: ``Acme_Guard`` is ``acme-guard``.
+    A folder takes precedence, so that a listing of the working directory shows which bundle is
+    used. Names are compared as pip compares them: ``Acme_Guard`` equals ``acme-guard``.
 
     Raises:
-        BundleError: ``path`` is a plain name, and neither a folder nor one installed bundle has it.
+        BundleError: ``path`` is a plain name, and there is no such folder and not exactly one
+            installed bundle of that name.
     """
     name = str(path)
     if os.path.lexists(path) or not NAME.fullmatch(name):
-        return Path(path)  # where nothing is there, loading says so
-    everything = installed()
-    found = [bundle for bundle in everything if bundle.name == _normal(name)]
-    if len(found) == 1:
-        return found[0].folder
-    if found:
-        folders = " and ".join(str(bundle.folder) for bundle in found)
-        fault = f"several packages bring it, in {folders}; pip uninstall all but one"
+        return Path(path)  # if nothing exists there, loading reports it
+    bundles = installed()
+    matching = [bundle for bundle in bundles if bundle.name == _canonical(name)]
+    if len(matching) == 1:
+        return matching[0].folder
+    if matching:
+        folders = " and ".join(str(bundle.folder) for bundle in matching)
+        fault = f"several packages provide it, in {folders}; pip uninstall all but one"
         raise BundleError(name, [fault])
-    others = ", ".join(sorted({bundle.name for bundle in everything})) or "none"
+    others = ", ".join(sorted({bundle.name for bundle in bundles})) or "none"
     fault = (
         f"found neither a folder {name!r} in {Path.cwd()} nor an installed bundle of that name "
         f"(installed: {others}); give the folder that `layerguard export` wrote, or pip install "
@@ -65,6 +67,7 @@ def find_bundle(path: str | Path) -> Path:
     raise BundleError(name, [fault])
 
 
-def _normal(name: str) -> str:
-    """As in the specification of names: https://packaging.python.org, "Name normalization"."""
-    return re.sub(r"[-_.]+", "-", name).lower()
+def _canonical(name: str) -> str:
+    from packaging.utils import canonicalize_name  # noqa: PLC0415  11 ms, needed for names only
+
+    return canonicalize_name(name)

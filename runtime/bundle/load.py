@@ -1,4 +1,4 @@
-"""Loading a bundle: everything is verified, every fault is listed, nothing faulty is served."""
+"""Loads and verifies a bundle. Every fault is listed; a bundle with faults is not served."""
 
 import hashlib
 import os
@@ -40,11 +40,11 @@ class Bundle:
 
     Attributes:
         path: the folder.
-        manifest: what its ``manifest.json`` says.
+        manifest: the contents of its ``manifest.json``.
         params: frozen parameters by detector; empty before calibration.
-        decision: what the decision over them was calibrated on (``calibration/decision.py``).
+        decision: arrays that the decision was calibrated on (``calibration/thresholds``).
         id: the first 16 hex digits of the manifest's sha256. The manifest holds the sha256 of
-            every other file, so two bundles of one id are the same to the byte.
+            every other file, so two bundles with the same id have the same bytes.
     """
 
     path: Path
@@ -55,7 +55,7 @@ class Bundle:
 
     @classmethod
     def load(cls, path: str | Path) -> "Bundle":
-        """Read and verify the bundle in folder ``path``, or the installed one of that name.
+        """Read and verify the bundle in folder ``path``, or the installed bundle of that name.
 
         Raises:
             BundleError: with every fault found; nothing is served.
@@ -65,10 +65,10 @@ class Bundle:
 
     @property
     def chat_template(self) -> str | None:
-        """The chat template's text, or None where the model has none.
+        """The chat template, or None if the model has none.
 
         Raises:
-            BundleError: it is not UTF-8, or gone.
+            BundleError: the file is missing or not UTF-8.
         """
         if CHAT_TEMPLATE not in self.manifest.files:
             return None
@@ -79,13 +79,13 @@ class Bundle:
             raise BundleError(self.path, [fault]) from error
 
     def check_unchanged(self, graph: str) -> None:
-        """Refuse files that took the place of those that were verified at loading.
+        """Check that the graph and weights are still the files that were verified at loading.
 
         Args:
-            graph: the graph that was opened since.
+            graph: the graph that was opened.
 
         Raises:
-            BundleError: the graph or the weights are others.
+            BundleError: the graph or the weights were replaced.
         """
         files = self.manifest.files
         cards = {name: files[name] for name in (graph, WEIGHTS) if name in files}
@@ -96,45 +96,45 @@ class Bundle:
 
 
 def steadily(folder: Path, read: Callable[[], T]) -> T:
-    """What ``read`` makes of a folder, from the first to the last file the same one.
+    """The result of ``read`` on a folder that did not change while it was read.
 
     A calibration may replace the folder, or its files, while it is read; then it is read again.
 
     Raises:
-        BundleError: what ``read`` raises of an unchanged folder; or it changes all the time.
+        BundleError: ``read`` raised it on an unchanged folder, or the folder keeps changing.
     """
     for _ in range(_ATTEMPTS):
-        try:  # open all the while, so that no other folder can get its inode number
+        try:  # kept open, so that no other folder can get its inode number
             handle = os.open(folder, os.O_PATH)
         except (OSError, ValueError):
-            return read()  # which says what is wrong with the path
-        before = _stands_at(handle, folder)
+            return read()  # it reports what is wrong with the path
+        before = _identity(handle, folder)
         try:
-            found = read()
+            result = read()
         except BundleError:
-            if before and _stands_at(handle, folder) == before:
+            if before and _identity(handle, folder) == before:
                 raise
         else:
-            if before and _stands_at(handle, folder) == before:
-                return found
+            if before and _identity(handle, folder) == before:
+                return result
         finally:
             os.close(handle)
     fault = f"it was replaced {_ATTEMPTS} times while it was read; try again when that is done"
     raise BundleError(folder, [fault])
 
 
-def _stands_at(handle: int, folder: Path) -> tuple[object, ...]:
-    """What tells the folder's manifest from another; nothing where it is another folder."""
+def _identity(handle: int, folder: Path) -> tuple[object, ...]:
+    """Identifies the folder's current manifest; empty if the folder was replaced."""
     try:
         if not os.path.samestat(os.fstat(handle), folder.stat()):
             return ()
     except OSError:
         return ()
     try:
-        found = (folder / MANIFEST).stat()
+        manifest = (folder / MANIFEST).stat()
     except OSError:
         return (None, is_unfinished(folder))
-    return (found.st_ino, found.st_mtime_ns, is_unfinished(folder))
+    return (manifest.st_ino, manifest.st_mtime_ns, is_unfinished(folder))
 
 
 def _load(folder: Path) -> Bundle:
@@ -156,28 +156,28 @@ def _load(folder: Path) -> Bundle:
 
 
 def manifest_bytes(folder: Path, writer: str) -> bytes:
-    """What ``manifest.json`` holds in a folder that the command ``writer`` writes.
+    """The bytes of ``manifest.json`` in a folder that the command ``writer`` writes.
 
     Raises:
-        BundleError: there is none, it is no file, or it is too large.
+        BundleError: it is missing, not a regular file, or too large.
     """
     path = folder / MANIFEST
     try:
         size = path.stat().st_size
-        if not path.is_file():  # a pipe or a device would never end
+        if not path.is_file():  # reading a pipe or a device might not end
             raise BundleError(folder, [f"{MANIFEST} is not a file; copy the bundle again"])
         if size > MAX_MANIFEST_BYTES:
             fault = f"{MANIFEST} has {size} bytes; expected at most {MAX_MANIFEST_BYTES}"
             raise BundleError(folder, [fault])
         return path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        found = getattr(error, "strerror", None) or error
-        fault = f"{MANIFEST}: {found}; expected a folder that `{writer}` wrote"
+        reason = getattr(error, "strerror", None) or error
+        fault = f"{MANIFEST}: {reason}; expected a folder that `{writer}` wrote"
         raise BundleError(folder, [fault]) from error
 
 
 def _missing(manifest: Manifest) -> list[str]:
-    """Files that the manifest needs and does not list."""
+    """Files that the manifest needs but does not list."""
     needed = {TOKENIZER} | {graph.file for graph in manifest.graphs.values()}
     needed |= {card.file for card in manifest.fused.values()}
     if manifest.detectors:
@@ -192,7 +192,7 @@ def _missing(manifest: Manifest) -> list[str]:
 
 
 def _read_params(folder: Path, manifest: Manifest) -> tuple[Params, Mapping[str, Array], list[str]]:
-    """The detectors' arrays, the decision's, and every fault found."""
+    """The detectors' arrays, the decision's arrays, and every fault."""
     arrays, faults = read_npz(folder / DETECTORS)
     if faults:
         return {}, {}, faults
@@ -214,12 +214,12 @@ def _read_params(folder: Path, manifest: Manifest) -> tuple[Params, Mapping[str,
                 f"detector {name!r} is unknown to this release (it knows {known}); upgrade"
             )
             continue
-        mine = params.get(name, {})
-        found = REGISTRY[name].faults(mine, manifest.model.layers, manifest.model.width)
-        if not found and float(mine["threshold"]) != card.threshold:
-            found.append(
-                f"{name}: threshold is {float(mine['threshold'])} in {DETECTORS} and "
+        own = params.get(name, {})
+        own_faults = REGISTRY[name].faults(own, manifest.model.layers, manifest.model.width)
+        if not own_faults and float(own["threshold"]) != card.threshold:
+            own_faults.append(
+                f"{name}: threshold is {float(own['threshold'])} in {DETECTORS} and "
                 f"{card.threshold} in {MANIFEST}; calibrate again"
             )
-        faults += found
+        faults += own_faults
     return params, decision, faults

@@ -1,6 +1,6 @@
-"""The manifest of a bundle: what ``manifest.json`` says, as frozen types.
+"""The manifest of a bundle: the contents of ``manifest.json`` as frozen dataclasses.
 
-The types are the schema: ``parse`` walks them and lists every value that differs.
+The dataclasses are the schema: ``parse`` checks the JSON against them and lists every mismatch.
 """
 
 import json
@@ -10,26 +10,25 @@ from typing import Any, Literal
 from layerguard.runtime.bundle.decision import DecisionCard, contradictions
 from layerguard.runtime.bundle.fused import FusedCard, fused_contradictions, fused_from
 from layerguard.runtime.bundle.schema import decode, parse
-from layerguard.runtime.types import Limit, Pooling, Semantics, View
+from layerguard.runtime.types import Pooling, Semantics, TokenBudget, View
 
 SCHEMA = 1
-"""Version of the manifest that this release writes, and the newest that it reads."""
+"""Manifest version that this release writes; also the newest that it reads."""
 
 TEXT_RULES = 2
-"""Version of the text rules that this release writes, and the newest that it knows."""
+"""Version of the text rules that this release writes; also the newest that it knows."""
 
 MAX_MANIFEST_BYTES = 4 << 20
 
 _MOST = 2**31 - 1
-"""Of any size: what every index type of graph, tokenizer and kernels can hold."""
+"""Maximum of every size: the largest int32, the smallest index type of graph and kernels."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """The exported transformer; ``layers`` are those kept in the graph, of ``total_layers``.
+    """The exported transformer; the graph has ``layers`` of the model's ``total_layers``.
 
-    ``quantisation`` are the types in which the weights were stored where the model came as a GGUF
-    file, the one of most weights first; else empty.
+    ``quantisation`` lists the weight types of a GGUF model, the most frequent first; else empty.
     """
 
     id: str
@@ -47,17 +46,17 @@ class ModelCard:
 
 @dataclass(frozen=True, slots=True)
 class TextRules:
-    """How a request becomes tokens.
+    """How a request is tokenised.
 
-    ``template`` is a text with ``{prompt}`` in it, or ``chat`` for the bundle's chat template.
-    ``windows``: ``head-tail`` keeps the first and last tokens of a long text in one pass;
-    ``sliding`` reads overlapping windows, at most ``max_windows``, and the worst one decides.
-    ``special_tokens`` are what a chat template may name: ``bos_token``, ``eos_token``, ...
-    ``end_token_ids`` are the tokens with which the model ends an answer.
-    ``rules_version`` says how a chat becomes the prompt; scores depend on it, so a bundle keeps
-    the one that it was exported with. 2: as transformers' ``apply_chat_template`` with
-    ``tokenize=True`` (``runtime/text/chat.py``). 1, where the manifest names none: the tokenizer's
-    opening tokens come first where the template does not write them, and a plain text is stripped.
+    ``template`` is a text that contains ``{prompt}``, or ``chat`` for the bundle's chat template.
+    ``windows``: ``head-tail`` reads the first and last tokens of a long text in one pass;
+    ``sliding`` reads overlapping windows, at most ``max_windows``, and uses the worst one.
+    ``special_tokens`` are the names that a chat template may use: ``bos_token``, ``eos_token``, ...
+    ``end_token_ids`` are the tokens that end an answer.
+    ``rules_version`` is the version of the chat formatting. Scores depend on it, so a bundle keeps
+    the version that it was exported with. 2: as transformers' ``apply_chat_template`` with
+    ``tokenize=True`` (``runtime/text/chat.py``). 1, the default: the tokenizer's opening tokens are
+    added if the template does not write them, and a plain text is stripped.
     """
 
     template: str
@@ -84,14 +83,14 @@ class OutputCard:
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """What the export proved against PyTorch, over ``shapes`` batches that the trace never saw.
+    """Result of the export check against PyTorch, over ``shapes`` batches not used in the trace.
 
-    ``largest`` is, by output, the largest value of the measure that decides. For float16 and int8
-    that is 1 - cosine of a vector, held to ``tolerance``. For float32 it is the largest difference
-    of a vector from PyTorch in float64, over the vector's largest element; ``rounding`` is the same
-    of PyTorch in float32. An output may differ by ``tolerance`` or by twenty times its
-    ``rounding``, whichever is more, and never by more than 1e-3. Bundles without ``rounding`` were
-    held to |graph - PyTorch| / max(1, |PyTorch|) of each element, by ``tolerance`` alone.
+    ``largest`` is the largest error by output. For float16 and int8 the error is 1 - cosine of a
+    vector, at most ``tolerance``. For float32 it is the largest difference of a vector from PyTorch
+    in float64, relative to the vector's largest element; ``rounding`` is the same error of PyTorch
+    in float32. It may be at most ``tolerance`` or twenty times ``rounding``, whichever is larger,
+    and never more than 1e-3. For bundles without ``rounding`` the error was |graph - PyTorch| /
+    max(1, |PyTorch|) of each element, at most ``tolerance``.
     """
 
     tolerance: float
@@ -104,8 +103,9 @@ class Parity:
 class GraphCard:
     """One ONNX graph of the bundle.
 
-    ``states`` and ``pooled`` read whole texts. ``decode`` reads further tokens of a text whose
-    earlier ones are in its cache. ``analysis`` gives each layer's logits, with gates on the blocks.
+    ``states`` and ``pooled`` read whole texts. ``decode`` reads the next tokens of a text whose
+    earlier tokens are in its cache. ``analysis`` outputs each layer's logits and has gates on the
+    blocks.
     """
 
     file: str
@@ -126,11 +126,11 @@ class FileCard:
 
 @dataclass(frozen=True, slots=True)
 class DetectorCard:
-    """How one detector was calibrated; its numbers are in ``detectors.npz``.
+    """How one detector was calibrated; its parameters are in ``detectors.npz``.
 
-    A ``target_fpr`` of 1 with an interval of 0 to 1 promises nothing: a threshold that was taken
-    over, not calibrated.
-    ``limit`` is how much of a long text it reads; None: what ``TextRules`` say.
+    A ``target_fpr`` of 1 with an interval of 0 to 1 gives no guarantee: the threshold was imported,
+    not calibrated.
+    ``limit`` is its token budget; None: that of ``TextRules``.
     """
 
     method: str
@@ -144,12 +144,12 @@ class DetectorCard:
     seed: int
     calibration_sha256: str
     settings: dict[str, Any]
-    limit: Limit | None = None
+    limit: TokenBudget | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Canary:
-    """A text whose scores are known; replayed when a guard is loaded.
+    """A text with known scores, which are checked when a guard is loaded.
 
     A score passes when ``|score - expected| <= tolerance * (1 + |expected|)``.
     """
@@ -161,9 +161,10 @@ class Canary:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The whole of ``manifest.json``; without a ``decision`` any detector that flags decides.
+    """The contents of ``manifest.json``; without a ``decision`` the policy is ``any``.
 
-    ``fused`` are graphs that score by themselves, by the graph that each was made of.
+    ``fused`` holds the graphs with built-in detectors, by the name of the graph they were built
+    from.
     """
 
     schema: int
@@ -178,13 +179,13 @@ class Manifest:
     fused: dict[str, FusedCard] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
-        """The canonical JSON: sorted keys, so the same manifest gives the same bytes."""
+        """The canonical JSON with sorted keys: the same manifest gives the same bytes."""
         text = json.dumps(asdict(self), sort_keys=True, indent=1, allow_nan=False)
         return text.encode() + b"\n"
 
 
 def read_manifest(data: bytes) -> tuple[Manifest | None, list[str]]:
-    """The manifest in ``data`` and every fault found; no manifest where there is a fault."""
+    """The manifest in ``data`` and every fault; None if there are faults."""
     try:
         value = decode(data)
     except (ValueError, RecursionError) as error:
@@ -204,7 +205,7 @@ def read_manifest(data: bytes) -> tuple[Manifest | None, list[str]]:
 
 
 def _contradictions(manifest: Manifest) -> list[str]:
-    """Values that have the right type and cannot be true together."""
+    """Values that have the right type but contradict each other."""
     model, text = manifest.model, manifest.text
     faults = [
         f"manifest.json: {name} is {value}; expected {least} to {most}"
@@ -251,7 +252,7 @@ def _contradictions(manifest: Manifest) -> list[str]:
 
 
 def _card_contradictions(where: str, card: DetectorCard, manifest: Manifest) -> list[str]:
-    """A promise that is none, a limit outside the bundle's, outputs that no graph gives."""
+    """An invalid target, a token budget above the bundle's, or outputs that no graph has."""
     faults = []
     low, high = card.fpr_interval if len(card.fpr_interval) == 2 else (1.0, 0.0)
     promised = 0 < card.target_fpr < 1 and 0 <= low <= high <= 1
@@ -262,21 +263,21 @@ def _card_contradictions(where: str, card: DetectorCard, manifest: Manifest) -> 
         )
     most = manifest.text.max_tokens
     if card.limit and not 8 <= card.limit.max_tokens <= most:
-        found = card.limit.max_tokens
-        faults.append(f"{where}.limit: max_tokens is {found}; expected 8 to {most}")
+        budget = card.limit.max_tokens
+        faults.append(f"{where}.limit: max_tokens is {budget}; expected 8 to {most}")
     graph = manifest.graphs.get("score")
     kinds = {output.kind for output in graph.outputs} if graph else set()
     if card.pooling == "mlp_mean" and "mlp_mean" not in kinds:
-        faults.append(f"{where} reads mlp_mean, which no graph gives; export again with --mlp")
+        faults.append(f"{where} reads mlp_mean, which no graph has; export again with --mlp")
     return faults
 
 
 def _graph_contradictions(where: str, graph: GraphCard, layers: int) -> list[str]:
-    """Outputs that stand twice, or name a layer that is not there, or are not there."""
+    """Outputs that are duplicated, missing, or of a layer that does not exist."""
     faults = []
     names = [output.name for output in graph.outputs]
     if len(set(names)) < len(names):
-        faults.append(f"{where} lists an output twice; expected each once")
+        faults.append(f"{where} lists an output twice; expected each once: export again")
     wrong = [output.name for output in graph.outputs if not 0 <= output.layer <= layers]
     if wrong:
         faults.append(f"{where}: outputs {wrong} name a layer outside 0..{layers}")
@@ -286,11 +287,11 @@ def _graph_contradictions(where: str, graph: GraphCard, layers: int) -> list[str
         "decode": ("state", "key", "value"),
         "analysis": ("lens",),
     }[graph.mode]
-    found = {(output.kind, output.layer) for output in graph.outputs}
+    listed = {(output.kind, output.layer) for output in graph.outputs}
     for kind in kinds:
-        first = 1 if kind in ("key", "value") else 0  # of blocks, which count from 1
+        first = 1 if kind in ("key", "value") else 0  # keys and values: from block 1
         wanted = range(first, layers + 1)
-        lacking = next((layer for layer in wanted if (kind, layer) not in found), None)
+        lacking = next((layer for layer in wanted if (kind, layer) not in listed), None)
         if lacking is not None:
             faults.append(
                 f"{where} has no {kind} output of layer {lacking}; expected one for each of "

@@ -1,6 +1,6 @@
-"""Reading and writing ``detectors.npz``: a zip of plain arrays, read as if it were hostile.
+"""Reads and writes ``detectors.npz``, a zip archive of plain arrays, treated as untrusted input.
 
-Every limit is checked on the archive's and the arrays' headers before memory is taken.
+All size limits are checked on the headers of the archive and the arrays before memory is allocated.
 """
 
 import math
@@ -18,7 +18,7 @@ from layerguard.runtime.types import Array
 
 MAX_MEMBERS = 1_024
 MAX_BYTES = 2 << 30
-"""Of all arrays together: far above the largest published head (224 MB)."""
+"""Maximum of all arrays together, far above the largest published head (224 MB)."""
 
 _DTYPES = ("float64", "float32", "float16", "int64", "int32", "uint16", "uint8", "bool")
 _MEMBER = re.compile(r"[a-z0-9_]{1,64}/[a-z0-9_]{1,64}\.npy")
@@ -26,9 +26,9 @@ _MAX_HEADER = 4_096
 
 
 def write_npz(path: Path, arrays: Mapping[str, Array]) -> None:
-    """Store ``arrays`` under their names, sorted: the same arrays give the same bytes."""
+    """Store ``arrays`` sorted by name: the same arrays give the same bytes."""
     named: dict[str, Any] = {name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)}
-    for name, array in arrays.items():  # ascontiguousarray makes scalars one-dimensional
+    for name, array in arrays.items():  # ascontiguousarray changed scalars to one dimension
         named[name] = named[name].reshape(array.shape)
     np.savez(path, allow_pickle=False, **named)
 
@@ -49,7 +49,7 @@ def read_npz(path: Path) -> tuple[dict[str, Array], list[str]]:
                     faults.append(f"{path.name}: {member.filename}: {fault}")
                 elif array is not None:
                     arrays[member.filename.removesuffix(".npy")] = array
-    except Exception as error:  # noqa: BLE001  whatever a hostile archive provokes
+    except Exception as error:  # noqa: BLE001  a hostile archive can raise any error
         faults.append(f"{path.name} {_unreadable(error)}")
     return arrays, faults
 
@@ -68,7 +68,7 @@ def _archive_faults(members: list[zipfile.ZipInfo]) -> list[str]:
         if not _MEMBER.fullmatch(name)
     ]
     faults += [
-        f"detectors.npz: member {name[:80]!r} stands there {count} times; expected once"
+        f"detectors.npz: member {name[:80]!r} appears {count} times; expected once"
         for name, count in times.items()
         if count > 1
     ]
@@ -77,7 +77,7 @@ def _archive_faults(members: list[zipfile.ZipInfo]) -> list[str]:
         faults.append(f"detectors.npz: {total} bytes unpacked; expected at most {MAX_BYTES}")
     faults += [
         f"detectors.npz: member {m.filename[:80]!r} is encrypted or packed by method "
-        f"{m.compress_type}; expected stored as it is, so that nothing can swell"
+        f"{m.compress_type}; expected stored without compression: calibrate again"
         for m in members
         if m.flag_bits & 1 or m.compress_type != zipfile.ZIP_STORED
     ]
@@ -90,12 +90,12 @@ def _read_member(
     try:
         with archive.open(member) as file:
             return _read_array(cast("BinaryIO", file), member.file_size)
-    except Exception as error:  # noqa: BLE001  whatever a hostile array provokes
+    except Exception as error:  # noqa: BLE001  a hostile array can raise any error
         return None, _unreadable(error)
 
 
 def _read_array(file: BinaryIO, size: int) -> tuple[Array | None, str | None]:
-    """One array, or the fault that stops it; takes memory only once its header is plausible."""
+    """One array or its fault; memory is allocated after the header is checked."""
     version = npy.read_magic(file)
     if version not in ((1, 0), (2, 0)):
         return None, f"npy version {version}; expected 1.0 or 2.0"

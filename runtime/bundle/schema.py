@@ -1,4 +1,4 @@
-"""From plain JSON to frozen dataclasses, listing every value that does not fit its type."""
+"""Parses plain JSON into frozen dataclasses and lists every value of a wrong type."""
 
 import dataclasses
 import json
@@ -10,7 +10,7 @@ import typing
 from typing import Any
 
 _LEVELS = 16
-"""How deep a value of type ``Any`` may be nested."""
+"""Maximum nesting of a value of type ``Any``."""
 
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring = 2, 60
@@ -20,30 +20,30 @@ def decode(data: bytes) -> Any:
     """The JSON value in ``data``.
 
     Raises:
-        ValueError: it is not JSON in UTF-8, or a key stands twice in one object.
+        ValueError: it is not JSON in UTF-8, or an object has a key twice.
         RecursionError: it is nested too deeply.
     """
-    value = json.loads(data.decode("utf-8"), object_pairs_hook=_without_twins)
-    json.dumps(value, ensure_ascii=False).encode()  # fails on half a surrogate pair
+    value = json.loads(data.decode("utf-8"), object_pairs_hook=_without_duplicates)
+    json.dumps(value, ensure_ascii=False).encode()  # fails on a lone surrogate
     return value
 
 
-def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON; raises ValueError where a key stands twice, so that no reader differs."""
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; raises ValueError for duplicate keys, which JSON readers treat differently."""
     value: dict[str, Any] = {}
     for key, item in pairs:
         if key in value:
-            raise ValueError(f"the key {key[:60]!r} stands twice in one object")
+            raise ValueError(f"the key {key[:60]!r} appears twice in one object")
         value[key] = item
     return value
 
 
 def parse(kind: Any, value: Any, path: str, faults: list[str]) -> Any:
-    """``value`` as an instance of ``kind``; what does not fit is appended to ``faults``.
+    """``value`` as an instance of ``kind``; every mismatch is appended to ``faults``.
 
-    Understands dataclasses, ``dict[str, X]``, ``tuple[X, ...]``, ``Literal``, ``X | None``,
-    ``Any`` and the JSON scalars. Unknown and missing keys are faults; a whole number passes for
-    a float; NaN and infinity never do.
+    Supports dataclasses, ``dict[str, X]``, ``tuple[X, ...]``, ``Literal``, ``X | None``, ``Any``
+    and the JSON scalars. Unknown and missing keys are faults. An integer is accepted as a float;
+    NaN and infinity are not.
     """
     origin = typing.get_origin(kind)
     if kind is Any and _is_plain(value, _LEVELS):
@@ -100,12 +100,12 @@ def _is_plain(value: Any, levels: int) -> bool:
 
 
 def _short(value: Any) -> str:
-    text = _SHORT.repr(value)  # bounded in depth and breadth, whatever the value
+    text = _SHORT.repr(value)  # bounded in depth and breadth for any value
     return f"{text[:60]}..." if len(text) > 62 else text
 
 
 def _key(key: str) -> str:
-    """A key as a step of a path; quoted where printing it as it is could mislead."""
+    """A key as a step of a path; quoted if it is long or not printable."""
     return key if key.isprintable() and len(key) <= 60 else _short(key)
 
 

@@ -1,7 +1,7 @@
-"""Writing a bundle atomically: a neighbouring folder, fsync, then one exchange of names.
+"""Writes a bundle atomically: a folder beside the target, fsync, then one exchange of names.
 
-A killed or failed writer leaves the old bundle as it was. Two writers cannot meet: the second is
-told so. Where the folder cannot be renamed, its files are replaced instead (``contents.py``).
+A killed or failed writer leaves the old bundle unchanged. A second concurrent writer is refused. If
+the folder cannot be renamed, its files are replaced instead (``contents.py``).
 """
 
 import ctypes
@@ -24,38 +24,40 @@ _DISK_ERRORS = (
 )  # fmt: skip
 _NO_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EXDEV)
 _NO_RENAME = (errno.EBUSY, errno.EXDEV, errno.EPERM, errno.EACCES)
-"""Of a folder: a mount point, a lower layer of overlayfs, a parent that may not be written."""
+"""Errors of renaming a mount point, a lower layer of overlayfs, or a folder in a read-only one."""
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """A new, empty folder that becomes ``target`` when the block ends well.
+    """A new, empty folder that becomes ``target`` when the block ends without an exception.
 
     Raises:
         InputError: ``target`` exists and is not a bundle, its parent does not exist, or another
             process is writing it.
-        MachineError: the disk is full, or fails.
+        MachineError: the disk is full or fails.
     """
-    target = target.resolve()  # where a link points, so that what it points to is not left behind
+    target = target.resolve()  # replaces the target of a link, not the link
     if not target.parent.is_dir():
-        raise InputError(f"{target.parent} is not a folder; make it first")
+        raise InputError(
+            f"{target.parent} is not a folder; expected an existing one: create it first"
+        )
     is_bundle = (target / MANIFEST).is_file() or contents.is_unfinished(target)
     if target.exists() and not is_bundle and any_inside(target):
         raise InputError(
             f"{target} exists and is not a bundle (no {MANIFEST}); name a new folder, or empty it"
         )
-    replacing_it = contents.replacing_contents if contents.must_stay(target) else _renaming
+    method = contents.replacing_contents if contents.must_stay(target) else _renaming
     try:
-        with replacing_it(target) as folder:
+        with method(target) as folder:
             yield folder
     except OSError as error:
         if error.errno not in _DISK_ERRORS:
             raise
         raise MachineError(
-            f"{target} could not be written ({error.strerror}); what stood there is untouched. "
-            "Make room on that disk, or permit writing there, and run the command again"
+            f"{target} could not be written ({error.strerror}); its old contents are unchanged. "
+            "Free space on that disk, or allow writing there, and run the command again"
         ) from error
 
 
@@ -63,18 +65,18 @@ def replacing(target: Path) -> Iterator[Path]:
 def _renaming(target: Path) -> Iterator[Path]:
     """A new folder beside ``target`` that takes its name."""
     folder = target.with_name(f".{target.name}.writing")
-    with ExitStack() as held:
+    with ExitStack() as locks:
         folder.mkdir(exist_ok=True)
-        held.callback(os.close, contents.lock(folder, target))
+        locks.callback(os.close, contents.lock(folder, target))
         if _aside(folder).exists():  # a writer was killed between its two renames
             _undo(_aside(folder), target)
-        for path in folder.iterdir():  # what a killed writer left
+        for path in folder.iterdir():  # files of a killed writer
             contents.remove(path)
         try:
             yield folder
             contents.sync(folder)
-            if target.exists():  # it takes the new folder's name: nobody may write there yet
-                held.callback(os.close, contents.lock(target, target))
+            if target.exists():  # keeps other writers out until the exchange is done
+                locks.callback(os.close, contents.lock(target, target))
             _exchange(folder, target)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -87,7 +89,7 @@ def seal(folder: Path, manifest: Manifest) -> Manifest:
         The manifest as written.
 
     Raises:
-        BundleError: no reader would take the manifest.
+        BundleError: the manifest is not valid.
     """
     paths = sorted(path for path in folder.iterdir() if path.name != MANIFEST)
     sealed = replace(manifest, files={path.name: card_of(path) for path in paths})
@@ -100,7 +102,7 @@ def seal(folder: Path, manifest: Manifest) -> Manifest:
 
 
 def carry_over(source: Path, folder: Path, names: list[str]) -> None:
-    """Bring unchanged files into the new folder: as links where that works, else as copies."""
+    """Put unchanged files into the new folder, as hard links if possible, else as copies."""
     for name in names:
         try:
             os.link((source / name).resolve(), folder / name)
@@ -109,17 +111,17 @@ def carry_over(source: Path, folder: Path, names: list[str]) -> None:
 
 
 def any_inside(path: Path) -> bool:
-    """Whether ``path`` is a file, or a folder with something of the user's in it."""
+    """Whether ``path`` is a file, or a folder that contains files of the user."""
     return not path.is_dir() or any(inner.name not in UNLISTED for inner in path.iterdir())
 
 
 def _aside(folder: Path) -> Path:
-    """Where the old bundle waits on a file system that cannot exchange two names."""
+    """Temporary name of the old bundle on a file system that cannot exchange two names."""
     return folder.with_name(f"{folder.name}.old")
 
 
 def _undo(aside: Path, target: Path) -> None:
-    """Give the old bundle its name back, unless the new one has it already."""
+    """Restore the old bundle's name, unless the new bundle already has it."""
     if target.exists():
         shutil.rmtree(aside)
     else:
@@ -127,7 +129,7 @@ def _undo(aside: Path, target: Path) -> None:
 
 
 def _exchange(folder: Path, target: Path) -> None:
-    """Give ``folder`` the name ``target`` in one step; what stood there takes ``folder``'s name."""
+    """Exchange the names of ``folder`` and ``target`` in one step, if ``target`` exists."""
     if not target.exists():
         folder.rename(target)
     else:
@@ -143,7 +145,7 @@ def _exchange(folder: Path, target: Path) -> None:
 
 
 def _rename_twice(folder: Path, target: Path) -> None:
-    """Exchange two names on a file system that cannot do it in one step."""
+    """Exchange two names on a file system that cannot do that in one step."""
     aside = _aside(folder)
     target.rename(aside)
     try:
@@ -155,10 +157,10 @@ def _rename_twice(folder: Path, target: Path) -> None:
 
 
 def _renameat2(first: Path, second: Path) -> bool:
-    """Exchange two names atomically (Linux); False where that is not to be had.
+    """Exchange two names atomically (Linux); False if that is not supported.
 
     Raises:
-        OSError: it is to be had, and failed.
+        OSError: it is supported and failed.
     """
     call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if call is None:

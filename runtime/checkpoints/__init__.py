@@ -1,4 +1,5 @@
-"""Files that models are published in, read as far as exporter and calibration both need it.
+"""Readers of published model files that both the exporter and the calibration need.
 
-The two may not import each other, so what they share lies here. Nothing that serves imports it.
+Exporter and calibration must not import each other, so their shared readers are in this package.
+Serving code does not import it.
 """

@@ -1,8 +1,8 @@
-"""GGUF files: metadata, and tensors that are read one at a time, by numpy and the gguf package.
+"""GGUF files: metadata, and tensors that are read one at a time with numpy and the gguf package.
 
-The format is llama.cpp's, described in docs/gguf.md of ggml-org/ggml. The header is parsed here and
-not by the package's reader, which takes seconds for a vocabulary and reports damage as whatever
-numpy happened to raise. The package knows the block types and how to dequantise them.
+The format is llama.cpp's, described in docs/gguf.md of ggml-org/ggml. The header is parsed here.
+The package's own reader takes seconds for a vocabulary, and reports a damaged file as an arbitrary
+numpy error. The package is used for the block types and their dequantisation.
 """
 
 import math
@@ -46,16 +46,16 @@ _PART = re.compile(r"-\d{5}-of-\d{5}\.gguf")
 
 @dataclass(frozen=True, slots=True)
 class GgufTensor:
-    """Where one tensor lies, and how it is stored.
+    """Location and storage type of one tensor.
 
     Attributes:
-        name: as the file calls it: ``blk.0.attn_q.weight``.
-        path: of the file.
+        name: name in the file: ``blk.0.attn_q.weight``.
+        path: path of the file.
         type: name of its block type: F32, Q8_0, Q4_1, ...
-        type_id: the number of that type.
-        shape: its sides as in PyTorch: the file lists the fastest first.
-        offset: of its first byte in the file.
-        bytes: its size in the file.
+        type_id: number of that type.
+        shape: shape in PyTorch's order; the file lists the dimensions in reverse order.
+        offset: offset of its first byte in the file.
+        bytes: size in the file.
     """
 
     name: str
@@ -67,7 +67,7 @@ class GgufTensor:
     bytes: int
 
     def read(self) -> Array:
-        """Its values, float32 of ``shape``, dequantised as the gguf package does it.
+        """The values, float32 of ``shape``, dequantised by the gguf package.
 
         Raises:
             InputError: a value is not finite.
@@ -79,20 +79,20 @@ class GgufTensor:
         values: Array = gguf.dequantize(stored.reshape(rows), self.type_id).reshape(self.shape)
         if not np.isfinite(values).all():
             raise InputError(
-                f"{self.path.name}: {self.name} has values that are not finite; expected a sound "
-                "model. Convert or download it again"
+                f"{self.path.name}: {self.name} has values that are not finite; expected finite "
+                "weights. Convert or download the model again"
             )
         return values
 
 
 @dataclass(frozen=True, slots=True)
 class GgufFile:
-    """A GGUF file, verified as far as its header and its size go.
+    """A GGUF file whose header and size were verified.
 
     Attributes:
-        path: where it lies.
+        path: path of the file.
         metadata: scalars, strings and lists by key.
-        tensors: in the order of the file.
+        tensors: the tensors in the order of the file.
     """
 
     path: Path
@@ -106,7 +106,7 @@ class GgufFile:
 
     @property
     def quantisation(self) -> str:
-        """The tensors' own types, the one of most weights first: ``Q4_1, Q8_0, F32``."""
+        """The types of the tensors, by decreasing number of weights: ``Q4_1, Q8_0, F32``."""
         weights: Counter[str] = Counter()
         for tensor in self.tensors:
             weights[tensor.type] += math.prod(tensor.shape)
@@ -114,12 +114,12 @@ class GgufFile:
 
 
 def find_gguf(path: Path) -> Path | None:
-    """The GGUF file that ``path`` is, or the only one in the folder that it is.
+    """The GGUF file at ``path``, or the only GGUF file in the folder ``path``; else None.
 
-    A folder with weights in another format beside it is not a GGUF's.
+    A folder that also contains weights in another format gives None.
 
     Raises:
-        InputError: the folder holds several.
+        InputError: the folder contains several GGUF files.
     """
     if path.suffix == SUFFIX and not path.is_dir():
         return path
@@ -129,18 +129,18 @@ def find_gguf(path: Path) -> Path | None:
     if len(files) > 1:
         names = ", ".join(file.name for file in files)
         raise InputError(
-            f"{path.resolve().name} holds {len(files)} GGUF files ({names}); expected one. Name "
-            "the file instead of the folder"
+            f"{path.resolve().name} contains {len(files)} GGUF files ({names}); expected one. Give "
+            "the path of the file instead of the folder"
         )
     return files[0]
 
 
 def read_gguf(path: Path) -> GgufFile:
-    """Read the header of a file; its tensors are read when asked for.
+    """Read the header of a file; tensors are read on demand.
 
     Raises:
-        InputError: there is no such file, it is no GGUF, it is damaged, a part of several, in the
-            byte order of other machines, or has a tensor of a type that cannot be dequantised.
+        InputError: the file is missing, not GGUF, damaged, one part of a split model, big-endian,
+            or has a tensor of a type that cannot be dequantised.
         MachineError: the gguf package is not installed.
     """
     try:
@@ -153,7 +153,7 @@ def read_gguf(path: Path) -> GgufFile:
 
 def _package() -> ModuleType:
     try:
-        import gguf  # noqa: PLC0415  what serves does not have it
+        import gguf  # noqa: PLC0415  not a dependency of serving
     except ImportError as error:
         raise MachineError(
             "a GGUF file needs gguf, which is not installed: pip install 'layerguard[export]' or "
@@ -163,14 +163,14 @@ def _package() -> ModuleType:
 
 
 class _Cursor:
-    """Reads values one after another; every value is held to what the file has left."""
+    """Reads values one after another, and checks each against the remaining size of the file."""
 
     def __init__(self, path: Path, data: mmap.mmap) -> None:
         self._path, self._data = path, data
         self.position = 0
 
     def values(self, code: str, count: int = 1) -> tuple[Any, ...]:
-        """So many numbers of a ``struct`` code, little endian."""
+        """``count`` numbers of a ``struct`` code, little-endian."""
         size = count * struct.calcsize(f"<{code}")
         return struct.unpack(f"<{count}{code}", self._take(size))
 
@@ -179,11 +179,11 @@ class _Cursor:
         return self.values(code)[0]
 
     def text(self) -> str:
-        """A string: its length in bytes, and UTF-8."""
+        """A string: its length in bytes, then UTF-8."""
         return self._take(self.number("Q")).decode("utf-8", errors="replace")
 
     def value(self, kind: int) -> Any:
-        """A value of the metadata, of this type."""
+        """A metadata value of type ``kind``."""
         if kind in _SCALARS:
             return self.number(_SCALARS[kind])
         if kind == _STRING:
@@ -193,24 +193,24 @@ class _Cursor:
             if inner in _SCALARS:
                 return list(self.values(_SCALARS[inner], count))
             if inner == _STRING:
-                return [self.text() for _ in self._counted(count)]
+                return [self.text() for _ in self.counted(count)]
         raise _damaged(self._path, "its metadata has a value of a type that GGUF does not have")
 
     def _take(self, size: int) -> bytes:
         end = self.position + size
         if end > len(self._data):
             raise _damaged(
-                self._path, f"its header goes on where it ends, at {len(self._data)} bytes"
+                self._path, f"its header is cut off at the end of the file, {len(self._data)} bytes"
             )
         taken = self._data[self.position : end]
         self.position = end
         return taken
 
-    def _counted(self, count: int) -> range:
-        """So many strings, each of which takes its length at the least."""
+    def counted(self, count: int) -> range:
+        """A range over ``count`` strings, each of which needs at least 8 bytes for its length."""
         if count * 8 > len(self._data) - self.position:
             raise _damaged(
-                self._path, f"its header goes on where it ends, at {len(self._data)} bytes"
+                self._path, f"its header is cut off at the end of the file, {len(self._data)} bytes"
             )
         return range(count)
 
@@ -221,12 +221,12 @@ def _parse(path: Path, data: mmap.mmap) -> GgufFile:
     cursor.position = 8
     tensor_count, pair_count = cursor.values("Q", 2)
     metadata: dict[str, Any] = {}
-    for _ in cursor._counted(pair_count):  # noqa: SLF001
+    for _ in cursor.counted(pair_count):
         key = cursor.text()
         metadata[key] = cursor.value(cursor.number("I"))
     _check_whole(path, metadata)
     entries = []
-    for _ in cursor._counted(tensor_count):  # noqa: SLF001
+    for _ in cursor.counted(tensor_count):
         name = cursor.text()
         dimensions = cursor.number("I")
         if dimensions > _MOST_DIMENSIONS:
@@ -241,10 +241,10 @@ def _parse(path: Path, data: mmap.mmap) -> GgufFile:
 
 
 def _check_start(path: Path, start: bytes) -> None:
-    """Magic, version and byte order."""
+    """Check magic number, version and byte order."""
     if start[:4] != _MAGIC:
         raise InputError(
-            f"{path.name} starts with {start[:4]!r}; expected {_MAGIC!r}, as every GGUF file does"
+            f"{path.name} starts with {start[:4]!r}; expected {_MAGIC!r}, the start of a GGUF file"
         )
     if len(start) < 8:
         raise _damaged(path, f"it has {len(start)} bytes")
@@ -262,12 +262,12 @@ def _check_start(path: Path, start: bytes) -> None:
 
 
 def _check_whole(path: Path, metadata: Mapping[str, Any]) -> None:
-    """Not one part of several, and a model at all."""
+    """Check that the file is a whole model and not one part of a split model."""
     parts = metadata.get("split.count", 1)
     if parts not in (0, 1) or (_PART.search(path.name) and "split.count" not in metadata):
         raise InputError(
             f"{path.name} is one part of a model of {parts} files; expected one whole file. Join "
-            "them with llama-gguf-split --merge of llama.cpp"
+            "the parts with llama-gguf-split --merge of llama.cpp"
         )
     if not isinstance(metadata.get("general.architecture"), str):
         raise InputError(
@@ -279,7 +279,7 @@ def _tensors(
     path: Path, entries: list[tuple[Any, ...]], start: int, size: int
 ) -> tuple[GgufTensor, ...]:
     gguf = _package()
-    found: dict[str, GgufTensor] = {}
+    tensors: dict[str, GgufTensor] = {}
     for name, shape, type_id, offset in entries:
         block, block_bytes = _block(path, gguf, name, type_id)
         if not shape or min(shape) < 1 or shape[-1] % block:
@@ -291,15 +291,15 @@ def _tensors(
             raise _damaged(
                 path, f"it has {size} bytes and {name[:80]!r} ends at {start + offset + length}"
             )
-        if name in found:
-            raise _damaged(path, f"tensor {name[:80]!r} stands in it twice")
+        if name in tensors:
+            raise _damaged(path, f"it has two tensors named {name[:80]!r}")
         kind = gguf.GGMLQuantizationType(type_id)
-        found[name] = GgufTensor(name, path, kind.name, kind, shape, start + offset, length)
-    return tuple(found.values())
+        tensors[name] = GgufTensor(name, path, kind.name, kind, shape, start + offset, length)
+    return tuple(tensors.values())
 
 
 def _block(path: Path, gguf: ModuleType, name: str, type_id: int) -> tuple[int, int]:
-    """Weights and bytes of one block of a type that the gguf package can dequantise."""
+    """Number of weights and bytes of one block; the gguf package must support the type."""
     try:
         kind = gguf.GGMLQuantizationType(type_id)
         block, size = gguf.GGML_QUANT_SIZES[kind]
@@ -308,8 +308,8 @@ def _block(path: Path, gguf: ModuleType, name: str, type_id: int) -> tuple[int, 
         called = getattr(error, "name", None) or type_id
         raise InputError(
             f"{path.name}: tensor {name[:80]!r} is stored in type {called}, which this release of "
-            "the gguf package cannot dequantise; expected F32, F16, BF16 or a quantised type that "
-            "it knows. Upgrade gguf, or quantise the model to another type"
+            "the gguf package cannot dequantise; expected F32, F16, BF16 or a supported quantised "
+            "type. Upgrade gguf, or quantise the model to another type"
         ) from error
     return int(block), int(size)
 

@@ -1,9 +1,9 @@
-"""GGUF tensors under the names and in the layout of transformers' checkpoints, without PyTorch.
+"""Converts GGUF tensors to the names and layout of transformers' checkpoints, without PyTorch.
 
-llama.cpp's converter renames every tensor and, for some architectures, turns it: rows of Llama's
-queries and keys are put beside each other in pairs, Gemma's norms have 1 added, GPT-2's layers are
-transposed. Each is undone here with the same operations that transformers uses, so the values are
-the same to the bit. An architecture that is not in the table is refused.
+llama.cpp's converter renames every tensor and transforms some: it interleaves the rows of Llama's
+queries and keys, adds 1 to Gemma's norms, and transposes GPT-2's layers. This module inverts these
+transformations with the same operations as transformers, so the values are identical to the bit. An
+architecture that is not in the table is refused.
 """
 
 import re
@@ -18,7 +18,7 @@ from layerguard.runtime.errors import InputError
 from layerguard.runtime.types import Array
 
 Undo = Callable[[Array, Mapping[str, Any]], Array]
-"""From a tensor of the file and the settings of its architecture to the checkpoint's tensor."""
+"""Maps a tensor of the file and the settings of its architecture to the checkpoint's tensor."""
 
 _BLOCK = re.compile(r"blk\.(\d+)\.(.+)\.(weight|bias)")
 
@@ -64,7 +64,7 @@ _OF_GPT2 = {
 
 
 def _in_halves(values: Array, heads: int) -> Array:
-    """Rows of rotary pairs, as the file has them, back to the two halves of each head."""
+    """Reorder interleaved rotary pairs into the two halves of each head."""
     pairs = values.reshape(heads, values.shape[0] // heads // 2, 2, *values.shape[1:])
     return np.swapaxes(pairs, 1, 2).reshape(values.shape)
 
@@ -94,12 +94,12 @@ _NORMS = (
 
 @dataclass(frozen=True, slots=True)
 class _Architecture:
-    """How the tensors of an architecture are called in a checkpoint, and what is undone to them."""
+    """Tensor names of one architecture in a checkpoint, and the inverse transformations."""
 
     model_type: str
     blocks: str
     names: Mapping[str, str]
-    undone: Mapping[str, Undo]
+    inverses: Mapping[str, Undo]
 
 
 _ARCHITECTURES: Mapping[str, _Architecture] = {
@@ -124,17 +124,17 @@ _ARCHITECTURES: Mapping[str, _Architecture] = {
 _NO_WEIGHTS = frozenset(
     {"rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"}
 )
-"""Settings of the rotary embedding that a file keeps as tensors; a checkpoint has none of them."""
+"""Settings of the rotary embedding that GGUF stores as tensors; checkpoints do not have them."""
 
 
 @dataclass(frozen=True, slots=True)
 class NamedTensor:
-    """A tensor of a GGUF file as a checkpoint of transformers has it.
+    """A tensor of a GGUF file, as it appears in a checkpoint of transformers.
 
     Attributes:
-        name: in the checkpoint.
-        shape: there.
-        stored: where it lies.
+        name: name in the checkpoint.
+        shape: shape in the checkpoint.
+        stored: the tensor in the GGUF file.
     """
 
     name: str
@@ -144,25 +144,25 @@ class NamedTensor:
     _settings: Mapping[str, Any]
 
     def read(self) -> Array:
-        """Its values, float32 of ``shape``."""
+        """The values, float32 of ``shape``."""
         values = self.stored.read()
         return values if self._undo is None else self._undo(values, self._settings)
 
 
 def model_type(file: GgufFile) -> str:
-    """What transformers calls the architecture.
+    """The name of the architecture in transformers.
 
     Raises:
-        InputError: its tensors' names are not known here.
+        InputError: the architecture is not supported.
     """
     return _architecture(file).model_type
 
 
 def named_tensors(file: GgufFile) -> Iterator[NamedTensor]:
-    """Every tensor of the file as a checkpoint of transformers has it.
+    """All tensors of the file, as they appear in a checkpoint of transformers.
 
     Raises:
-        InputError: the architecture is not known here, or it has a tensor of an unknown name.
+        InputError: the architecture is not supported, or a tensor has an unknown name.
     """
     known = _architecture(file)
     prefix = f"{file.architecture}."
@@ -184,12 +184,12 @@ def named_tensors(file: GgufFile) -> Iterator[NamedTensor]:
             )
         name = f"{known.names[stem]}.{suffix}"
         undo = (
-            known.undone.get(stem) if suffix == "weight" or stem in ("attn_q", "attn_k") else None
+            known.inverses.get(stem) if suffix == "weight" or stem in ("attn_q", "attn_k") else None
         )
-        turned = undo is _transposed and len(tensor.shape) == 2
+        is_transposed = undo is _transposed and len(tensor.shape) == 2
         yield NamedTensor(
             f"{known.blocks}.{match[1]}.{name}" if match else name,
-            tensor.shape[::-1] if turned else tensor.shape,
+            tensor.shape[::-1] if is_transposed else tensor.shape,
             tensor,
             undo,
             settings,

@@ -1,4 +1,4 @@
-"""JSON files that lie beside weights."""
+"""Reads JSON files that are saved together with weights."""
 
 import json
 from pathlib import Path
@@ -7,18 +7,18 @@ from layerguard.runtime.errors import InputError
 
 
 def read_json(path: Path) -> dict[str, object]:
-    """The JSON object in a file that lies beside weights.
+    """The JSON object in a file that is saved together with weights.
 
     Raises:
-        InputError: there is no such file, or it holds no JSON object.
+        InputError: the file is missing, or does not contain a JSON object.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        found = f"{path} is not JSON ({error})"
+        fault = f"{path} is not JSON ({error})"
         if isinstance(error, OSError):
-            found = f"{path}: {error.strerror}"
-        raise InputError(f"{found}; expected the file that is saved with the weights") from error
+            fault = f"{path}: {error.strerror}"
+        raise InputError(f"{fault}; expected the file that is saved with the weights") from error
     except RecursionError as error:
         raise InputError(f"{path}: nested too deeply; expected a flat JSON object") from error
     if not isinstance(value, dict):

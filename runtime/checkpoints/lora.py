@@ -1,11 +1,11 @@
-"""LoRA adapters in PEFT's format: which are plain, and which tensors belong together.
+"""LoRA adapters in PEFT's format: checks that an adapter is plain LoRA, and pairs its tensors.
 
-Plain means that the tuned weight is W + scale B A, with W the weights of the base as they are
-published (Low-Rank Adaptation, arXiv 2106.09685). PEFT's configuration has a few dozen settings; a
-value that makes it something else is refused by name, whether it adds terms (DoRA, biases), acts on
-some tokens only (aLoRA), or changes W before training, as the initialisations of PiSSA, OLoRA,
-CorDA, LoRA-GA and LoftQ do: their A and B belong to a W that is nowhere saved. A setting that this
-release does not know is refused as well, unless it is empty.
+In plain LoRA the tuned weight is W + scale B A, where W is the published weight of the base model
+(Low-Rank Adaptation, arXiv 2106.09685). PEFT's configuration has a few dozen settings. A value that
+changes this formula is refused by name: if it adds terms (DoRA, biases), applies to some tokens
+only (aLoRA), or changes W before training. The initialisations of PiSSA, OLoRA, CorDA, LoRA-GA and
+LoftQ do the last: their A and B belong to a W that is not saved. A setting that this release does
+not know is refused too, unless it is empty.
 """
 
 import math
@@ -49,7 +49,7 @@ _PLAIN: Mapping[str, tuple[object, ...]] = {
     "velora_config": ({}, None),
     "megatron_config": ({}, None),
 }
-"""Settings that change the arithmetic; by setting, the values with which it stays plain."""
+"""Settings that can change the formula, with the values for which it stays plain LoRA."""
 
 _HARMLESS = frozenset({
     "auto_mapping", "base_model_name_or_path", "ensure_weight_tying", "eva_config",
@@ -57,18 +57,18 @@ _HARMLESS = frozenset({
     "lora_alpha", "lora_dropout", "megatron_core", "peft_version", "qalora_group_size", "r",
     "rank_pattern", "revision", "runtime_config", "target_modules", "task_type",
 })  # fmt: skip
-"""Settings that are read here, or that the tensors themselves say, or that only training asks.
+"""Settings that this module reads, that follow from the tensors, or that only affect training.
 
-``fan_in_fan_out`` is among them: PEFT sets it by the kind of the layer, and so do the readers.
+``fan_in_fan_out`` is one of them: PEFT and the readers both derive it from the type of the layer.
 """
 
 
 class HasShape(Protocol):
-    """A tensor, of PyTorch or of a file."""
+    """A tensor with a shape, in PyTorch or in a file."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Its sides."""
+        """The shape."""
 
 
 T = TypeVar("T", bound=HasShape)
@@ -76,12 +76,13 @@ T = TypeVar("T", bound=HasShape)
 
 @dataclass(frozen=True, slots=True)
 class Lora:
-    """What the configuration of a plain adapter says.
+    """The configuration of a plain LoRA adapter.
 
     Attributes:
-        alpha: of the scale.
-        stabilised: the scale is alpha / sqrt(rank), arXiv 2312.03732, instead of alpha / rank.
-        base: the model that it was trained on, by its author's name; None where it does not say.
+        alpha: numerator of the scale.
+        stabilised: whether the scale is alpha / sqrt(rank), arXiv 2312.03732, instead of
+            alpha / rank.
+        base: name of the base model in the configuration; None if it is missing.
     """
 
     alpha: float
@@ -89,20 +90,20 @@ class Lora:
     base: str | None
 
     def scale(self, rank: int) -> float:
-        """What B A is multiplied by; the rank is that of the matrices, as rank_pattern has it."""
+        """The factor of B A. ``rank`` is the rank of the matrices, which may vary by module."""
         return self.alpha / (math.sqrt(rank) if self.stabilised else rank)
 
 
 def is_adapter(folder: Path) -> bool:
-    """Whether a folder is an adapter's and not a whole model's."""
+    """Whether a folder contains an adapter and not a whole model."""
     return (folder / CONFIG).is_file()
 
 
 def read_lora(folder: Path) -> Lora:
-    """The configuration of the adapter in a folder.
+    """Read the configuration of the adapter in a folder.
 
     Raises:
-        InputError: there is none, or it is not of plain LoRA; every reason is named.
+        InputError: the configuration is missing, or is not plain LoRA; all reasons are listed.
     """
     config = read_json(folder / CONFIG)
     faults = [
@@ -119,9 +120,9 @@ def read_lora(folder: Path) -> Lora:
     ]
     alpha, rank = config.get("lora_alpha"), config.get("r", 1)
     if not _is_number(alpha):
-        faults.append(f"there is no number lora_alpha: lora_alpha is {_short(alpha)}")
+        faults.append(f"lora_alpha is {_short(alpha)}, not a number")
     if isinstance(rank, bool) or not isinstance(rank, int) or not 1 <= rank <= _LARGEST_RANK:
-        faults.append(f"r is {_short(rank)}, no rank from 1 to {_LARGEST_RANK}")
+        faults.append(f"r is {_short(rank)}, not a rank from 1 to {_LARGEST_RANK}")
     if faults:
         raise InputError(
             f"adapter {folder.name} is not plain LoRA: {'; '.join(faults)} ({CONFIG}). Merge the "
@@ -136,26 +137,27 @@ def read_lora(folder: Path) -> Lora:
 
 
 def paired(folder: Path, tensors: Mapping[str, T]) -> dict[str, tuple[T, T]]:
-    """A [rank, in] and B [out, rank] by the module that they change, in the order of its name.
+    """The pair A [rank, in] and B [out, rank] for each module, sorted by module name.
 
     Args:
-        folder: of the adapter.
-        tensors: of its file, by name.
+        folder: folder of the adapter, for messages.
+        tensors: tensors of the adapter's file, by name.
 
     Raises:
-        InputError: a tensor is no factor, or a factor has no fitting other; every one is named.
+        InputError: a tensor is not a LoRA factor, or a factor has no matching partner; all faults
+            are listed.
     """
-    found: dict[str, dict[str, T]] = {}
+    factors: dict[str, dict[str, T]] = {}
     faults = []
     for name, tensor in tensors.items():
         match = _FACTOR.fullmatch(name)
         if match is None:
             faults.append(
-                f"it holds {name[:120]!r}; expected base_model.model.<module>.lora_A.weight"
+                f"found tensor {name[:120]!r}; expected base_model.model.<module>.lora_A.weight"
             )
         else:
-            found.setdefault(match["module"], {})[match["side"]] = tensor
-    for module, sides in found.items():
+            factors.setdefault(match["module"], {})[match["side"]] = tensor
+    for module, sides in factors.items():
         shapes = {f"lora_{side}": list(sides[side].shape) for side in sorted(sides)}
         down, up = shapes.get("lora_A", []), shapes.get("lora_B", [])
         if len(down) != 2 or len(up) != 2 or down[0] != up[1] or down[0] < 1:
@@ -163,25 +165,25 @@ def paired(folder: Path, tensors: Mapping[str, T]) -> dict[str, tuple[T, T]]:
                 f"{module} has {shapes}; expected lora_A [rank, in] and lora_B [out, rank]"
             )
     if not tensors:
-        faults.append("it holds no pair of matrices; expected some")
+        faults.append("found no pair of matrices; expected at least one")
     if faults:
         listed = "; ".join(faults[:5]) + (f"; and {len(faults) - 5} more" if faults[5:] else "")
         raise InputError(
             f"adapter {folder.name} is not plain LoRA: {listed}. Merge it with peft's "
             "merge_and_unload, save the merged model and give that"
         )
-    return {module: (sides["A"], sides["B"]) for module, sides in sorted(found.items())}
+    return {module: (sides["A"], sides["B"]) for module, sides in sorted(factors.items())}
 
 
 def _is_number(value: object) -> bool:
-    """A finite number of a size that an alpha may have."""
+    """Whether ``value`` is a finite number in the range of a possible alpha."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return abs(value) <= _LARGEST_ALPHA  # false for NaN too
 
 
 def _is_one_of(value: object, plain: tuple[object, ...]) -> bool:
-    """By type as well: 1 is not True."""
+    """Whether ``value`` is in ``plain``; types are compared too, because 1 == True in Python."""
     return any(type(value) is type(option) and value == option for option in plain)
 
 

@@ -1,7 +1,7 @@
-"""The command line: one program, a table of sub-commands, each a module of its own.
+"""The command line: one program with a table of sub-commands, each in its own module.
 
-A sub-command's module has ``add_arguments(parser)`` and ``run(arguments) -> exit code``; it is
-imported when it is called, so that the commands which serve never load what only building needs.
+The module of a sub-command has ``add_arguments(parser)`` and ``run(arguments) -> exit code``. It is
+imported when the command runs, so serving commands never load the dependencies of building.
 """
 
 import difflib
@@ -24,7 +24,7 @@ _INTERRUPTED = 130
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One sub-command: its module, the extra that brings what it needs, its line of help."""
+    """One sub-command: its module, the extra that installs its dependencies, its line of help."""
 
     module: str
     extra: str
@@ -48,7 +48,7 @@ COMMANDS = {
     "recalibrate": Command(
         "layerguard.calibration.commands.recalibrate",
         "calibrate",
-        "move a bundle's thresholds to what its traffic has become",
+        "adjust a bundle's thresholds to recent traffic",
     ),
     "fuse": Command(
         "layerguard.exporter.fused.command",
@@ -57,7 +57,7 @@ COMMANDS = {
     ),
     "score": Command("layerguard.runtime.cli.score", "cpu", "score texts with a calibrated bundle"),
     "generate": Command(
-        "layerguard.runtime.cli.generate", "cpu", "let a decoder answer, guarded at every token"
+        "layerguard.runtime.cli.generate", "cpu", "generate an answer; the guard checks every token"
     ),
     "eval": Command(
         "layerguard.calibration.commands.evaluate", "calibrate", "measure a bundle on labelled rows"
@@ -73,7 +73,7 @@ COMMANDS = {
     "drift check": Command(
         "layerguard.runtime.cli.drift_check",
         "cpu",
-        "say whether a checkpoint is drifting into misalignment",
+        "check whether a checkpoint drifts into misalignment",
     ),
     "audit": Command(
         "layerguard.calibration.commands.audit",
@@ -98,7 +98,9 @@ COMMANDS = {
         "layerguard.runtime.cli.verify", "sign", "verify a bundle's signature with the public key"
     ),
     "inspect": Command("layerguard.runtime.cli.inspect", "cpu", "verify a bundle and describe it"),
-    "doctor": Command("layerguard.runtime.cli.doctor", "cpu", "say whether this machine can serve"),
+    "doctor": Command(
+        "layerguard.runtime.cli.doctor", "cpu", "check whether this machine can serve"
+    ),
     "bench": Command("layerguard.runtime.cli.bench", "cpu", "time a bundle on this machine"),
     "demo": Command(
         "layerguard.runtime.cli.demo", "demo", "export, calibrate and score a real model end to end"
@@ -123,17 +125,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except LayerGuardError as error:
         streams.say(f"layerguard {name}: {error}")
         return error.exit_code
-    except BrokenPipeError:  # the reader of our output left; nothing more to say to it
+    except BrokenPipeError:  # the reader of the output is gone
         return EXIT_WRONG_CALL
-    except Exception as error:  # noqa: BLE001  Python's own exit code, 1, would say "flagged"
-        if isinstance(error, OSError) and error.errno in streams.NO_ROOM:
+    except Exception as error:  # noqa: BLE001  Python's own exit code, 1, would mean "flagged"
+        if isinstance(error, OSError) and error.errno in streams.NOT_WRITABLE:
             streams.say(
-                f"layerguard {name}: output cannot be written ({error.strerror}); expected a disk "
-                "or pipe that takes it: free some space, or send it elsewhere"
+                f"layerguard {name}: output cannot be written ({error.strerror}); expected a "
+                "writable disk or pipe: free some space, or write the output elsewhere"
             )
             return MachineError.exit_code
         streams.say(traceback.format_exc().rstrip())
-        streams.say(f"layerguard {name}: a defect of LayerGuard; please report it")
+        streams.say(f"layerguard {name}: this is a bug in LayerGuard; please report it")
         return MachineError.exit_code
     except KeyboardInterrupt:
         streams.say(f"layerguard {name}: interrupted")
@@ -148,8 +150,8 @@ def _run(name: str, arguments: Sequence[str]) -> int:
         print(f"layerguard {version('layerguard')}")
         return 0
     if name not in COMMANDS:
-        deeper = [command for command in COMMANDS if command.startswith(f"{name} ")]
-        close = deeper or difflib.get_close_matches(name, COMMANDS, n=1)
+        subcommands = [command for command in COMMANDS if command.startswith(f"{name} ")]
+        close = subcommands or difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         streams.say(f"layerguard: no command {name!r}{hint}\n\n{_overview()}")
         return EXIT_WRONG_CALL

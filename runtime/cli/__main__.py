@@ -1,4 +1,4 @@
-"""``python -m layerguard.runtime.cli``: the command line where no script is on the path."""
+"""``python -m layerguard.runtime.cli``: the command line without the installed script."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""A command's arguments, in the order in which people type them."""
+"""An argument parser that accepts options and positional arguments in any order."""
 
 from argparse import Action, ArgumentParser, Namespace
 from collections.abc import Sequence
@@ -6,12 +6,13 @@ from typing import Any
 
 
 class Parser(ArgumentParser):
-    """Takes options before, between and behind the positional arguments.
+    """Accepts options before, between and after the positional arguments.
 
-    argparse fills an optional positional argument with nothing when the required ones before it
-    have come and an option follows. Here the options are parsed first, then all that is left; what
-    stands behind ``--`` is positional whatever it looks like. An option that takes several values
-    ends at the next option or at ``--``.
+    argparse leaves an optional positional argument empty if an option follows the required ones.
+    This parser parses the options first, then the remaining arguments. Everything after ``--`` is
+    positional. The values of an option that takes several end at the next option or at ``--``.
+    ``ArgumentParser.parse_intermixed_args`` is not used, because in Python 3.11 it removes ``--``
+    before it parses the positional arguments.
     """
 
     def __init__(self, prog: str, **settings: Any) -> None:
@@ -26,10 +27,10 @@ class Parser(ArgumentParser):
         return super().add_argument(*names, **settings)
 
     def parse(self, arguments: Sequence[str]) -> Namespace:
-        """The arguments' values.
+        """Parse the arguments.
 
         Raises:
-            SystemExit: they do not parse, or help was asked for.
+            SystemExit: the arguments are not valid, or help was requested.
         """
         end = arguments.index("--") if "--" in arguments else len(arguments)
         values, left = self._flags.parse_known_args(arguments[:end])
@@ -37,7 +38,7 @@ class Parser(ArgumentParser):
 
 
 class _Part(ArgumentParser):
-    """Some of a command's arguments; help and usage are of the whole command."""
+    """A parser for a part of a command's arguments; its help describes the whole command."""
 
     def __init__(self, whole: ArgumentParser, prog: str) -> None:
         super().__init__(prog=prog, allow_abbrev=False, add_help=False)

@@ -1,6 +1,7 @@
 """Time a calibrated bundle on this machine: stages of a check by text length, and throughput.
 
-Medians of warm calls. Compare ratios within one run; absolute times travel badly.
+The times are medians of warm calls. Compare ratios within one run: absolute times differ between
+machines.
 """
 
 import json
@@ -71,7 +72,7 @@ def _latency(guard: Guard, words: int, repeats: int) -> dict[str, float]:
 
 
 def _rate(guard: Guard, words: int, threads: int, repeats: int) -> float:
-    """Checks per second of a text from that many threads at once."""
+    """Checks per second with this number of threads."""
     text = _text(words)
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(guard.check, [text] * threads))

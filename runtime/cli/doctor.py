@@ -1,4 +1,4 @@
-"""Say whether this machine can serve: kernels, ONNX Runtime, providers, and a bundle if given."""
+"""Check whether this machine can serve: kernels, ONNX Runtime, providers, and a bundle if given."""
 
 import json
 import platform
@@ -13,9 +13,9 @@ from layerguard.runtime.errors import LayerGuardError, MachineError
 from layerguard.runtime.model.session import PROVIDERS, Device, load_onnxruntime
 
 Finding = tuple[str, str, int]
-"""What was looked at, what was found, and the exit code it asks for: 0 where all is well."""
+"""What was checked, the result, and the exit code that it implies: 0 if there is no problem."""
 
-_WELL = 0
+_OK = 0
 _WRONG = MachineError.exit_code
 
 
@@ -35,45 +35,45 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    """Print the findings; 3 where the machine is wrong, 2 where the bundle is."""
-    worst = _WELL
-    for what, found, code in (*_machine(arguments.device), *_bundle(arguments)):
+    """Print the findings; 3 if the machine has a problem, 2 if the bundle has one."""
+    worst = _OK
+    for what, result, code in (*_machine(arguments.device), *_bundle(arguments)):
         if arguments.json:
-            print(json.dumps({"what": what, "found": found, "ok": code == _WELL}))
+            print(json.dumps({"what": what, "found": result, "ok": code == _OK}))
         else:
-            print(f"{'ok   ' if code == _WELL else 'WRONG'}  {what:<12} {found}")
+            print(f"{'ok   ' if code == _OK else 'WRONG'}  {what:<12} {result}")
         worst = max(worst, code)
     return worst
 
 
 def _machine(device: Device) -> Iterator[Finding]:
-    yield "layerguard", version("layerguard"), _WELL
+    yield "layerguard", version("layerguard"), _OK
     yield (
         "python",
         f"{platform.python_version()} on {platform.system()} {platform.machine()}",
-        _WELL,
+        _OK,
     )
     try:
-        yield "kernels", kernels.level(), _WELL
+        yield "kernels", kernels.level(), _OK
     except LayerGuardError as error:
         yield "kernels", str(error), _WRONG
     packages = {name: _version(name) for name in ("onnxruntime", "onnxruntime-gpu")}
-    installed = [f"{name} {found}" for name, found in packages.items() if found]
+    installed = [f"{name} {release}" for name, release in packages.items() if release]
     if len(installed) > 1:
-        found = (
+        conflict = (
             f"found {' and '.join(installed)}, which overwrite each other's files: pip uninstall "
             "both, then install one of 'layerguard[cpu]' and 'layerguard[cuda]'"
         )
-        yield "onnxruntime", found, _WRONG
+        yield "onnxruntime", conflict, _WRONG
     try:
         runtime = load_onnxruntime()
     except MachineError as error:
         yield "onnxruntime", str(error), _WRONG
         return
-    yield "onnxruntime", ", ".join(installed) or runtime.__version__, _WELL
-    offered = runtime.get_available_providers()
-    yield "providers", ", ".join(offered), _WELL
-    if PROVIDERS[device] not in offered:
+    yield "onnxruntime", ", ".join(installed) or runtime.__version__, _OK
+    available = runtime.get_available_providers()
+    yield "providers", ", ".join(available), _OK
+    if PROVIDERS[device] not in available:
         remedy = "pip uninstall onnxruntime, then pip install 'layerguard[cuda]'"
         yield "device", f"{device} needs {PROVIDERS[device]}: {remedy}", _WRONG
 
@@ -88,8 +88,8 @@ def _bundle(arguments: Namespace) -> Iterator[Finding]:
         return
     detectors = ", ".join(guard.bundle.manifest.detectors)
     canaries = len(guard.bundle.manifest.canaries)
-    yield "bundle", f"{guard.bundle.id}: {detectors}; {canaries} canaries agree", _WELL
-    yield "session", f"runs on {', '.join(guard.backbone.session.providers)}", _WELL
+    yield "bundle", f"{guard.bundle.id}: {detectors}; {canaries} canaries agree", _OK
+    yield "session", f"runs on {', '.join(guard.backbone.session.providers)}", _OK
 
 
 def _version(package: str) -> str | None:

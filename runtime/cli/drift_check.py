@@ -1,11 +1,11 @@
-"""Say whether a fine-tuning checkpoint is drifting into misalignment.
+"""Check whether a fine-tuning checkpoint is drifting into misalignment.
 
-MONITOR is a folder that `layerguard drift fit` wrote for the base model, CHECKPOINT the bundle of
-a checkpoint, exported with the options that the base's bundle has. The checkpoint is read on the
-monitor's own prompts; it writes no answers and no judge is asked.
+MONITOR is a folder that `layerguard drift fit` wrote for the base model. CHECKPOINT is the bundle
+of a checkpoint, exported with the same options as the base model's bundle. The checkpoint is run on
+the monitor's own prompts. No text is generated, and no judge model is needed.
 
 The exit code is 1 on alarm, so that a training pipeline can stop. Numbers that are not finite
-raise the alarm. Drift is a share of the base model's mean state length.
+raise the alarm. Drift is given as a fraction of the base model's mean state length.
 """
 
 import json
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from layerguard.runtime.cli import options
 from layerguard.runtime.cli.table import render
-from layerguard.runtime.drift import DriftReading, Monitor, TraitDrift
+from layerguard.runtime.drift import CheckpointMonitor, DriftReading, TraitDrift
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -36,7 +36,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Print the reading; 1 on alarm."""
-    monitor = Monitor.load(arguments.monitor)
+    monitor = CheckpointMonitor.load(arguments.monitor)
     reading = monitor.check(
         arguments.checkpoint,
         step=arguments.step,
@@ -64,10 +64,10 @@ def _lines(reading: DriftReading) -> Iterator[str]:
         for trait in reading.traits
     ]
     yield ""
-    yield render(["trait", "drift", "aligned checkpoints", "moved"], rows, text_column=3)
+    yield render(["trait", "drift", "aligned range", "moved"], rows, text_column=3)
 
 
 def _moved(trait: TraitDrift) -> str:
     if not math.isfinite(trait.drift):
         return "not finite"
-    return f"beyond them, towards {trait.towards}" if trait.moved else ""
+    return f"outside the range, towards {trait.towards}" if trait.moved else ""

@@ -1,8 +1,9 @@
-"""Let the bundle's model answer a prompt, guarded at the prompt and at every token.
+"""Generate the model's answer to a prompt; the guard checks the prompt and every token.
 
---on-flag abstain (the default) shows an answer once all of it was judged, or a fixed sentence in
-its place; steer takes out of the model's states what WeightWatch finds, and goes on; log only
-reports. The exit code is 1 if anything was flagged. --json prints one object an event.
+--on-flag abstain (the default) shows the answer after the whole answer was checked, or a fixed
+sentence instead if it was flagged; steer removes the directions that WeightWatch flags from the
+model's states and continues; log only reports. The exit code is 1 if anything was flagged. --json
+prints one object per event.
 """
 
 import json
@@ -23,20 +24,32 @@ def add_arguments(parser: ArgumentParser) -> None:
     add(
         "prompt",
         metavar="PROMPT",
-        help="what is asked, or - for standard input; a template goes round it",
+        help="the prompt, without its template, or - for standard input",
     )
-    add("--max-new-tokens", type=int, default=256, metavar="N", help="at most (default: 256)")
+    add(
+        "--max-new-tokens",
+        type=int,
+        default=256,
+        metavar="N",
+        help="most tokens to generate (default: 256)",
+    )
     add("--on-flag", choices=get_args(OnFlag), default="abstain", help="default: abstain")
     add(
         "--temperature",
         type=float,
         default=0.0,
         metavar="T",
-        help="0, the default, takes the likeliest token",
+        help="0, the default, takes the most likely token",
     )
-    add("--top-k", type=int, default=0, metavar="K", help="draw among the K likeliest tokens")
-    add("--top-p", type=float, default=1.0, metavar="P", help="draw among those that hold share P")
-    add("--seed", type=int, metavar="N", help="of the draws (default: different every time)")
+    add("--top-k", type=int, default=0, metavar="K", help="sample from the K most likely tokens")
+    add(
+        "--top-p",
+        type=float,
+        default=1.0,
+        metavar="P",
+        help="sample from the fewest most likely tokens with total probability P",
+    )
+    add("--seed", type=int, metavar="N", help="sampling seed (default: different every time)")
     add("--stop", nargs="+", default=[], metavar="TEXT", help="texts that end the answer")
     options.add_json(parser)
     options.add_session(parser)
@@ -45,7 +58,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    """Print the answer as it may be shown, then the verdict; 1 if anything was flagged."""
+    """Print the released text of the answer, then the verdict; 1 if anything was flagged."""
     guard = options.load_guard(arguments)
     events = guard.generate(
         options.given_text(arguments.prompt),

@@ -17,7 +17,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    """Print what the bundle holds; 2 with every fault where it is not sound."""
+    """Print the contents of the bundle; 2 with every fault if it is not valid."""
     bundle = Bundle.load(arguments.bundle)
     if arguments.json:
         manifest = json.loads(bundle.manifest.to_bytes())
@@ -70,7 +70,7 @@ def _lines(bundle: Bundle) -> Iterator[str]:
     if manifest.decision:
         yield from _decision(manifest.decision)
     elif manifest.detectors:
-        yield "decision any detector that flags; no share is promised of them together"
+        yield "decision any detector that flags; no false-positive rate is promised for the guard"
     if not manifest.detectors:
         yield "detector none yet: run `layerguard calibrate`"
     yield f"canaries {len(manifest.canaries)}"
@@ -80,7 +80,7 @@ def _decision(card: DecisionCard) -> Iterator[str]:
     shadow = f", in shadow: {', '.join(card.shadow)}" if card.shadow else ""
     yield f"decision {card.policy} of {', '.join(card.enforced)}{shadow}; {card.n} clean texts"
     if not card.promised:
-        yield "         a published threshold decides: no share of flagged traffic is promised"
+        yield "         a published threshold decides: no false-positive rate is promised"
         return
     low, high = card.fpr_interval
     yield (

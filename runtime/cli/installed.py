@@ -1,7 +1,7 @@
 """Show the installed bundles: name, version, bundle id, detectors.
 
-Only their manifests are read: `layerguard inspect NAME` verifies the other files. The exit code is
-2 if a manifest is not sound. A folder of the same name goes before an installed bundle.
+Only the manifests are read; `layerguard inspect NAME` verifies the other files. The exit code is 2
+if a manifest is not valid. A folder of the same name takes precedence over an installed bundle.
 """
 
 import hashlib
@@ -24,20 +24,20 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    """Print a line for each; 2 if any is not sound."""
-    found = [_describe(bundle) for bundle in installed()]
+    """Print one line per bundle; 2 if one of them is not valid."""
+    bundles = [_describe(bundle) for bundle in installed()]
     if arguments.json:
-        for bundle in found:
+        for bundle in bundles:
             print(json.dumps(bundle))
-    elif found:
-        rows = [[*map(str, list(bundle.values())[:3]), _last(bundle)] for bundle in found]
+    elif bundles:
+        rows = [[*map(str, list(bundle.values())[:3]), _last(bundle)] for bundle in bundles]
         print(render(["name", "version", "bundle id", "detectors"], rows, text_column=3))
     else:
-        print("no bundle is installed; `layerguard pack` makes a wheel out of one")
-    broken = [bundle for bundle in found if bundle["fault"]]
+        print("no bundle is installed; `layerguard pack` packs a bundle as a wheel")
+    broken = [bundle for bundle in bundles if bundle["fault"]]
     for bundle in broken:
         print(
-            f"layerguard list: {bundle['name']} is not sound ({bundle['fault']}); run "
+            f"layerguard list: {bundle['name']} is not valid ({bundle['fault']}); run "
             f"`layerguard inspect {bundle['name']}`",
             file=sys.stderr,
         )
@@ -45,23 +45,23 @@ def run(arguments: Namespace) -> int:
 
 
 def _describe(bundle: Installed) -> dict[str, Any]:
-    said: dict[str, Any] = {
+    described: dict[str, Any] = {
         "name": bundle.name, "version": bundle.version, "bundle_id": "", "detectors": [],
         "folder": str(bundle.folder), "fault": None,
     }  # fmt: skip
     try:
         data = manifest_bytes(bundle.folder, "layerguard pack")
     except BundleError as error:
-        return {**said, "fault": "; ".join(error.faults)}
+        return {**described, "fault": "; ".join(error.faults)}
     manifest, faults = read_manifest(data)
     if manifest is None:
-        return {**said, "fault": "; ".join(faults)}
-    said["bundle_id"] = hashlib.sha256(data).hexdigest()[:16]
-    said["detectors"] = list(manifest.detectors)
-    return said
+        return {**described, "fault": "; ".join(faults)}
+    described["bundle_id"] = hashlib.sha256(data).hexdigest()[:16]
+    described["detectors"] = list(manifest.detectors)
+    return described
 
 
 def _last(bundle: dict[str, Any]) -> str:
     if bundle["fault"]:
-        return "not sound"
+        return "not valid"
     return ", ".join(bundle["detectors"])

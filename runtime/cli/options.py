@@ -12,18 +12,20 @@ from layerguard.runtime.model.session import Weights
 
 
 def add_bundle(parser: ArgumentParser) -> None:
-    """The bundle's folder or name, as the first argument."""
+    """Add the bundle's folder or name as the first argument."""
     what = "folder of the bundle, or name of an installed one"
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help=what)
 
 
 def add_written_bundle(parser: ArgumentParser) -> None:
-    """The folder of a bundle that the command changes, as the first argument."""
-    parser.add_argument("bundle", type=_own, metavar="BUNDLE", help="folder of the bundle")
+    """Add the folder of a bundle that the command changes as the first argument."""
+    parser.add_argument(
+        "bundle", type=_writable_folder, metavar="BUNDLE", help="folder of the bundle"
+    )
 
 
 def given_text(text: str) -> str:
-    """The text that an argument gives; ``-`` stands for standard input.
+    """The text of an argument; ``-`` reads standard input.
 
     Raises:
         InputError: standard input is closed, or not UTF-8.
@@ -32,12 +34,12 @@ def given_text(text: str) -> str:
 
 
 def add_session(parser: ArgumentParser) -> None:
-    """Where and with how many threads the graph runs."""
+    """Add the device and the number of threads of the graph."""
     parser.add_argument(
         "--device",
         choices=("cpu", "cuda"),
         default="cpu",
-        help="cuda that does not engage is an error",
+        help="there is no silent fallback from cuda to cpu",
     )
     parser.add_argument(
         "--threads",
@@ -49,25 +51,28 @@ def add_session(parser: ArgumentParser) -> None:
 
 
 def add_weights(parser: ArgumentParser) -> None:
-    """How the graphs hold their weights."""
+    """Add the choice between packed and mapped weights."""
     parser.add_argument(
         "--weights",
         choices=get_args(Weights),
         default="packed",
-        help="packed, the default: each graph has a copy laid out for speed; mapped: all graphs "
-        "and processes read the one file, which needs less memory and makes checks slower",
+        help="packed, the default: each graph has its own copy in a fast memory layout; mapped: "
+        "all graphs and processes share one file, which needs less memory and is slower",
     )
 
 
 def add_verify(parser: ArgumentParser) -> None:
-    """The key that the bundle must be signed with."""
+    """Add the public key that verifies the bundle's signature."""
     parser.add_argument(
-        "--verify", type=Path, metavar="PUBLIC", help="refuse what is not signed with this key"
+        "--verify",
+        type=Path,
+        metavar="PUBLIC",
+        help="refuse a bundle that is not signed with this key",
     )
 
 
 def load_guard(arguments: Namespace) -> Guard:
-    """The guard that ``add_bundle``, ``add_session``, ``add_weights`` and ``add_verify`` ask for.
+    """Load the guard from the options of this module.
 
     Raises:
         LayerGuardError: as ``Guard.load``.
@@ -82,41 +87,43 @@ def load_guard(arguments: Namespace) -> Guard:
 
 
 def add_json(parser: ArgumentParser) -> None:
-    """Machine-readable output."""
+    """Add the choice of machine-readable output."""
     parser.add_argument(
-        "--json", action="store_true", help="one JSON object a line on stdout, nothing else there"
+        "--json",
+        action="store_true",
+        help="print one JSON object per line on stdout, and nothing else there",
     )
 
 
 def add_seed(parser: ArgumentParser, what: str) -> None:
-    """The seed; ``what`` says of what."""
+    """Add the seed of ``what``."""
     parser.add_argument(
-        "--seed", type=_seed, default=0, metavar="N", help=f"of {what} (default: 0)"
+        "--seed", type=_seed, default=0, metavar="N", help=f"seed of {what} (default: 0)"
     )
 
 
-def _own(text: str) -> Path:
-    """A folder of the caller's.
+def _writable_folder(text: str) -> Path:
+    """A folder that a command may change.
 
     Raises:
         BundleError: there is no such folder.
-        InputError: it is an installed bundle, which belongs to pip.
+        InputError: it is an installed bundle, which pip manages.
     """
     folder = Path(text)
-    found = find_bundle(folder)
-    if found != folder:
+    located = find_bundle(folder)
+    if located != folder:
         raise InputError(
-            f"{text} is an installed bundle, in {found}; expected a folder to write: copy it "
-            f"(cp -r {found} {text}), and pack it again when that is done"
+            f"{text} is an installed bundle, in {located}; expected a folder to write: copy it "
+            f"(cp -r {located} {text}), change the copy, and pack it again"
         )
     return folder
 
 
 def _seed(text: str) -> int:
-    """What numpy and scikit-learn both take.
+    """A seed that numpy and scikit-learn both accept.
 
     Raises:
-        ArgumentTypeError: it is no whole number from 0 to 2^31 - 1.
+        ArgumentTypeError: it is not a whole number from 0 to 2^31 - 1.
     """
     if not text.isascii() or not text.isdigit() or int(text) >= 1 << 31:
         raise ArgumentTypeError(f"found {text!r}; expected a whole number from 0 to 2147483647")

@@ -1,4 +1,4 @@
-"""Make a wheel out of a calibrated bundle, for pip to install and Guard.load to find by name.
+"""Pack a calibrated bundle as a wheel, which pip installs and Guard.load finds by name.
 
 The same bundle, name and version give the same bytes.
 """
@@ -13,15 +13,20 @@ from layerguard.runtime.packing import pack
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the command's arguments."""
     options.add_bundle(parser)
-    parser.add_argument("--name", required=True, help="what pip and Guard.load shall call it")
-    parser.add_argument("--version", required=True, help="of the package, such as 1.2.0")
+    parser.add_argument("--name", required=True, help="name of the package for pip and Guard.load")
+    parser.add_argument("--version", required=True, help="version of the package, such as 1.2.0")
     parser.add_argument(
-        "-o", "--out", type=Path, default=Path(), metavar="DIR", help="where to (default: here)"
+        "-o",
+        "--out",
+        type=Path,
+        default=Path(),
+        metavar="DIR",
+        help="folder of the wheel (default: the current folder)",
     )
 
 
 def run(arguments: Namespace) -> int:
-    """Write the wheel and say where it is."""
+    """Write the wheel and print its path."""
     wheel = pack(arguments.bundle, arguments.name, arguments.version, arguments.out)
     print(f"wrote {wheel} ({wheel.stat().st_size} bytes)")
     return 0

@@ -1,8 +1,8 @@
 """Score texts with a calibrated bundle.
 
-Give one TEXT, or rows of JSONL with --input, or text on standard input. With TEXT or ROWS - it is
-read from standard input as well, in UTF-8; the end of its last line is not part of a text. A bad
-row is reported with its line; the others still run, and the exit code is then 2.
+Give one TEXT, or rows of JSONL with --input, or text on standard input. TEXT and ROWS may also be
+-, which reads standard input in UTF-8; a newline at its end is not part of the text. A bad row is
+reported with its line; the other rows are still scored, and the exit code is then 2.
 """
 
 import json
@@ -23,7 +23,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     options.add_bundle(parser)
     parser.add_argument("text", nargs="?", metavar="TEXT", help="the text to score, or -")
     parser.add_argument("--input", type=Path, metavar="ROWS", help="a JSONL file of rows, or -")
-    parser.add_argument("--domain", help="of TEXT; rows carry their own (default: all traffic)")
+    parser.add_argument(
+        "--domain", help="domain of TEXT; rows have their own (default: all traffic)"
+    )
     options.add_json(parser)
     options.add_session(parser)
     options.add_weights(parser)
@@ -32,8 +34,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Print a verdict for every text; 1 if any is flagged, 2 if any row was bad."""
-    rows, found = _rows(arguments)
-    faults = list(found)
+    rows, bad_rows = _rows(arguments)
+    faults = list(bad_rows)
     guard = options.load_guard(arguments)
     flagged = False
     progress = arguments.input is not None
@@ -50,7 +52,7 @@ def run(arguments: Namespace) -> int:
 
 def _rows(arguments: Namespace) -> tuple[tuple[Row, ...], tuple[str, ...]]:
     if arguments.text is not None and arguments.input is not None:
-        raise InputError("found both TEXT and --input; expected one of them")
+        raise InputError("found both TEXT and --input; expected only one of them")
     if arguments.input is not None and arguments.domain is not None:
         raise InputError('found both --input and --domain; expected a "domain" in each row')
     if arguments.input is not None:

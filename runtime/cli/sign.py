@@ -1,8 +1,8 @@
-"""Sign a bundle with a private key of your own, offline (OpenSSF model signing, key mode).
+"""Sign a bundle with your own private key, offline (OpenSSF model signing, key mode).
 
-The signature is the file model.sig in the bundle's folder; copies and packed wheels keep it, a
-command that changes the bundle drops it. LAYERGUARD_KEY_PASSWORD is the key's password, if it has
-one. To make keys:
+The signature is the file model.sig in the bundle's folder. Copies and packed wheels keep it; a
+command that changes the bundle removes it. If the key has a password, set LAYERGUARD_KEY_PASSWORD
+to it. To create keys:
 
   openssl ecparam -name prime256v1 -genkey -noout -out private.pem
   openssl ec -in private.pem -pubout -out public.pem
@@ -26,7 +26,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    """Write the signature and say of what it is."""
+    """Write the signature and print its path."""
     bundle = sign(arguments.bundle, arguments.key, os.environ.get("LAYERGUARD_KEY_PASSWORD"))
     print(f"wrote {bundle.path / SIGNATURE}, of bundle {bundle.id}")
     return 0

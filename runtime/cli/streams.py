@@ -1,4 +1,4 @@
-"""The standard streams as shells and pipes leave them: in any encoding, closed or full."""
+"""Handling of the standard streams: any encoding, closed streams, and full disks."""
 
 import errno
 import io
@@ -10,12 +10,12 @@ from typing import TextIO
 
 from layerguard.runtime.errors import InputError
 
-NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF})
-"""Of an ``OSError``: what is printed or written finds no place."""
+NOT_WRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF})
+"""Error numbers of an ``OSError`` that mean that output could not be written."""
 
 
 def accept_any_text() -> None:
-    """Print as an escape what a stream's encoding cannot say, instead of failing."""
+    """Make the output streams escape characters that their encoding lacks, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -42,7 +42,7 @@ def standard_input() -> str:
 
 
 def say(text: str) -> None:
-    """Print on standard error, or nowhere if it takes nothing: the exit code still says it."""
+    """Print on standard error; do nothing if that fails, because the exit code still tells."""
     try:
         print(text, file=sys.stderr, flush=True)
     except OSError:
@@ -51,10 +51,10 @@ def say(text: str) -> None:
 
 @contextmanager
 def flushed() -> Iterator[None]:
-    """Write what was printed before the block is left.
+    """Flush standard output at the end of the block.
 
     Raises:
-        OSError: standard output cannot be written; nothing more will be printed there.
+        OSError: standard output cannot be written; later output to it is discarded.
     """
     try:
         yield
@@ -68,6 +68,6 @@ def flushed() -> Iterator[None]:
 
 
 def _discard(stream: TextIO) -> None:
-    """Let what a stream still holds go nowhere, so that Python does not fail on it at its exit."""
+    """Discard a stream's buffered output, so that Python does not fail on it when it exits."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -1,4 +1,4 @@
-"""Verdicts laid out for a person."""
+"""Formats verdicts and tables as text."""
 
 import shutil
 from collections.abc import Iterator, Sequence
@@ -7,7 +7,7 @@ from layerguard.runtime.types import Verdict
 
 
 def verdict_lines(name: str, verdict: Verdict) -> Iterator[str]:
-    """One verdict: a line for the decision, a line for each detector's reading."""
+    """The lines of one verdict: one for the decision, one for each detector's reading."""
     truncated = ", truncated" if verdict.truncated else ""
     p_value = "" if verdict.p_value is None else f"p {verdict.p_value:.4f}, "
     domain = "" if verdict.domain is None else f", domain {verdict.domain}"
@@ -39,7 +39,7 @@ def shorten(text: str, width: int) -> str:
 
 
 def render(header: Sequence[str], rows: Sequence[Sequence[str]], text_column: int = 0) -> str:
-    """A table with aligned columns; ``text_column`` gives way where the terminal is narrow."""
+    """A table with aligned columns; ``text_column`` is shortened if the terminal is narrow."""
     cells = [list(header), *[list(row) for row in rows]]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     spare = shutil.get_terminal_size((160, 24)).columns - sum(widths) - 2 * (len(widths) - 1)

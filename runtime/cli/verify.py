@@ -17,7 +17,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    """Say that it verifies; 2 with the reason where it does not."""
+    """Print the verified bundle; 2 with the reason if verification fails."""
     bundle = load_verified(find_bundle(arguments.bundle), arguments.key)
     files = len(bundle.manifest.files) + 1
     print(f"bundle {bundle.id}: {files} files, signed with the key of {arguments.key}")

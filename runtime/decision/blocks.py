@@ -1,41 +1,40 @@
-"""Thresholds for several scores at once that keep one promise: statistically equivalent blocks.
+"""Joint thresholds for several scores at one false-positive rate: equivalent blocks.
 
-Clean texts are cut off one at a time. Each cut takes one detector, the one that was cut least
-deep so far, and moves its threshold to the most extreme of the texts that are left. Whichever
-detectors take the cuts, and however they depend on each other, every cut removes one of n + 1
-blocks that a fresh text exchangeable with the clean ones falls into with equal chance. So after a
-cuts the flagged region holds a share of fresh texts that is Beta(a, n + 1 - a), a / (n + 1) in the
-mean: the very law of one detector's split-conformal threshold, and exact for continuous scores.
-Ties only make the share smaller.
+Clean texts are cut off one at a time. Each cut uses the detector with the fewest cuts so far and
+moves its threshold to the most extreme of the remaining texts. For any choice of detectors, and any
+dependence between them, every cut removes one of n + 1 blocks. A new text that is exchangeable with
+the clean ones falls into each block with the same probability. After a cuts the flagged region
+therefore holds a share of new texts that is distributed as Beta(a, n + 1 - a), with mean
+a / (n + 1), as for the split-conformal threshold of one detector. This is exact for continuous
+scores; ties make the share smaller.
 
 Tukey, "Non-parametric estimation II: statistically equivalent blocks and tolerance regions", 1947;
-that the next cut may depend on those before it is in Fraser, "Sequentially determined
-statistically equivalent blocks", 1951, and Kemperman, "Generalized tolerance limits", 1956.
+for cuts that depend on the earlier ones: Fraser, "Sequentially determined statistically equivalent
+blocks", 1951, and Kemperman, "Generalized tolerance limits", 1956.
 """
 
 import math
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Sequence
 from fractions import Fraction
 
-import numpy as np
-
+from layerguard.runtime.kernels import BlockSet
 from layerguard.runtime.types import Array, Combination
 
 
 class Blocks:
-    """The cuts of n clean texts, and where a fresh one falls among them.
+    """The cuts of n clean texts, and the p-values of new texts.
 
-    ``any`` cuts off the largest scores first: what is cut off is flagged. ``all`` cuts off the
-    smallest first: what is cut off is not flagged, and all scores of what is left are large.
+    ``any`` cuts off the largest scores first; texts that are cut off are flagged. ``all`` cuts off
+    the smallest first; texts that are cut off are not flagged, all scores of the rest are large.
 
     Attributes:
-        n: clean texts.
-        any: whether it is ``any``.
+        n: number of clean texts.
+        any: whether the combination is ``any``.
     """
 
     def __init__(self, scores: Array, combination: Combination) -> None:
-        """Cut all texts off.
+        """Cut off all texts.
 
         Args:
             scores: float64 [n, detectors], finite, larger is worse.
@@ -43,69 +42,41 @@ class Blocks:
         """
         self.n = len(scores)
         self.any = combination == "any"
-        self._keys, self._numbers = _cut(-scores if self.any else scores)
+        self._set = BlockSet(scores, every=not self.any)
 
     @property
     def columns(self) -> list[tuple[list[float], list[int]]]:
-        """Of each detector the keys at which it was cut, ascending, and which cut each was, from 1.
+        """For each detector the keys of its cuts, ascending, and the numbers of the cuts, from 1.
 
-        Keys are scores; of ``any`` they are minus scores.
+        A key is the score for ``all``, minus the score for ``any``.
         """
-        return list(zip(self._keys, self._numbers, strict=True))
+        return self._set.columns()
 
     def thresholds(self, flagged: int) -> list[float | None]:
-        """The threshold of each detector that flags ``flagged`` of the n + 1 blocks.
+        """The thresholds of the detectors that flag ``flagged`` of the n + 1 blocks.
 
-        A text is flagged where any, or all, of its scores are above. None for a detector that
-        has had no cut yet.
+        A text is flagged if any, or all, of its scores are above their thresholds. None for a
+        detector without a cut.
         """
         cuts = flagged if self.any else self.n + 1 - flagged
-        found: list[float | None] = []
-        for keys, numbers in zip(self._keys, self._numbers, strict=True):
+        thresholds: list[float | None] = []
+        for keys, numbers in self.columns:
             count = bisect_right(numbers, cuts)
             key = keys[count - 1] if count else None
-            found.append(-key if key is not None and self.any else key)
-        return found
+            thresholds.append(-key if key is not None and self.any else key)
+        return thresholds
 
     def p_value(self, scores: Sequence[float]) -> float:
-        """Conformal, in (0, 1]: the least share of clean texts at which this one is flagged."""
-        last = self.n + 1
-        cuts = last
-        for score, keys, numbers in zip(scores, self._keys, self._numbers, strict=True):
-            place = bisect_right(keys, -score) if self.any else bisect_left(keys, score)
-            if place < len(numbers):
-                cuts = min(cuts, numbers[place])
-        return (cuts if self.any else last + 1 - cuts) / last
+        """The conformal p-value, in (0, 1]: the least target at which the text is flagged.
+
+        It is 1 / (n + 1), the smallest possible value, if a score is not finite.
+        """
+        return self._set.p_value(scores)
 
 
 def allowed(n: int, target_fpr: float) -> int:
-    """How many of the n + 1 blocks may be flagged: the largest whole number within the target.
+    """Number of the n + 1 blocks that may be flagged: the largest integer within the target.
 
-    The target counts as the decimal that was written: 0.29 of 100 is 29, not 28.999...
+    The target is taken as a decimal number: 0.29 of 100 is 29, not 28.999...
     """
     return math.floor(Fraction(str(target_fpr)) * (n + 1))
-
-
-def _cut(keys: Array) -> tuple[list[list[float]], list[list[int]]]:
-    """By column: the keys at which it was cut, ascending, and which cut, from 1, each was.
-
-    What is chosen depends on the texts already cut off alone: depth counts how many of a column's
-    smallest keys are theirs.
-    """
-    n, columns = keys.shape
-    orders = np.argsort(keys, axis=0, kind="stable").T.tolist()
-    values = keys.T.tolist()
-    gone = [False] * n
-    depth = [0] * columns
-    cut_at: list[list[float]] = [[] for _ in range(columns)]
-    numbers: list[list[int]] = [[] for _ in range(columns)]
-    for number in range(1, n + 1):
-        column = depth.index(min(depth))
-        place, order = depth[column], orders[column]
-        while gone[order[place]]:
-            place += 1
-        gone[order[place]] = True
-        depth[column] = place + 1
-        cut_at[column].append(values[column][order[place]])
-        numbers[column].append(number)
-    return cut_at, numbers

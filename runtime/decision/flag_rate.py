@@ -1,11 +1,12 @@
-"""Does live traffic still match the traffic that the guard was calibrated on?
+"""Detects that the share of flagged traffic has left the calibrated interval.
 
-The monitor bets that texts are flagged more often than the top of the interval that the
-calibration promised (``fpr_interval``), or more seldom than its bottom. Each bet is on some odds of
-a flag; of its stake, 1 / (k (k + 1)) enters with text k, so that the delay stays short after a long
-time of peace. While the chance of a flag, given what came before, lies within the interval, the
-wealth is a supermartingale that starts at 1, so by Ville's inequality it ever reaches 1 / ALPHA
-with chance ALPHA at most, however often it is looked at.
+The monitor is a betting test (e-process). It bets that texts are flagged more often than the upper
+end of the calibrated interval (``fpr_interval``), or less often than the lower end. Each bet
+assumes certain odds of a flag. A share 1 / (k (k + 1)) of its stake is placed with text k, so that
+the detection delay stays short after a long quiet period. While the probability of a flag, given
+the earlier texts, lies within the interval, the wealth is a supermartingale that starts at 1. By
+Ville's inequality it ever reaches 1 / ALPHA with probability at most ALPHA, however often it is
+checked.
 
 Ramdas, Gruenwald, Vovk and Shafer, "Game-theoretic statistics and safe anytime-valid inference",
 arXiv 2210.01948; Shin, Ramdas and Rinaldo, "E-detectors", arXiv 2203.03532.
@@ -17,30 +18,30 @@ from collections.abc import Mapping
 from layerguard.runtime.model.forking import renew_after_fork
 
 ALPHA = 0.001
-"""Chance that a guard whose share of flagged texts is within its interval ever alarms."""
+"""Probability that a guard whose share of flagged texts is within its interval ever alarms."""
 
 _TIMES = (1.3, 1.8, 3.0, 6.0, 15.0)
-"""The bets: that the odds of a flag are so many times those at the top of the interval, or so many
-times less than those at its bottom."""
+"""The bets: the odds of a flag are this many times those at the upper end of the interval, or this
+many times smaller than those at its lower end."""
 
 Interval = tuple[float, float]
 
 
-class Monitor:
-    """The flags of one guard's traffic against its promise; thread-safe, of constant size.
+class FlagRateMonitor:
+    """Compares the flag rate of one guard's traffic with its interval; thread-safe, constant size.
 
     Attributes:
-        n: texts counted.
-        flagged: of them.
-        e_value: the largest wealth so far; 1 / ``ALPHA`` or more is drifting.
+        n: number of texts counted.
+        flagged: number of flagged texts.
+        e_value: the largest wealth so far; the traffic is drifting at 1 / ``ALPHA`` or more.
     """
 
     def __init__(self, promised: Mapping[str | None, Interval]) -> None:
-        """Begin.
+        """Start without texts.
 
         Args:
-            promised: by domain, None for all traffic: where the share of flagged texts lies; [0, 1]
-                promises nothing, and nothing can drift.
+            promised: interval of the share of flagged texts by domain, None for all traffic; with
+                [0, 1] there is no guarantee and no drift.
         """
         self._bets = {domain: _bets(*interval) for domain, interval in promised.items()}
         self.renew()
@@ -48,23 +49,23 @@ class Monitor:
         renew_after_fork(self)
 
     def renew(self) -> None:
-        """In a forked process: another thread of the parent may have held the lock."""
+        """Replace the lock after a fork: a thread of the parent may have held it."""
         self._lock = threading.Lock()
 
     def reset(self) -> None:
-        """Begin anew."""
+        """Forget all texts."""
         with self._lock:
             self.n, self.flagged, self.e_value = 0, 0, 1.0
             self._wealth = [0.0] * (2 * len(_TIMES))
 
     @property
     def rate(self) -> float:
-        """Share of the texts that was flagged; 0 before the first."""
+        """Share of flagged texts; 0 before the first text."""
         return self.flagged / self.n if self.n else 0.0
 
     @property
     def drifting(self) -> bool:
-        """Whether the share of flagged texts has left the interval; stays so until ``reset``."""
+        """Whether the share of flagged texts has left the interval; stays True until ``reset``."""
         return self.e_value * ALPHA >= 1
 
     def update(self, *, flagged: bool, domain: str | None = None) -> None:
@@ -85,10 +86,10 @@ class Monitor:
 
 
 def _bets(low: float, high: float) -> tuple[list[float], list[float]]:
-    """What each bet's stake is multiplied by where the text is flagged, and where it is not.
+    """The factors by which each bet's stake is multiplied if a text is flagged, and if it is not.
 
-    A bet of q against p pays q / p or (1 - q) / (1 - p): 1 in the mean where p is the chance, and
-    less where the chance is farther from q. On a side without a bound it pays 1 whatever comes.
+    A bet of q against p pays q / p or (1 - q) / (1 - p): 1 in the mean if p is the probability, and
+    less if the probability is farther from q. Without a bound on its side it always pays 1.
     """
     shares = [(high, _share(high, times)) for times in _TIMES]
     shares += [(low, _share(low, 1 / times)) for times in _TIMES]
@@ -98,5 +99,5 @@ def _bets(low: float, high: float) -> tuple[list[float], list[float]]:
 
 
 def _share(share: float, times: float) -> float:
-    """The share whose odds are so many times those of ``share``."""
+    """The share whose odds are ``times`` those of ``share``."""
     return times * share / (times * share + 1 - share)

@@ -1,6 +1,5 @@
-"""One decision over all readings of a text: policy, domains, and the whole guard's p-value."""
+"""Combines all readings of a text into one decision: policy, domains, p-value of the guard."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,26 +15,23 @@ from layerguard.runtime.types import Array, Combination, Reading, decision_of
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Thresholds of one kind of traffic, and the clean texts that they come from.
+    """Thresholds of one domain, and the scores of the clean texts that they come from.
 
     Attributes:
         thresholds: by detector.
         clean_scores: by detector, ascending.
-        promised: where the share of clean texts that are flagged lies; [0, 1] promises nothing.
-        blocks: of the deciding detectors' scores; None where nothing is promised.
+        promised: interval of the share of clean texts that are flagged; [0, 1] is no guarantee.
+        blocks: of the deciding detectors' scores; None without a guarantee.
     """
 
     thresholds: Mapping[str, float]
-    clean_scores: Mapping[str, list[float]]
+    clean_scores: Mapping[str, Array]
     promised: Interval = (0.0, 1.0)
     blocks: Blocks | None = None
 
     def p_value(self, scores: Sequence[float]) -> float | None:
         """The least target at which the guard would flag a text with these scores."""
-        if self.blocks is None:
-            return None
-        valid = all(map(math.isfinite, scores))
-        return self.blocks.p_value(scores) if valid else 1 / (self.blocks.n + 1)
+        return None if self.blocks is None else self.blocks.p_value(scores)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +47,17 @@ class Decided:
 
 
 class Decision:
-    """How a bundle's readings become one decision. The promise: ``runtime/decision/blocks.py``.
+    """Combines a bundle's readings into one decision; see ``runtime/decision/blocks.py``.
 
     Attributes:
         policy: ``any`` or ``all`` of the deciding detectors, or the name of the only one.
-        shadow: detectors that are read and never decide.
-        enforced: those that decide.
-        limits: thresholds by domain; None is for all traffic.
+        shadow: detectors that are read but do not decide.
+        enforced: detectors that decide.
+        limits: thresholds by domain; the key None is for all traffic.
     """
 
     def __init__(self, bundle: Bundle) -> None:
-        """Take what the bundle says; one without a decision flags where any detector does."""
+        """Read the bundle's decision; without one the policy is ``any``."""
         card, arrays = bundle.manifest.decision, bundle.decision
         cards = bundle.manifest.detectors
         pooled = {name: detector.threshold for name, detector in cards.items()}
@@ -83,15 +79,16 @@ class Decision:
 
     @property
     def promised(self) -> Mapping[str | None, Interval]:
-        """By domain, where the share of clean texts that are flagged lies."""
+        """Interval of the share of clean texts that are flagged, by domain."""
         return {domain: limits.promised for domain, limits in self.limits.items()}
 
-    def decide(self, found: Mapping[str, Reading], domain: str | None = None) -> Decided:
-        """The decision on one text of some domain, known or not."""
+    def decide(self, readings: Mapping[str, Reading], domain: str | None = None) -> Decided:
+        """The decision on one text; an unknown domain uses the thresholds of all traffic."""
         if domain not in self.limits:
             domain = None
         limits = self.limits[domain]
-        readings = found if domain is None else _at(limits, found)
+        if domain is not None:
+            readings = _at(limits, readings)
         deciding = [readings[name] for name in self.enforced if name in readings]
         flagged, invalid = decision_of(deciding, self.policy)
         p_value = limits.p_value([reading.score for reading in deciding])
@@ -108,14 +105,14 @@ def _limits(
     columns = [card.detectors.index(name) for name in card.enforced]
     return Limits(
         thresholds,
-        dict(zip(card.detectors, np.sort(scores, axis=0).T.tolist(), strict=True)),
+        dict(zip(card.detectors, np.sort(scores.T, axis=1), strict=True)),
         (low, high),
         Blocks(scores[:, columns], combination(card.policy)),
     )
 
 
-def _at(limits: Limits, found: Mapping[str, Reading]) -> Mapping[str, Reading]:
-    """The readings at the thresholds of a domain."""
+def _at(limits: Limits, readings: Mapping[str, Reading]) -> Mapping[str, Reading]:
+    """The readings with the thresholds of a domain."""
     return {
         name: decide(
             name,
@@ -124,17 +121,17 @@ def _at(limits: Limits, found: Mapping[str, Reading]) -> Mapping[str, Reading]:
             limits.clean_scores[name],
             reading.evidence,
         )
-        for name, reading in found.items()
+        for name, reading in readings.items()
     }
 
 
 def _reason(deciding: Sequence[Reading], flagged: bool) -> str:
-    """One sentence for a person."""
+    """One sentence that explains the decision."""
     if flagged:
         return "; ".join(_why(reading) for reading in deciding if reading.flagged)
     above = [reading.detector for reading in deciding if reading.flagged]
     if above:
-        return f"{', '.join(above)} alone flagged it; the policy asks for all that decide"
+        return f"only {', '.join(above)} flagged it; the policy requires all deciding detectors"
     return "every score is within its threshold"
 
 
@@ -150,5 +147,5 @@ def _why(reading: Reading) -> str:
 
 
 def combination(policy: str) -> Combination:
-    """How the deciding detectors are combined; one alone is any of one."""
+    """How the deciding detectors are combined; a single one is combined by ``any``."""
     return "all" if policy == "all" else "any"

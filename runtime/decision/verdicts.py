@@ -1,9 +1,9 @@
-"""Verdicts: readings of one text, decided on, and counted as traffic."""
+"""Makes verdicts from the readings of a text and counts them as traffic."""
 
 from collections.abc import Mapping
 
 from layerguard.runtime.bundle import Bundle
-from layerguard.runtime.decision.flag_rate import Monitor
+from layerguard.runtime.decision.flag_rate import FlagRateMonitor
 from layerguard.runtime.decision.policy import Decision
 from layerguard.runtime.types import Reading, Verdict
 
@@ -12,14 +12,14 @@ class Verdicts:
     """Makes a guard's verdicts.
 
     Attributes:
-        decision: how the detectors' readings become one decision.
-        monitor: the flags of the traffic against the target.
+        decision: combines the detectors' readings into one decision.
+        monitor: compares the share of flagged texts with the target.
     """
 
     def __init__(self, bundle: Bundle) -> None:
         self._bundle_id = bundle.id
         self.decision = Decision(bundle)
-        self.monitor = Monitor(self.decision.promised)
+        self.monitor = FlagRateMonitor(self.decision.promised)
 
     def give(
         self,
@@ -31,7 +31,7 @@ class Verdicts:
         domain: str | None = None,
         counted: bool = True,
     ) -> Verdict:
-        """One verdict of all readings; ``counted`` by the monitor, or not, as part of a text."""
+        """The verdict for the readings of one text; the monitor counts it if ``counted``."""
         decided = self.decision.decide(readings, domain)
         if counted:
             self.count(flagged=decided.flagged, domain=decided.domain)
@@ -56,7 +56,7 @@ class Verdicts:
         self.monitor.update(flagged=flagged, domain=domain)
 
     def _drift(self) -> str:
-        """What the monitor found, for a person."""
+        """One sentence about the drift that the monitor detected."""
         low, high = (f"{bound:.2%}" for bound in self.decision.promised[None])
         return (
             f"drifting: {self.monitor.rate:.2%} of {self.monitor.n} texts were flagged, {low} to "

@@ -1,40 +1,37 @@
-"""From a score to a reading: threshold, conformal p-value, and failing closed."""
+"""Makes a reading from a score: threshold, conformal p-value, and failing closed."""
 
-import math
-from bisect import bisect_left
+from collections.abc import Sequence
 
-from layerguard.runtime.types import Evidence, Reading
+import numpy as np
+
+from layerguard.runtime.kernels import judged
+from layerguard.runtime.types import Array, Evidence, Reading
 
 
 def decide(
     detector: str,
     score: float,
     threshold: float,
-    clean_scores: list[float],
+    clean_scores: Array | Sequence[float],
     evidence: tuple[Evidence, ...],
 ) -> Reading:
-    """The reading of one score.
-
-    Flags unless ``score <= threshold``, so that NaN flags. The p-value is the conformal one,
-    (1 + #{clean >= score}) / (n + 1) (Vovk et al., "Algorithmic Learning in a Random World",
-    section 2.2), and 1 / (n + 1), the smallest possible, for a score that is not finite.
+    """The reading of one score; see ``layerguard.runtime.kernels.judged``.
 
     Args:
         detector: name of the detector.
         score: unitless, larger is worse.
-        threshold: the calibrated limit.
-        clean_scores: sorted ascending: scores of clean calibration texts.
-        evidence: what moved the score.
+        threshold: the calibrated threshold.
+        clean_scores: scores of clean calibration texts, sorted ascending.
+        evidence: contributions to the score.
     """
-    valid = math.isfinite(score)
-    n = len(clean_scores)
-    at_least = n - bisect_left(clean_scores, score) if valid else 0
+    clean = np.ascontiguousarray(clean_scores, np.float64)
+    valid, flagged, p_value = judged(score, threshold, clean)
     return Reading(
         detector=detector,
         score=score,
         threshold=threshold,
-        p_value=(1 + at_least) / (n + 1),
-        flagged=not (valid and score <= threshold),
+        p_value=p_value,
+        flagged=flagged,
         evidence=evidence,
         status="ok" if valid else "invalid",
     )

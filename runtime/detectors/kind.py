@@ -1,26 +1,19 @@
-"""What a detector is: how it is bound to frozen parameters and how those are checked."""
+"""The Python part of a detector: its question, its tap and the texts of its evidence.
 
-from collections.abc import Callable, Mapping, Sequence
+C implements its parameters, score and evidence (``csrc/detectors/``).
+"""
+
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-from layerguard.runtime.kernels import pool_last, pool_mean
-from layerguard.runtime.types import Array, Pooling, Reading, Tap
-
-States = Sequence[Array] | Array
-"""States of one text: L + 1 arrays [tokens, hidden], or one array [L + 1, tokens, hidden];
-float32, float16 or bfloat16."""
-
-
-POOLS: Mapping[Pooling, Callable[[States, Array | None], Array]] = {
-    "last": pool_last,
-    "mean": pool_mean,
-}
-"""By what a tap names: states of one text and its mask -> float32 [L + 1, hidden]."""
+from layerguard.runtime.detectors.bound import BoundDetector, Measure, Params, States
+from layerguard.runtime.kernels import parameter_faults
+from layerguard.runtime.types import Array, Reading, Tap
 
 
 class Detector(Protocol):
-    """A detector bound to its frozen parameters; safe to call from many threads."""
+    """A detector bound to its frozen parameters; thread-safe."""
 
     @property
     def tap(self) -> Tap:
@@ -33,19 +26,47 @@ class Detector(Protocol):
 
         Args:
             states: see ``States``.
-            mask: [tokens], true where a token counts; all do where it is None.
-            roles: [tokens], index in ``ROLES`` of who said each token; all are the user's where it
-                is None. Only WeightWatch asks.
+            mask: [tokens], False where a token is ignored; None: no token is.
+            roles: [tokens], index in ``ROLES`` of each token's author; None: all are the user's.
+                Used only by detectors that read extremes.
 
         Raises:
             InputError: layers, width, dtype or layout differ from the calibration's.
         """
 
     def score_pooled(self, layers: States) -> list[Reading]:
-        """One reading per row from what the tap reads.
+        """One reading per row of pooled input.
 
-        L + 1 arrays [rows, hidden]; of extremes one array [rows, 4, 2, K].
+        Args:
+            layers: L + 1 arrays [rows, hidden]; for extremes one array [rows, 4, 2, K].
         """
+
+
+@runtime_checkable
+class SteeringDetector(Detector, Protocol):
+    """A detector of directions that steering can remove from a model's states.
+
+    Attributes:
+        name: name of the detector.
+        directions: [K, hidden], unit rows.
+        places: for each direction the index of its state, and its name.
+    """
+
+    name: str
+    directions: Array
+    places: list[tuple[int, str]]
+
+    def outside(self, extremes: Array) -> list[int]:
+        """The directions whose range one row's extremes, [4, 2, K], exceed for any role."""
+
+
+def always(word: str) -> Callable[[Params], Measure]:
+    """A ``measure`` that is the same word for every entry of evidence."""
+    return lambda _: lambda _: word
+
+
+def _plain(kind: "DetectorKind", params: Params, tap: Tap) -> Detector:
+    return BoundDetector(kind.name, params, tap, kind.measure)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,22 +74,38 @@ class DetectorKind:
     """An entry of the registry.
 
     Attributes:
-        name: key in the registry, in the manifest and in ``detectors.npz``.
-        question: what it answers, in a line for people.
-        tap: what it reads unless a bundle says otherwise.
-        faults: (params, layers, width) -> every way in which params are not fit to be served.
-        bind: params, as ``fit`` returned them -> detector. A second argument overrides the tap.
+        name: key in the registry, in the manifest, in ``detectors.npz`` and in C.
+        question: the question that it answers, in one line.
+        tap: what it reads unless the bundle overrides it.
+        measure: params -> the texts of its evidence.
+        make: kind, params, tap -> the bound detector.
     """
 
     name: str
     question: str
     tap: Tap
-    faults: Callable[[Mapping[str, Array], int, int], list[str]]
-    bind: Callable[..., Detector]
+    measure: Callable[[Params], Measure]
+    make: Callable[["DetectorKind", Params, Tap], Detector] = _plain
+
+    def faults(self, params: Params, layers: int, width: int) -> list[str]:
+        """Every fault of the parameters for a model of this size."""
+        return parameter_faults(self.name, params, layers, width)
+
+    def bind(self, params: Params, tap: Tap | None = None) -> Detector:
+        """The detector with these parameters, as ``fit`` returned them.
+
+        Args:
+            params: by name; they are copied.
+            tap: what it reads; None: the kind's tap.
+
+        Raises:
+            InputError: parameters are missing or invalid; every fault is listed.
+        """
+        return self.make(self, params, tap or self.tap)
 
 
-def by_name(*kinds: DetectorKind) -> dict[str, DetectorKind]:
-    """The kinds by their names.
+def by_name(*kinds: DetectorKind) -> Mapping[str, DetectorKind]:
+    """The kinds by name.
 
     Raises:
         ValueError: two of them share a name.

@@ -1,18 +1,18 @@
-"""Is this checkpoint drifting into emergent misalignment? The part that serves.
+"""Checkpoint monitor: is a fine-tuning checkpoint drifting into emergent misalignment?
 
 A monitor is a folder that ``layerguard drift fit`` wrote for one base model. It reads a checkpoint
-of that model, exported as a bundle, on fixed prompts at one layer, and predicts from the shift
-along a few trait directions how misaligned the checkpoint's answers would be found.
+of that model, exported as a bundle, on fixed prompts at one layer. From the shift along a few trait
+directions it predicts which share of the checkpoint's answers would be judged misaligned.
 
-    monitor = Monitor.load("monitor/")
+    monitor = CheckpointMonitor.load("monitor/")
     reading = monitor.check("checkpoint/")
     reading.alarm, reading.predicted, reading.traits
 
-Trait-space Monitoring for Emergent Misalignment During SFT, arXiv 2606.07631. Nothing is generated
-and no judge is asked: one forward pass for each prompt.
+Source: Trait-space Monitoring for Emergent Misalignment During SFT, arXiv 2606.07631. The monitor
+runs one forward pass per prompt. It generates no text and needs no judge model.
 """
 
-from layerguard.runtime.drift.monitor import Monitor
+from layerguard.runtime.drift.checkpoint_monitor import CheckpointMonitor
 from layerguard.runtime.drift.reading import DriftReading, TraitDrift
 
-__all__ = ["DriftReading", "Monitor", "TraitDrift"]
+__all__ = ["CheckpointMonitor", "DriftReading", "TraitDrift"]

@@ -1,4 +1,4 @@
-"""The base model that a monitor belongs to, and which checkpoints are of it."""
+"""The base model of a checkpoint monitor, and the check that a checkpoint belongs to it."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,9 +14,14 @@ _TEXT = ("template", "windows", "max_tokens", "max_windows", "special_tokens")
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """What a checkpoint must share with its base: its shape, its tokenizer, how text is laid out.
+    """The properties that a checkpoint must share with its base model.
 
-    ``bundle_id`` names the very bundle that was measured; ``model`` and ``text`` are its own.
+    Attributes:
+        bundle_id: id of the base model's bundle.
+        model: the model card of that bundle.
+        text: the text rules of that bundle.
+        tokenizer_sha256: hash of its tokenizer.
+        chat_template_sha256: hash of its chat template; None if it has none.
     """
 
     bundle_id: str
@@ -26,8 +31,8 @@ class Base:
     chat_template_sha256: str | None
 
     @classmethod
-    def of(cls, bundle: Bundle) -> "Base":
-        """What a bundle says of itself."""
+    def from_bundle(cls, bundle: Bundle) -> "Base":
+        """The properties of a bundle."""
         files = bundle.manifest.files
         template = files.get(CHAT_TEMPLATE)
         return cls(
@@ -40,12 +45,14 @@ class Base:
 
 
 def load_checkpoint(path: str | Path, base: Base, layer: int) -> Bundle:
-    """The bundle at ``path``, a checkpoint of ``base`` that can be read at state ``layer``.
+    """Load the bundle at ``path`` and check that it is a checkpoint of ``base``.
 
-    It is read by the version of the text rules that the base was: its tokens must be the same.
+    The checkpoint is read with the base model's version of the text rules, so that both read the
+    same tokens.
 
     Raises:
-        BundleError: it is faulty, or of another model, or lacks the layer; with every fault.
+        BundleError: the bundle has faults, belongs to another model, or lacks state ``layer``; the
+            error lists every fault.
     """
     bundle = Bundle.load(path)
     faults = _differences(base, bundle, layer)
@@ -56,7 +63,7 @@ def load_checkpoint(path: str | Path, base: Base, layer: int) -> Bundle:
 
 
 def _differences(base: Base, bundle: Bundle, layer: int) -> list[str]:
-    other = Base.of(bundle)
+    other = Base.from_bundle(bundle)
     remedy = f"export a fine-tune of {base.model.id} with the options that its bundle has"
     pairs = [
         *((f"model.{n}", getattr(other.model, n), getattr(base.model, n)) for n in _MODEL),
@@ -71,7 +78,7 @@ def _differences(base: Base, bundle: Bundle, layer: int) -> list[str]:
     ]
     if layer > other.model.layers:
         faults.append(
-            f"its graph keeps {other.model.layers} blocks and the monitor reads state {layer}: "
+            f"its graph has {other.model.layers} blocks and the monitor reads state {layer}: "
             f"{remedy}"
         )
     return faults

@@ -1,4 +1,4 @@
-"""The manifest of a drift monitor: what ``manifest.json`` says, as frozen types."""
+"""The manifest of a checkpoint monitor: the contents of ``manifest.json`` as frozen types."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -9,7 +9,7 @@ from layerguard.runtime.bundle.schema import decode, parse
 from layerguard.runtime.drift.base import Base
 
 SCHEMA = 1
-"""Version of the manifest that this release writes, and the newest that it reads."""
+"""Schema version that this release writes, and the newest version that it reads."""
 
 WRITER = "layerguard drift fit"
 _MOST_TRAITS = 256
@@ -19,7 +19,7 @@ RegressorName = Literal["random_forest", "gradient_boosting", "ridge"]
 
 @dataclass(frozen=True, slots=True)
 class TraitCard:
-    """One trait: the names of its poles, and how well a probe told them apart at the layer."""
+    """One trait: the names of its two poles, and the accuracy of a probe that separates them."""
 
     name: str
     positive: str
@@ -29,7 +29,7 @@ class TraitCard:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A regressor on perturbations that its fit never saw, pooled, at the limit."""
+    """Scores of one regressor on held-out perturbations, pooled, at the threshold tau."""
 
     regressor: RegressorName
     balanced_accuracy: float
@@ -40,10 +40,10 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class CalibrationCard:
-    """What the monitor was fitted on.
+    """The data that the monitor was fitted on.
 
-    ``separation`` gives, by state index, the score of each layer that was considered; it is empty
-    where the layer was named by the user.
+    ``separation`` maps the state index of each candidate layer to its score. It is empty if the
+    user chose the layer.
     """
 
     traits_sha256: str
@@ -57,10 +57,10 @@ class CalibrationCard:
 
 @dataclass(frozen=True, slots=True)
 class MonitorManifest:
-    """The whole of a monitor's ``manifest.json``.
+    """The contents of a monitor's ``manifest.json``.
 
-    ``layer`` is a state index (see ``layerguard.runtime.types``); ``prompts`` are read, in order,
-    as one user turn each; ``threshold`` is the limit tau on predicted misalignment.
+    ``layer`` is a state index (see ``layerguard.runtime.types``). Each of ``prompts`` is read as
+    one user turn, in this order. ``threshold`` is tau, the threshold on predicted misalignment.
     """
 
     schema: int
@@ -77,13 +77,13 @@ class MonitorManifest:
     files: dict[str, FileCard]
 
     def to_bytes(self) -> bytes:
-        """The canonical JSON: sorted keys, so the same manifest gives the same bytes."""
+        """Canonical JSON with sorted keys: the same manifest gives the same bytes."""
         text = json.dumps(asdict(self), sort_keys=True, indent=1, allow_nan=False)
         return text.encode() + b"\n"
 
 
 def read_monitor_manifest(data: bytes) -> tuple[MonitorManifest | None, list[str]]:
-    """The manifest in ``data`` and every fault found; no manifest where there is a fault."""
+    """Parse ``data``; return the manifest and all faults. With any fault the manifest is None."""
     try:
         value = decode(data)
     except (ValueError, RecursionError) as error:
@@ -95,8 +95,8 @@ def read_monitor_manifest(data: bytes) -> tuple[MonitorManifest | None, list[str
     schema = value.get("schema")
     if isinstance(schema, int) and schema > SCHEMA:
         remedy = f"upgrade layerguard, or run `{WRITER}` with this release"
-        found = f"manifest.json has schema {schema}; this release reads up to {SCHEMA}"
-        return None, [f"{found}: {remedy}"]
+        fault = f"manifest.json has schema {schema}; this release reads up to {SCHEMA}"
+        return None, [f"{fault}: {remedy}"]
     faults: list[str] = []
     manifest = parse(MonitorManifest, value, "manifest.json", faults)
     if faults:
@@ -107,9 +107,10 @@ def read_monitor_manifest(data: bytes) -> tuple[MonitorManifest | None, list[str
 
 
 def _contradictions(manifest: MonitorManifest) -> list[str]:
-    """Values that have the right type and cannot be true together."""
+    """Values of the right type that are out of range or contradict each other."""
     layers = manifest.base.model.layers
     names = [trait.name for trait in manifest.traits]
+    distinct = len(set(names))
     checks = (
         (manifest.schema >= 1, f"schema is {manifest.schema}; expected 1 to {SCHEMA}"),
         (1 <= manifest.layer <= layers, f"layer is {manifest.layer}; expected 1 to {layers}"),
@@ -119,8 +120,8 @@ def _contradictions(manifest: MonitorManifest) -> list[str]:
         ),
         (bool(manifest.prompts), "prompts is empty; expected the evaluation prompts"),
         (
-            1 <= len(names) <= _MOST_TRAITS and len(set(names)) == len(names),
-            f"traits are {len(names)}, {len(set(names))} different; expected 1 to {_MOST_TRAITS}",
+            1 <= len(names) <= _MOST_TRAITS and distinct == len(names),
+            f"found {len(names)} traits, {distinct} different names; expected 1 to {_MOST_TRAITS}",
         ),
     )
     return [f"manifest.json: {fault}" for fine, fault in checks if not fine]

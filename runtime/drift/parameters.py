@@ -1,27 +1,27 @@
-"""The frozen arrays of a monitor, and every way in which they can be wrong."""
+"""The frozen arrays of a checkpoint monitor, and their validation."""
 
 from collections.abc import Mapping
 
 import numpy as np
 
-from layerguard.runtime.detectors.parameters import Shape, array_faults, not_positive
+from layerguard.runtime.bundle.arrays import Shape, array_faults, not_positive
 from layerguard.runtime.drift.manifest import MonitorManifest
 from layerguard.runtime.drift.regressor import regressor_arrays, regressor_faults
 from layerguard.runtime.drift.step_aware import step_arrays
 from layerguard.runtime.types import Array
 
 PREFIX = "drift"
-"""Of the arrays' names in ``detectors.npz``."""
+"""Prefix of the arrays' names in ``detectors.npz``."""
 
 _UNIT = 1e-3
-"""How far a direction's length may be from 1."""
+"""Tolerance on the length of a direction, which should be 1."""
 
 
 def expected_arrays(traits: int, width: int, *, step_aware: bool) -> dict[str, tuple[str, Shape]]:
-    """Names, dtypes and shapes of what a monitor holds.
+    """Names, dtypes and shapes of a monitor's arrays.
 
-    ``calibration_drift`` and ``calibration_rates`` are the checkpoints that the regressor was
-    fitted on: a new one is shown beside them.
+    ``calibration_drift`` and ``calibration_rates`` describe the checkpoints that the regressor was
+    fitted on. Readings compare a new checkpoint with them.
     """
     return {
         "directions": ("float32", (traits, width)),
@@ -36,7 +36,7 @@ def expected_arrays(traits: int, width: int, *, step_aware: bool) -> dict[str, t
 
 
 def monitor_faults(manifest: MonitorManifest, params: Mapping[str, Array]) -> list[str]:
-    """Every fault of the arrays, alone and beside their manifest."""
+    """All faults of the arrays, and all contradictions with the manifest."""
     traits, width = len(manifest.traits), manifest.base.model.width
     expected = expected_arrays(traits, width, step_aware=manifest.step_aware)
     faults = array_faults(PREFIX, params, expected)
@@ -46,7 +46,9 @@ def monitor_faults(manifest: MonitorManifest, params: Mapping[str, Array]) -> li
     faults += not_positive(PREFIX, params, ("base_norm", "step_scale"))
     lengths = np.linalg.norm(params["directions"].astype(np.float64), axis=1)
     if (abs(lengths - 1) > _UNIT).any():
-        faults.append("drift/directions has rows that are not of length 1; run the fit again")
+        faults.append(
+            "drift/directions has rows whose length is not 1; expected unit rows: run the fit again"
+        )
     rates = params["calibration_rates"]
     if len(rates) != len(params["calibration_drift"]):
         faults.append(
@@ -54,7 +56,10 @@ def monitor_faults(manifest: MonitorManifest, params: Mapping[str, Array]) -> li
             f"{len(params['calibration_drift'])}; expected one for each checkpoint"
         )
     elif not (rates <= manifest.threshold).any():
-        faults.append("drift/calibration_rates has no checkpoint within the limit; fit again")
+        faults.append(
+            "drift/calibration_rates has no checkpoint within the threshold; expected at least "
+            "one: run the fit again"
+        )
     if float(params["threshold"]) != manifest.threshold:
         faults.append(
             f"drift/threshold is {float(params['threshold'])} and the manifest says "

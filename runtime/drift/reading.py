@@ -1,4 +1,4 @@
-"""A monitor's answer about one checkpoint."""
+"""The result of a checkpoint monitor for one checkpoint."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -8,14 +8,14 @@ from layerguard.runtime.types import json_ready
 
 @dataclass(frozen=True, slots=True)
 class TraitDrift:
-    """How far one trait moved.
+    """The drift of one trait.
 
     Attributes:
-        name: of the trait.
-        drift: share of the base's mean state length; above 0 towards ``positive``.
-        low: least drift among calibration checkpoints whose misalignment was within the limit.
+        name: name of the trait.
+        drift: fraction of the base's mean state length; positive values point to ``positive``.
+        low: smallest drift among calibration checkpoints with misalignment up to the threshold.
         high: largest drift among them.
-        towards: the pole that the sign of the drift names.
+        towards: the pole that the sign of the drift points to.
         moved: True unless ``low <= drift <= high``.
     """
 
@@ -29,21 +29,21 @@ class TraitDrift:
 
 @dataclass(frozen=True, slots=True)
 class DriftReading:
-    """What a monitor says about one checkpoint.
+    """The result of a checkpoint monitor for one checkpoint.
 
     Attributes:
-        checkpoint: the model's name in the checkpoint's bundle.
-        bundle_id: of that bundle.
-        monitor_id: the first 16 hex digits of the monitor's manifest's sha256.
-        predicted: share of answers that would be judged misaligned, 0 to 1.
-        threshold: the limit tau on ``predicted``.
-        step: training step of the checkpoint, where it was given.
-        probability: of a step-aware monitor, that misalignment is above the limit; the alarm is
-            then raised above 0.5 of it, whatever ``predicted`` is.
-        alarm: True when the limit is exceeded, or a number is not finite.
-        status: ``ok``, or ``invalid`` where a number is not finite.
-        reason: one sentence for a person.
-        traits: in the monitor's order.
+        checkpoint: name of the model in the checkpoint's bundle.
+        bundle_id: id of that bundle.
+        monitor_id: the first 16 hex digits of the sha256 of the monitor's manifest.
+        predicted: predicted share of answers that would be judged misaligned, 0 to 1.
+        threshold: tau, the threshold on ``predicted``.
+        step: training step of the checkpoint; None if it was not given.
+        probability: step-aware monitors only: the probability that misalignment is above tau. The
+            alarm is then raised if it exceeds 0.5, whatever ``predicted`` is.
+        alarm: True if the threshold is exceeded or a number is not finite.
+        status: ``ok``, or ``invalid`` if a number is not finite.
+        reason: one sentence that explains the result.
+        traits: the drift of each trait, in the monitor's order.
     """
 
     checkpoint: str
@@ -59,11 +59,11 @@ class DriftReading:
     traits: tuple[TraitDrift, ...]
 
     def __post_init__(self) -> None:
-        """Refuse a reading that would let an invalid checkpoint pass."""
+        """Check that an invalid reading raises the alarm."""
         if self.status == "invalid" and not self.alarm:
             raise ValueError("status is invalid, so the alarm must be raised")
 
     def to_json(self) -> dict[str, Any]:
-        """The reading as plain JSON types; non-finite numbers become None."""
+        """The reading as JSON types; non-finite numbers become None."""
         plain: dict[str, Any] = json_ready(asdict(self))
         return plain

@@ -1,24 +1,24 @@
-"""Predicted misalignment from drift: any fitted regressor as one sum over plain arrays.
+"""Predicts misalignment from drift with a frozen regressor: linear, forest or boosted trees.
 
     prediction = intercept + <coefficients, x> + sum over trees of value[leaf(x)]
 
-A linear model has no trees, a forest or a boosted sum has no coefficients. At a node, x goes left
-where ``float32(x[feature]) <= threshold``: float32 against float64, as scikit-learn compares.
+A linear model has no trees; a forest or boosted model has no coefficients. At a node, x goes left
+if ``float32(x[feature]) <= threshold``, a comparison of float32 with float64, as in scikit-learn.
 """
 
 from collections.abc import Mapping
 
 import numpy as np
 
-from layerguard.runtime.detectors.parameters import Shape
+from layerguard.runtime.bundle.arrays import Shape
 from layerguard.runtime.types import Array
 
 
 def regressor_arrays(traits: int) -> dict[str, tuple[str, Shape]]:
     """Names, dtypes and shapes of a frozen regressor.
 
-    Nodes of all trees stand in one list, each before its children; ``tree_roots`` are the first
-    nodes. A leaf is its own left and right child.
+    The nodes of all trees form one list, in which each node precedes its children. ``tree_roots``
+    are the root nodes. A leaf is its own left and right child.
     """
     return {
         "intercept": ("float64", ()),
@@ -33,7 +33,7 @@ def regressor_arrays(traits: int) -> dict[str, tuple[str, Shape]]:
 
 
 def regressor_faults(params: Mapping[str, Array], traits: int) -> list[str]:
-    """Trees that would not end or that point outside; dtypes and shapes are sound already."""
+    """Trees with cycles or indices out of range; dtypes and shapes must already be valid."""
     left, right = params["tree_left"], params["tree_right"]
     feature, roots = params["tree_feature"], params["tree_roots"]
     nodes = len(left)
@@ -59,19 +59,19 @@ def regressor_faults(params: Mapping[str, Array], traits: int) -> list[str]:
 
 
 def predict(params: Mapping[str, Array], drift: Array) -> Array:
-    """Predictions, float64 [n], of drift vectors [n, traits]; NaN where one is not finite.
+    """Predictions, float64 [n], for drift vectors [n, traits]; NaN for a non-finite vector.
 
-    Equal to the scikit-learn model that was frozen, but for the order in which trees are added.
+    Equal to the frozen scikit-learn model, up to the order in which trees are summed.
     """
     drift = np.asarray(drift, dtype=np.float64)
     with np.errstate(over="ignore"):
         narrow = drift.astype(np.float32)
     left, right = params["tree_left"], params["tree_right"]
-    feature, limit = params["tree_feature"], params["tree_threshold"]
+    feature, threshold = params["tree_feature"], params["tree_threshold"]
     node = np.tile(params["tree_roots"], (len(drift), 1))
     rows = np.arange(len(drift))[:, None]
     while (left[node] != node).any():
-        goes_left = narrow[rows, feature[node]] <= limit[node]
+        goes_left = narrow[rows, feature[node]] <= threshold[node]
         node = np.where(goes_left, left[node], right[node])
     linear = np.where(np.isfinite(drift), drift, 0) @ params["coefficients"]
     predicted: Array = params["intercept"] + linear + params["tree_value"][node].sum(axis=1)

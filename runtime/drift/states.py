@@ -1,4 +1,4 @@
-"""States of prompts at a checkpoint, read exactly as at the base model."""
+"""States of prompts at a checkpoint, read in the same way as at the base model."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ def evaluation_states(backbone: Backbone, prompts: Sequence[str], layer: int) ->
     """States of the evaluation prompts, one user turn each, float32 [prompts, hidden].
 
     Raises:
-        InputError: the chat template refuses a lone user turn.
+        InputError: the chat template refuses a chat of one user turn.
     """
     requests = [request(prompt=prompt) for prompt in prompts]
     states: Array = last_token_states(backbone, requests, [layer], "prompts")[:, 0]
@@ -27,14 +27,14 @@ def evaluation_states(backbone: Backbone, prompts: Sequence[str], layer: int) ->
 def last_token_states(
     backbone: Backbone, requests: Sequence[Request], layers: Sequence[int], description: str
 ) -> Array:
-    """States after some blocks at the last prompt token; a progress bar on a terminal.
+    """States of some layers at the last prompt token. Shows a progress bar on a terminal.
 
     Args:
-        backbone: of the bundle.
-        requests: prompts up to where the answer begins; of a prompt read in several windows the
-            last one counts.
+        backbone: the exported model.
+        requests: prompts up to the start of the answer. If a prompt has several windows, the last
+            window is used.
         layers: state indices, 0..L (see ``layerguard.runtime.types``).
-        description: what the progress bar says.
+        description: label of the progress bar.
 
     Returns:
         float32 [requests, layers, hidden].
@@ -48,7 +48,7 @@ def last_token_states(
             chunk = requests[start : start + _CHUNK]
             states, owner = backbone.read(chunk, {TAP}).of(TAP)
             last = np.flatnonzero(np.diff(owner, append=len(chunk)))
-            found = [states[layer][last].astype(np.float32, copy=False) for layer in layers]
-            parts.append(np.stack(found, axis=1))
+            selected = [states[layer][last].astype(np.float32, copy=False) for layer in layers]
+            parts.append(np.stack(selected, axis=1))
             bar.update(len(chunk))
     return np.concatenate(parts)

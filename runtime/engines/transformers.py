@@ -1,7 +1,8 @@
-"""States of a model that Hugging Face transformers runs.
+"""States of a model that runs in Hugging Face transformers.
 
-``output_hidden_states=True`` gives L + 1 tensors [batch, tokens, hidden], of which the last is not
-the last block's output: decoders put it through their final norm. So the last block is watched:
+``output_hidden_states=True`` returns L + 1 tensors [batch, tokens, hidden]. In decoders the last
+tensor is not the output of the last block, because the final norm is applied to it. ``LastBlock``
+therefore records the output of the last block with a forward hook:
 
     with LastBlock(model.model.layers[-1]) as last, torch.inference_mode():
         output = model(**tokens, output_hidden_states=True)
@@ -9,9 +10,10 @@ the last block's output: decoders put it through their final norm. So the last b
         states(output.hidden_states, last), mask=tokens["attention_mask"][0].numpy()
     )
 
-Encoders without a final norm are watched likewise (``model.encoder.layer[-1]``). Tensors that need
-a gradient offer no memory: run the model in ``torch.inference_mode()``. Those of an accelerator are
-copied first: ``[state.cpu() for state in output.hidden_states]``; ``LastBlock`` does its own.
+Encoders without a final norm are handled in the same way (``model.encoder.layer[-1]``). Tensors
+that require a gradient cannot be read in place: run the model in ``torch.inference_mode()``. Copy
+tensors of an accelerator to the host first: ``[state.cpu() for state in output.hidden_states]``;
+``LastBlock`` copies its own tensor.
 
 Source: transformers' ``output_hidden_states``; huggingface/transformers pull request 26142 on its
 last entry.
@@ -27,10 +29,10 @@ from layerguard.runtime.types import Array
 
 
 class LastBlock:
-    """Watches a model's last block while it is entered; one forward pass at a time.
+    """Context manager that records the output of a model's last block, one forward pass at a time.
 
     Args:
-        block: the module, one with PyTorch's ``register_forward_hook``.
+        block: the module; it must have PyTorch's ``register_forward_hook``.
     """
 
     def __init__(self, block: Any) -> None:
@@ -55,12 +57,12 @@ class LastBlock:
         self._written.append(output[0] if isinstance(output, tuple) else output)
 
     def take(self, hidden_states: Any) -> Any:
-        """What the block wrote, [batch, tokens, hidden], in the pass that gave ``hidden_states``.
+        """The block's output, [batch, tokens, hidden], of the pass that gave ``hidden_states``.
 
-        A pass is taken by one sequence of hidden states, as often as it asks.
+        May be called several times with the same ``hidden_states``.
 
         Raises:
-            InputError: it has run no time, or several times, since it was last asked.
+            InputError: the block ran not exactly once since the last pass was taken.
         """
         if not self._written and self._taken[0] is hidden_states:
             return self._taken[1]
@@ -68,46 +70,46 @@ class LastBlock:
         if len(written) != 1:
             raise InputError(
                 f"the last block ran {len(written)} times since its states were last taken; "
-                "expected one forward pass, whose hidden states are given with it"
+                "expected one forward pass: pass the hidden states of that pass"
             )
-        found = written[0].cpu() if hasattr(written[0], "cpu") else written[0]
-        self._taken = (hidden_states, found)
-        return found
+        state = written[0].cpu() if hasattr(written[0], "cpu") else written[0]
+        self._taken = (hidden_states, state)
+        return state
 
 
 def states(hidden_states: Sequence[Any], last: LastBlock, row: int = 0) -> tuple[Array, ...]:
     """The states of one text of the batch, L + 1 views [tokens, hidden].
 
     Args:
-        hidden_states: of one forward pass, L + 1 tensors [batch, tokens, hidden]; the last one is
-            not read.
-        last: what watched the last block in the same pass.
-        row: of the batch.
+        hidden_states: L + 1 tensors [batch, tokens, hidden] of one forward pass. The last tensor
+            is ignored.
+        last: the recorded output of the last block in the same pass.
+        row: index of the text in the batch.
 
     Raises:
-        InputError: the last state before the final norm is missing, or of another pass; the hidden
-            states are those of ``generate``; the batch has no such row; or a tensor cannot be read
-            in place.
+        InputError: the last state before the final norm is missing or belongs to another pass; the
+            hidden states are those of ``generate``; the batch has no such row; or a tensor cannot
+            be read in place.
     """
     if not isinstance(last, LastBlock):
         raise InputError(
-            f"last: found {type(last).__name__}; expected a LastBlock that watched the forward "
-            "pass: transformers' last hidden state is after the final norm, where no detector "
-            "was calibrated"
+            f"last: found {type(last).__name__}; expected a LastBlock that recorded the forward "
+            "pass: transformers' last hidden state is after the final norm, and no detector reads "
+            "that state"
         )
     kinds = [type(state).__name__ for state in hidden_states or () if not hasattr(state, "shape")]
     if kinds or not hidden_states:
         raise InputError(
-            f"hidden_states: found {kinds[0] if kinds else 'nothing'}; expected the tensors of "
-            "one forward pass with output_hidden_states=True, all layers of them (generate gives "
-            "a tuple of them for each step)"
+            f"hidden_states: found {kinds[0] if kinds else 'nothing'}; expected the tensors of all "
+            "layers from one forward pass with output_hidden_states=True (generate returns one "
+            "tuple of tensors for each step)"
         )
     tensors = [*hidden_states[:-1], last.take(hidden_states)]
     shapes = {tuple(tensor.shape) for tensor in tensors}
     if len(shapes) != 1 or len(next(iter(shapes))) != 3:
         raise InputError(
-            f"hidden_states: found shapes {sorted(shapes)}, the last block's among them; expected "
-            "one, [batch, tokens, hidden], from one forward pass"
+            f"hidden_states: found shapes {sorted(shapes)}, including the last block's; expected "
+            "one shape, [batch, tokens, hidden], from one forward pass"
         )
     batch = next(iter(shapes))[0]
     if not 0 <= row < batch:

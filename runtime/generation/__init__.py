@@ -1,1 +1,1 @@
-"""Guarded generation: a decode loop that checks its prompt and every token of its answer."""
+"""Guarded generation: a decode loop that checks the prompt and every token of the answer."""

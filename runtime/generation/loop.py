@@ -1,4 +1,4 @@
-"""The guarded decode loop: draw a token, read it, judge all that was read, decide what leaves."""
+"""The guarded decode loop: sample a token, read it, check the text, decide what to release."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -7,32 +7,32 @@ from typing import Literal, NamedTuple
 from layerguard.runtime.errors import InputError
 from layerguard.runtime.generation.event import WITHHELD, Event, Finish, OnFlag
 from layerguard.runtime.generation.sampling import Sampler
-from layerguard.runtime.generation.steering import Steering, mended
+from layerguard.runtime.generation.steering import Steering, is_acceptable
 from layerguard.runtime.generation.stop import StopText
 from layerguard.runtime.streaming.stream import Stream
 from layerguard.runtime.streaming.views import ConversationView
 from layerguard.runtime.types import Array, Verdict
 
 OpenStream = Callable[[Array | None], Stream]
-"""A stream of the prompt that is ready to generate, its states steered so."""
+"""Opens a stream of the prompt whose states are steered by the given basis."""
 
-_ROUNDS = 8
-"""A prompt or token is read anew at most so often: what is taken out of one block may bring another
-direction forward in a later one."""
+_MAX_STEERING_ROUNDS = 8
+"""Most times that a prompt or token is read again. Removing a direction in one block can raise
+another direction in a later block, so one round may not be enough."""
 
 _INCOMPLETE = "\ufffd"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How to generate.
+    """Settings of one generation.
 
     Attributes:
-        max_new_tokens: the most tokens that are made.
+        max_new_tokens: most tokens to generate.
         on_flag: see ``OnFlag``.
-        sampler: draws the tokens.
+        sampler: samples the tokens.
         stop: texts that end the answer; they are not part of it.
-        end_token_ids: tokens with which the model ends its answer.
+        end_token_ids: tokens with which the model ends an answer.
     """
 
     max_new_tokens: int
@@ -42,11 +42,11 @@ class Settings:
     end_token_ids: Collection[int]
 
 
-class _Read(NamedTuple):
-    """Something was read: the verdict before anything was taken out, and whether all is well."""
+class _Outcome(NamedTuple):
+    """The verdict before steering was applied, and whether the text may be released."""
 
     verdict: Verdict
-    well: bool
+    acceptable: bool
 
 
 class Generation:
@@ -60,31 +60,33 @@ class Generation:
         self._shown = 0
 
     def events(self) -> Iterator[Event]:
-        """The prompt, each token, the end; see ``Event``.
+        """Yield one event for the prompt, one for each token, one at the end; see ``Event``.
 
         Raises:
-            InputError: the prompt leaves no room in the window, or cannot be read token by token.
+            InputError: the prompt fills the window, or it cannot be read token by token.
             BundleError: the graph fails.
         """
-        stream, read = self._read_prompt()
+        stream, outcome = self._read_prompt()
         with stream:
             conversation = _conversation(stream)
-            yield self._event("prompt", read.verdict)
+            yield self._event("prompt", outcome.verdict)
             held: list[str] = []
-            verdict, made = read.verdict, 0
+            verdict, generated = outcome.verdict, 0
             while True:
-                finish = self._finish(stream, conversation, made, well=read.well)
+                finish = self._finish(
+                    stream, conversation, generated, acceptable=outcome.acceptable
+                )
                 if finish:
                     break
                 token = self._settings.sampler.draw(_logits(conversation))
                 if token in self._settings.end_token_ids:
                     finish = "end"
                     break
-                made += 1
-                read = self._read_token(stream, conversation, token)
-                verdict = read.verdict
+                generated += 1
+                outcome = self._read_token(stream, conversation, token)
+                verdict = outcome.verdict
                 text = self._stop.push(self._new_text(stream))
-                if self._settings.on_flag == "abstain" or not read.well:
+                if self._settings.on_flag == "abstain" or not outcome.acceptable:
                     held.append(text)
                     text = ""
                 yield self._event("token", verdict, text, token)
@@ -95,52 +97,55 @@ class Generation:
             yield self._event("end", verdict, "".join([*held, rest]), finish=finish)
 
     def _finish(
-        self, stream: Stream, conversation: ConversationView, made: int, *, well: bool
+        self, stream: Stream, conversation: ConversationView, generated: int, *, acceptable: bool
     ) -> Finish | None:
-        """Why no further token is made, or None."""
-        if not well:
+        """Why generation must end now; None to continue."""
+        if not acceptable:
             return "withheld"
         if self._stop.stopped:
             return "stop"
-        full = stream.rescoring is not None or conversation.tokens >= conversation.room
-        return "length" if full or made == self._settings.max_new_tokens else None
+        full = stream.rescoring is not None or conversation.tokens >= conversation.token_budget
+        return "length" if full or generated == self._settings.max_new_tokens else None
 
     def _new_text(self, stream: Stream) -> str:
-        """What the answer has gained; a character that is not complete waits."""
+        """The new text of the answer, without an incomplete character at its end."""
         text = stream.text.rstrip(_INCOMPLETE)
         new = text[self._shown :]
         self._shown = max(self._shown, len(text))
         return new
 
-    def _read_prompt(self) -> tuple[Stream, _Read]:
+    def _read_prompt(self) -> tuple[Stream, _Outcome]:
         stream = self._open_stream(None)
         first = stream.verdict
-        for _ in range(_ROUNDS):
+        for _ in range(_MAX_STEERING_ROUNDS):
             basis = self._more_to_steer(_conversation(stream))
             if basis is None:
                 break
             stream = self._open_stream(basis)
-        return stream, self._judged(first, stream.verdict)
+        return stream, self._outcome(first, stream.verdict)
 
-    def _read_token(self, stream: Stream, conversation: ConversationView, token: int) -> _Read:
+    def _read_token(self, stream: Stream, conversation: ConversationView, token: int) -> _Outcome:
         first = stream.push([token])
-        for _ in range(_ROUNDS):
+        for _ in range(_MAX_STEERING_ROUNDS):
             basis = self._more_to_steer(conversation)
             if basis is None:
                 break
             conversation.steering = basis
             stream.reread(1)
-        return self._judged(first, stream.verdict)
+        return self._outcome(first, stream.verdict)
 
     def _more_to_steer(self, conversation: ConversationView) -> Array | None:
-        """The basis to read the latest tokens with once more; None where they are well."""
-        if self._steering is None or not self._steering.look(conversation.track.pools):
+        """The basis with which the latest tokens must be read again; None if not needed."""
+        if self._steering is None or not self._steering.update(conversation.sequence.pools):
             return None
         return self._steering.basis
 
-    def _judged(self, first: Verdict, last: Verdict) -> _Read:
-        well = mended(last) if self._settings.on_flag == "steer" else not last.flagged
-        return _Read(first, well=well or self._settings.on_flag == "log")
+    def _outcome(self, first: Verdict, last: Verdict) -> _Outcome:
+        if self._steering is None:
+            acceptable = not last.flagged
+        else:
+            acceptable = is_acceptable(last, self._steering.detector)
+        return _Outcome(first, acceptable=acceptable or self._settings.on_flag == "log")
 
     def _event(
         self,
@@ -155,13 +160,13 @@ class Generation:
 
 
 def _conversation(stream: Stream) -> ConversationView:
-    found = stream.conversation
-    if found is None:
+    conversation = stream.conversation
+    if conversation is None:
         raise InputError(
-            f"no answer can be generated: {stream.rescoring}; expected a decoder's bundle with a "
-            "decode graph, and a prompt that leaves room in its window"
+            f"no answer can be generated: {stream.rescoring}; expected the bundle of a decoder "
+            "with a decode graph, and a prompt that is shorter than its window"
         )
-    return found
+    return conversation
 
 
 def _logits(conversation: ConversationView) -> Array:

@@ -1,4 +1,4 @@
-"""From logits to the next token: greedy, or drawn at a temperature from the likeliest tokens."""
+"""Token sampling: greedy, or with temperature, top-k and top-p."""
 
 import math
 
@@ -9,10 +9,10 @@ from layerguard.runtime.types import Array
 
 
 class Sampler:
-    """Draws tokens; the same settings, seed and logits give the same tokens on every machine.
+    """Samples tokens. The same settings, seed and logits give the same tokens on every machine.
 
     Attributes:
-        greedy: whether the likeliest token is taken every time.
+        greedy: whether the most likely token is always taken.
     """
 
     def __init__(
@@ -22,17 +22,17 @@ class Sampler:
         top_p: float = 1.0,
         seed: int | None = None,
     ) -> None:
-        """Settle how tokens are drawn.
+        """Check and store the settings.
 
         Args:
-            temperature: divides the logits; 0 takes the likeliest token every time.
-            top_k: draw among the k likeliest tokens; 0 is all of them.
-            top_p: draw among the fewest likeliest tokens that hold this share of the
-                probability, in (0, 1]; what ``top_k`` leaves is taken as a whole.
-            seed: of the draws; None is different every time.
+            temperature: divides the logits; 0 always takes the most likely token.
+            top_k: sample from the k most likely tokens; 0 means all tokens.
+            top_p: sample from the smallest set of most likely tokens whose probability, after
+                ``top_k`` and renormalisation, is at least this value, in (0, 1].
+            seed: seed of the random generator; None gives different tokens every time.
 
         Raises:
-            InputError: a setting is outside its range; every one of them is named.
+            InputError: settings are outside their range; the message names all of them.
         """
         whole = isinstance(top_k, int) and top_k >= 0
         faults = [
@@ -60,7 +60,7 @@ class Sampler:
             logits: floats [vocabulary], finite or minus infinity.
 
         Raises:
-            InputError: they hold NaN, or no finite value: nothing can be drawn from them.
+            InputError: the logits contain NaN, or no finite value.
         """
         values = np.asarray(logits, dtype=np.float64)
         if np.isnan(values).any() or not np.isfinite(values.max(initial=-np.inf)):
@@ -76,12 +76,13 @@ class Sampler:
 
 
 def likeliest(logits: Array, top_k: int, top_p: float) -> tuple[Array, Array]:
-    """The tokens that may be drawn, likeliest first, and their probabilities, which sum to 1.
+    """The candidate tokens, most likely first, and their probabilities, which sum to 1.
 
     Args:
-        logits: float64 [vocabulary], divided by the temperature; equals keep their order.
-        top_k: at most so many tokens; 0 is all.
-        top_p: the fewest of these that hold this share of their probability; at least one.
+        logits: float64 [vocabulary], divided by the temperature. Equal logits keep their order.
+        top_k: most candidates; 0 means all tokens.
+        top_p: of these, the smallest set whose probability is at least this value; at least one
+            token.
     """
     order: Array = np.argsort(-logits, kind="stable")[: top_k or len(logits)]
     weights = np.exp(logits[order] - logits[order[0]])

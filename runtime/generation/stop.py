@@ -1,4 +1,4 @@
-"""Stop strings: where the text ends, and how much of it may leave before that is known."""
+"""Stop strings: find the end of a growing text, and hold back text that may start a stop string."""
 
 from collections.abc import Sequence
 
@@ -6,17 +6,17 @@ from layerguard.runtime.errors import InputError
 
 
 class StopText:
-    """Text that grows, in pieces, and ends before the stop string that is complete first.
+    """A growing text that ends before the first complete stop string.
 
     Attributes:
-        stopped: whether a stop string was found; nothing leaves after it.
+        stopped: whether a stop string was found; no text is released after it.
     """
 
     def __init__(self, stop: Sequence[str] = ()) -> None:
-        """Settle the stop strings.
+        """Store the stop strings.
 
         Raises:
-            InputError: one of them is empty or no text.
+            InputError: a stop string is empty or not a str.
         """
         wrong = [item for item in stop if not isinstance(item, str) or not item]
         if isinstance(stop, str) or wrong:
@@ -26,19 +26,19 @@ class StopText:
         self.stopped = False
 
     def push(self, text: str) -> str:
-        """What may leave now: all but what could be the beginning of a stop string."""
+        """Add text and return all text that cannot be the beginning of a stop string."""
         if self.stopped:
             return ""
         self._held += text
         places = [(stop, self._held.find(stop)) for stop in self._stop]
-        found = [(place + len(stop), place) for stop, place in places if place >= 0]
-        if found:
+        ends = [(place + len(stop), place) for stop, place in places if place >= 0]
+        if ends:
             self.stopped = True
-            return self._release(min(found)[1])
+            return self._release(min(ends)[1])
         return self._release(len(self._held) - self._beginning())
 
     def finish(self) -> str:
-        """What was held back, when no more text comes."""
+        """End the text and return the part that was held back."""
         return "" if self.stopped else self._release(len(self._held))
 
     def _release(self, count: int) -> str:
@@ -46,7 +46,7 @@ class StopText:
         return released
 
     def _beginning(self) -> int:
-        """Length of the longest end of the held text that begins a stop string."""
+        """Length of the longest suffix of the held text that is a prefix of a stop string."""
         return max(
             (
                 length

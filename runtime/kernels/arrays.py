@@ -1,6 +1,6 @@
-"""Arrays as the C core takes them: states read in place, parameters copied and checked.
+"""Prepares arrays for the C core: states are read in place, parameters are copied and checked.
 
-What is wrong is listed, all of it at once.
+All faults are listed in one error.
 """
 
 from collections.abc import Sequence
@@ -16,19 +16,19 @@ _STATE_DTYPES = ("float32", "float16", "uint16")
 
 
 def plain(arrays: tuple[Any, ...]) -> tuple[Array, ...]:
-    """The same states as numpy arrays that the C core reads in place.
+    """The states as numpy arrays that the C core can read in place.
 
     They are float32, float16 or uint16 (bfloat16's bits), all of one dtype, shape (rows, width) and
-    stride. Only layers whose strides differ are copied.
+    stride. Layers are copied only if their strides differ.
 
     Raises:
-        InputError: every layer that cannot be read as it is, what was found, and what to do.
+        InputError: layers cannot be read; each is listed with what was found and what to do.
     """
     faults: list[str] = []
     layers = [_plain_layer(faults, index, array) for index, array in enumerate(arrays)]
-    found = [(index, array) for index, array in enumerate(layers) if array is not None]
-    for index, array in found[1:]:
-        place, first = found[0]
+    readable = [(index, array) for index, array in enumerate(layers) if array is not None]
+    for index, array in readable[1:]:
+        place, first = readable[0]
         if (array.shape, array.dtype) != (first.shape, first.dtype):
             faults.append(
                 f"layer {index}: found {array.dtype} {array.shape}, expected {first.dtype} "
@@ -36,13 +36,13 @@ def plain(arrays: tuple[Any, ...]) -> tuple[Array, ...]:
             )
     if faults:
         raise InputError(listed("states", faults))
-    if len({array.strides for _, array in found}) > 1:
-        return tuple(np.ascontiguousarray(array) for _, array in found)
-    return tuple(array for _, array in found)
+    if len({array.strides for _, array in readable}) > 1:
+        return tuple(np.ascontiguousarray(array) for _, array in readable)
+    return tuple(array for _, array in readable)
 
 
 def _plain_layer(faults: list[str], index: int, value: Any) -> Array | None:
-    """The layer as numpy sees it; None where it does not, and what is wrong goes to ``faults``."""
+    """The layer as a numpy array, or None; faults are appended to ``faults``."""
     try:
         array = host(value)
     except InputError as error:
@@ -57,8 +57,8 @@ def _plain_layer(faults: list[str], index: int, value: Any) -> Array | None:
         )
     if not array.flags.aligned:
         faults.append(
-            f"layer {index}: found elements that do not lie at multiples of their size, expected "
-            "aligned ones; copy it with array.copy()"
+            f"layer {index}: found elements that are not aligned to their size, expected aligned "
+            "elements; copy it with array.copy()"
         )
     if array.ndim != 2:
         faults.append(f"layer {index}: found shape {array.shape}, expected (rows, width)")
@@ -79,7 +79,7 @@ def parameter(
     *,
     positive: bool = False,
 ) -> Array:
-    """A private, contiguous copy of a parameter; what is wrong with it goes to ``faults``."""
+    """A private, contiguous copy of a parameter; its faults are appended to ``faults``."""
     array = np.array(value, dtype=dtype, order="C")
     if array.shape != shape:
         faults.append(f"{name}: found shape {array.shape}, expected {shape}")
@@ -93,5 +93,5 @@ def parameter(
 
 
 def listed(what: str, faults: Sequence[str]) -> str:
-    """One message of all faults, a line each."""
+    """One message with all faults, one per line."""
     return f"{what} cannot be used:" + "".join(f"\n  - {fault}" for fault in faults)

@@ -1,4 +1,4 @@
-"""What every kernel's call needs: states in place, pointers, and statuses turned into errors."""
+"""Helpers of all kernel calls: states in place, pointers, and errors from statuses."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -18,19 +18,19 @@ T = TypeVar("T")
 
 
 def in_place(attempt: Callable[[tuple[Any, ...]], T | None], arrays: tuple[Any, ...]) -> T:
-    """What ``attempt`` makes of the arrays, if need be after making them plain."""
+    """Call ``attempt`` with the arrays; if it returns None, call it again with plain arrays."""
     result = attempt(arrays)
     if result is None:
         result = attempt(plain(arrays))
     if result is None:
-        raise AssertionError("states that were made plain are not")
+        raise AssertionError("the C core did not accept plain arrays")
     return result
 
 
 def width_error(arrays: tuple[Any, ...], expected: str) -> InputError:
-    """What to raise where states are of another width than the parameters."""
+    """The error for states whose width differs from that of the parameters."""
     return InputError(
-        f"found states of width {arrays[0].shape[1]}, expected {expected}: give the states of the "
+        f"found states of width {arrays[0].shape[1]}, expected {expected}: pass the states of the "
         "model that was calibrated"
     )
 
@@ -40,14 +40,14 @@ def counted(layers: Layers, count: int) -> tuple[Any, ...]:
     arrays = tuple(layers)
     if len(arrays) != count:
         raise InputError(
-            f"found {len(arrays)} states, expected {count}: the embedding output and one after "
-            "each block, of the model that was calibrated"
+            f"found {len(arrays)} states, expected {count}: pass the embedding output and the "
+            "state after each block, of the model that was calibrated"
         )
     return arrays
 
 
 def row_count(arrays: tuple[Any, ...]) -> int:
-    """Rows of the first array; 0 of what has no shape, which is then found not to be plain."""
+    """Rows of the first array; 0 if it has no shape, in which case C reports it as not plain."""
     shape = getattr(arrays[0], "shape", ())
     return shape[0] if shape else 0
 
@@ -58,7 +58,7 @@ def pointer(c_type: str, array: Array) -> Any:
 
 
 def check(status: int, what: str) -> None:
-    """Raise what a status of the C core means; the usual 0 costs nothing more."""
+    """Raise the error of a status of the C core; return at once if it is 0."""
     if status == 0:
         return
     message = f"{what}: {ffi.string(lib.lg_strerror(status)).decode()}"

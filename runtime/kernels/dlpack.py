@@ -1,8 +1,8 @@
-"""Bits of bfloat16 arrays through DLPack, whose other dtypes numpy reads itself.
+"""Reads the bits of bfloat16 arrays through DLPack; numpy reads the other dtypes itself.
 
-numpy has no bfloat16 and refuses its capsules; the C core reads the bits as uint16. The structures
-are those of DLPack 1.0 (dmlc.github.io/dlpack). A capsule that nobody renames stays its maker's and
-frees its array when it goes.
+numpy has no bfloat16 and refuses such capsules; the C core reads the bits as uint16. The structures
+are those of DLPack 1.0 (dmlc.github.io/dlpack). A capsule that is not renamed still owns its array
+and frees it when the capsule is deleted.
 """
 
 import ctypes
@@ -19,7 +19,7 @@ _CAPSULE, _VERSIONED = b"dltensor", b"dltensor_versioned"
 
 
 class _Tensor(ctypes.Structure):
-    """DLTensor; strides count elements, and are null where rows follow each other."""
+    """DLTensor; strides count elements and are null for a contiguous array."""
 
     _fields_ = (
         ("data", ctypes.c_void_p),
@@ -36,7 +36,7 @@ class _Tensor(ctypes.Structure):
 
 
 class _Versioned(ctypes.Structure):
-    """DLManagedTensorVersioned; the older DLManagedTensor begins with its tensor."""
+    """DLManagedTensorVersioned; the older DLManagedTensor starts with its tensor."""
 
     _fields_ = (
         ("major", ctypes.c_uint32),
@@ -49,7 +49,7 @@ class _Versioned(ctypes.Structure):
 
 
 class _Held:
-    """What numpy asks for the bits; it lives as long as an array of them does."""
+    """Exposes the bits to numpy, which keeps it alive as long as an array uses them."""
 
     def __init__(self, capsule: Any, interface: dict[str, Any]) -> None:
         self.capsule = capsule
@@ -65,13 +65,13 @@ _address = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)
 
 
 def bfloat16_bits(value: Any) -> Array | None:
-    """The bits of a bfloat16 array where they lie, uint16 of its shape and strides.
+    """The bits of a bfloat16 array in place, uint16 with its shape and strides.
 
     Args:
-        value: has ``__dlpack__``, and its memory is the host's.
+        value: an array in host memory with ``__dlpack__``.
 
     Returns:
-        None where it holds another dtype.
+        None if the array has another dtype.
     """
     capsule = value.__dlpack__()
     if _is_capsule(capsule, _VERSIONED):

@@ -1,4 +1,4 @@
-"""The states that another engine computed, as arrays over its own memory."""
+"""States that another engine computed, as numpy views of its memory."""
 
 from typing import Any
 
@@ -9,14 +9,14 @@ from layerguard.runtime.types import Array
 
 
 def gathered(states: Any) -> tuple[Array, ...]:
-    """One numpy array a layer; no value is copied or looked at.
+    """One numpy array per layer; values are neither copied nor read.
 
     Args:
-        states: a sequence of arrays, one a layer, or one array of all; what an array may be, says
-            ``host``.
+        states: a sequence of arrays, one per layer, or one array of all layers; see ``host`` for
+            the accepted arrays.
 
     Raises:
-        InputError: there are no layers, or some are no arrays in host memory: each is listed.
+        InputError: there are no layers, or some are not arrays in host memory; each is listed.
     """
     try:
         whole = host(states) if offers_memory(states) else states
@@ -26,13 +26,13 @@ def gathered(states: Any) -> tuple[Array, ...]:
     except (TypeError, KeyError, IndexError) as error:
         raise _no_layers(states, str(error)) from error
     try:
-        found = tuple([host(layer) for layer in layers])
+        arrays = tuple([host(layer) for layer in layers])
     except InputError:
         plain(tuple(layers))  # lists every fault of every layer
         raise
-    if not found or not found[0].ndim:
+    if not arrays or not arrays[0].ndim:
         raise _no_layers(states, "it holds no layers")
-    return found
+    return arrays
 
 
 def _no_layers(states: Any, reason: str) -> InputError:

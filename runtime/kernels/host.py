@@ -1,4 +1,4 @@
-"""Arrays of any library as numpy sees them: views of host memory, never copies."""
+"""Arrays of any library as numpy views of host memory, without copies."""
 
 from typing import Any
 
@@ -9,25 +9,25 @@ from layerguard.runtime.kernels.dlpack import bfloat16_bits
 from layerguard.runtime.types import Array
 
 _HOST = (1, 3, 11, 13)
-"""DLPack's device types whose memory the host reads: its own, pinned for CUDA or ROCm, managed."""
+"""DLPack device types that the host can read: host, pinned for CUDA or ROCm, managed memory."""
 _DEVICES = {2: "CUDA", 8: "Metal", 10: "ROCm", 14: "oneAPI"}
 _OFFERS = ("__dlpack__", "__array_interface__")
 
 
 def offers_memory(value: Any) -> bool:
-    """Whether an object is one array, of numpy or of another library."""
+    """Whether an object is an array, of numpy or of another library."""
     return isinstance(value, (np.ndarray, memoryview)) or any(hasattr(value, o) for o in _OFFERS)
 
 
 def host(value: Any) -> Array:
-    """The same memory as a numpy array.
+    """A numpy view of an array.
 
     Args:
-        value: a numpy array, or what has ``__dlpack__``, ``__array_interface__`` or a memory view;
-            bfloat16 through DLPack comes out as its bits, uint16.
+        value: a numpy array, a memory view, or an object with ``__dlpack__`` or
+            ``__array_interface__``; bfloat16 through DLPack is returned as its bits, uint16.
 
     Raises:
-        InputError: it offers no memory, or that of an accelerator.
+        InputError: it is not an array, or its memory is an accelerator's.
     """
     if isinstance(value, np.ndarray):
         return value
@@ -53,6 +53,6 @@ def _from_dlpack(value: Any) -> Array:
             f"found {type(value).__name__} in the memory of device {number} ({device}), expected "
             "host memory; copy it there first, as tensor.cpu() does"
         )
-    named = str(getattr(value, "dtype", "bfloat16"))  # asking costs less than reading a capsule
+    named = str(getattr(value, "dtype", "bfloat16"))  # faster than reading the capsule
     bits = bfloat16_bits(value) if "bfloat16" in named else None
     return np.from_dlpack(value) if bits is None else bits

@@ -1,4 +1,4 @@
-"""Which instruction set the kernels use."""
+"""The instruction set that the kernels use."""
 
 from layerguard.runtime._kernels import ffi, lib
 from layerguard.runtime.kernels.call import check
@@ -7,7 +7,8 @@ from layerguard.runtime.kernels.call import check
 def level() -> str:
     """The instruction set in use: ``x86-64``, ``x86-64-v3``, ``x86-64-v4`` or ``portable``.
 
-    Chosen at the first call: what ``LAYERGUARD_LEVEL`` names, else the best this processor runs.
+    Selected at the first call: the level that ``LAYERGUARD_LEVEL`` names, else the highest that
+    this processor supports.
 
     Raises:
         MachineError: ``LAYERGUARD_LEVEL`` names a level that is unknown or that cannot run here.
@@ -18,7 +19,7 @@ def level() -> str:
 
 
 def set_level(name: str | None) -> None:
-    """Choose the instruction set for this process; None chooses as the first call would.
+    """Select the instruction set for this process; None selects as the first call would.
 
     Raises:
         MachineError: the name is unknown, or this processor cannot run it.

@@ -1,4 +1,4 @@
-"""The mean over the tokens of a text that is still being written; see the package for states."""
+"""Running mean over the tokens of a text; the package documents the format of states."""
 
 from typing import Any
 
@@ -9,9 +9,9 @@ from layerguard.runtime.kernels.call import Layers, Singles, check, counted, in_
 
 
 class RunningMean:
-    """Sums of token states in double: the same bits however the tokens come in pieces.
+    """Sums of token states in double precision; the bits do not depend on how tokens are split.
 
-    Not thread-safe: it belongs to one text.
+    Not thread-safe; it belongs to one text.
 
     Attributes:
         count: tokens added so far.
@@ -24,28 +24,28 @@ class RunningMean:
 
     @property
     def mean(self) -> Singles:
-        """float32 (layers, width), not to be written to; NaN before the first token."""
+        """float32 (layers, width), read-only; NaN before the first token."""
         return self._mean
 
     def add(self, layers: Layers) -> None:
         """Add tokens.
 
         Args:
-            layers: states of the tokens that follow, each (tokens, width); see the module.
+            layers: states of the next tokens, each (tokens, width); see the package.
 
         Raises:
-            InputError: the states' number, shape, dtype or layout is not as at first.
+            InputError: the states' number, width, dtype or layout is wrong.
         """
         in_place(self._attempt, counted(layers, len(self._sums)))
 
     def copy(self) -> "RunningMean":
-        """The same sums, to be continued apart from these."""
+        """An independent copy."""
         other = object.__new__(RunningMean)
         other.count, other._sums, other._mean = self.count, self._sums.copy(), self._mean
         return other
 
     def _attempt(self, arrays: tuple[Any, ...]) -> bool | None:
-        """True once added, or None if the arrays are not what the C core reads in place."""
+        """True if the tokens were added, None if the C core cannot read the arrays in place."""
         shape: tuple[int, ...] = getattr(arrays[0], "shape", ())
         if len(shape) != 2:
             return None

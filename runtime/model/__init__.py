@@ -1,1 +1,1 @@
-"""The exported graph at work: sessions, what is asked of them, and how answers are pooled."""
+"""Runs the exported graph: sessions, the outputs to request, and the pooling of states."""

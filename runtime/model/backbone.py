@@ -1,7 +1,7 @@
-"""The exported transformer at work: from requests to the pooled states that detectors read.
+"""Runs the exported graph: from requests to the pooled states that detectors read.
 
-Calibration and serving both come through here, so a threshold is fitted on the very numbers that
-the device will see.
+Calibration and serving both use this module, so a threshold is fitted on the same numbers that the
+device computes in service.
 """
 
 import time
@@ -20,41 +20,42 @@ from layerguard.runtime.model.plan import Layers, Plan, Planner
 from layerguard.runtime.model.session import Device, Session, Weights
 from layerguard.runtime.text.request import Request
 from layerguard.runtime.text.tokens import Ids, TokenReader
-from layerguard.runtime.types import Array, Group, Source, Tap
+from layerguard.runtime.types import Array, Group, Tap, TokenSource
 
 _INPUTS = ("input_ids", "attention_mask")
 _DTYPES = (np.dtype(np.float32), np.dtype(np.float16))
 _MAX_ROWS = 32
 _MAX_BATCH_TOKENS = 8_192
-"""Of one run of the graph, padding included: bounds memory whatever the caller sends."""
+"""Most tokens in one run of the graph, padding included. Bounds memory for any input."""
 
 _MAX_STATE_BYTES = 256 << 20
-"""Of the token states that one run gives, where a detector reads them; one row may exceed it."""
+"""Most bytes of token states in one run, if a detector reads them. A single row may exceed it."""
 
 _Row = tuple[Ids, bytes | None]
-"""Token ids, and the role of each where it is known."""
+"""Token ids, and the role of each token if it is known."""
 
 
 @dataclass(frozen=True, slots=True)
 class PooledStates:
-    """Pooled states of some requests; one row a window, equal windows share a row.
+    """Pooled states of some requests. Each window has one row; equal windows share a row.
 
     Attributes:
-        layers: by group of taps, L + 1 arrays [rows, hidden], or one of extremes [rows, 4, 2, K].
-        rows: by source, the row numbers of each request's windows.
-        tokens: of each request, in its longest view, before any were left out.
-        truncated: whether part of the request was not read.
+        layers: for each group of taps, L + 1 arrays [rows, hidden], or one array of extremes
+            [rows, 4, 2, K].
+        rows: for each source, the row numbers of the windows of each request.
+        tokens: for each request, the number of tokens of its longest view before truncation.
+        truncated: for each request, whether a part of it was not read.
         timings_ms: milliseconds spent on ``tokenize`` and ``graph``.
     """
 
     layers: Mapping[Group, Layers]
-    rows: Mapping[Source, Sequence[tuple[int, ...]]]
+    rows: Mapping[TokenSource, Sequence[tuple[int, ...]]]
     tokens: tuple[int, ...]
     truncated: tuple[bool, ...]
     timings_ms: Mapping[str, float]
 
     def of(self, tap: Tap) -> tuple[Layers, Array]:
-        """What a tap reads of each window, as ``layers``, and each window's request number."""
+        """What a tap reads, one row per window, and the request number of each window."""
         rows = self.rows[tap.source]
         order = [row for windows in rows for row in windows]
         owner = np.repeat(np.arange(len(rows)), [len(windows) for windows in rows])
@@ -65,7 +66,7 @@ class PooledStates:
 
 
 class Backbone:
-    """Tokenizer and graph of a bundle; thread-safe."""
+    """Tokenizer and score graph of a bundle. Thread-safe."""
 
     def __init__(
         self,
@@ -77,17 +78,18 @@ class Backbone:
         """Open the bundle's score graph; see ``Session`` for the arguments and errors.
 
         Raises:
-            InputError: ``weights`` is neither, or mapped on another device than the CPU.
+            InputError: ``weights`` has another value, or is ``mapped`` on a device other than the
+                CPU.
         """
         if weights not in get_args(Weights):
             raise InputError(f"weights {weights!r}; expected packed or mapped")
         if weights == "mapped" and device != "cpu":
             raise InputError(
-                f"weights 'mapped' on device {device!r}, which holds its own copy of the weights; "
-                "leave them packed"
+                f"found weights 'mapped' on device {device!r}, which holds its own copy of the "
+                "weights; expected 'packed'"
             )
         self._graph = bundle.manifest.graphs["score"]
-        # int8 activations share one scale a run: alone, a row's scores cannot depend on its company
+        # int8 activations share one scale per run, so a row's scores would depend on other rows
         self._most_rows = 1 if bundle.manifest.model.dtype == "int8" else _MAX_ROWS
         self._pad = bundle.manifest.text.pad_token_id
         self._width = bundle.manifest.model.width
@@ -108,33 +110,37 @@ class Backbone:
         return self._tokens
 
     def read(self, requests: Sequence[Request], taps: Collection[Tap]) -> PooledStates:
-        """Run the graph over the requests' windows and pool what the taps need.
+        """Run the graph over the requests' windows and pool the states for the taps.
 
         Raises:
             InputError: the chat template refuses a request's messages.
         """
         start = time.perf_counter()
         sources = {tap.source for tap in taps}
-        read = [self._tokens.read_sources(request, sources) for request in requests]
-        distinct = _Rows()
-        rows: dict[Source, list[tuple[int, ...]]] = {source: [] for source in sources}
-        for item in read:
-            for source, found in item.items():
-                roles = found.roles or [None] * len(found.windows)
-                rows[source].append(tuple(map(distinct.place, found.windows, roles)))
+        tokenized_requests = [self._tokens.read_sources(one, sources) for one in requests]
+        distinct = _DistinctRows()
+        rows: dict[TokenSource, list[tuple[int, ...]]] = {source: [] for source in sources}
+        for by_source in tokenized_requests:
+            for source, view in by_source.items():
+                roles = view.roles or [None] * len(view.windows)
+                rows[source].append(tuple(map(distinct.index, view.windows, roles)))
         tokenized = time.perf_counter()
         layers = self._run(distinct.rows, self._plan(frozenset(taps)))
         done = time.perf_counter()
         return PooledStates(
             layers=layers,
             rows=rows,
-            tokens=tuple([max([found.tokens for found in item.values()]) for item in read]),
-            truncated=tuple([any(found.truncated for found in item.values()) for item in read]),
+            tokens=tuple(
+                [max([v.tokens for v in by_source.values()]) for by_source in tokenized_requests]
+            ),
+            truncated=tuple(
+                [any(v.truncated for v in by_source.values()) for by_source in tokenized_requests]
+            ),
             timings_ms={"tokenize": (tokenized - start) * 1e3, "graph": (done - tokenized) * 1e3},
         )
 
     def _plan(self, taps: frozenset[Tap]) -> Plan:
-        """Which outputs the taps need; worked out once for each set of taps."""
+        """The outputs that the taps need; computed once for each set of taps."""
         if taps not in self._plans:
             try:
                 self._plans[taps] = self._planner.plan(taps)
@@ -161,7 +167,7 @@ class Backbone:
         }
 
     def _run_batch(self, rows: Sequence[_Row], plan: Plan) -> dict[Group, Layers]:
-        """One run of the graph over padded rows."""
+        """Run the graph once over padded rows."""
         longest = max([len(row) for row, _ in rows])
         ids = np.full((len(rows), longest), self._pad, np.int64)
         mask = np.zeros((len(rows), longest), np.int64)
@@ -175,7 +181,7 @@ class Backbone:
     def _check_outputs(
         self, names: Sequence[str], values: Sequence[Array], batch: tuple[int, ...]
     ) -> None:
-        """Refuse a graph whose outputs are not what its manifest promises."""
+        """Check shapes and dtypes of the graph's outputs against the manifest."""
         by_token, by_text = (*batch, self._width), (batch[0], self._width)
         faults = []
         for name, array in zip(names, values, strict=True):
@@ -189,31 +195,31 @@ class Backbone:
             raise BundleError(self._folder, faults)
 
 
-class _Rows:
-    """The distinct rows of a batch: tokens, and whose they are where a detector asks for that."""
+class _DistinctRows:
+    """The distinct rows of a batch: token ids, and roles if a detector needs them."""
 
     def __init__(self) -> None:
         self.rows: list[_Row] = []
-        self._places: dict[_Row, int] = {}
+        self._indices: dict[_Row, int] = {}
 
-    def place(self, ids: Ids, roles: bytes | None) -> int:
-        """The number of a row; one that knows no roles is any row of the same tokens."""
-        place = self._places.get((ids, roles))
-        if place is None and roles is not None:
-            place = self._places.get((ids, None))
-            if place is not None and self.rows[place][1] is not None:
-                place = None  # the same tokens, and others' words
-        if place is None:
-            place = len(self.rows)
+    def index(self, ids: Ids, roles: bytes | None) -> int:
+        """The number of a row. A row without roles matches any row with the same tokens."""
+        index = self._indices.get((ids, roles))
+        if index is None and roles is not None:
+            index = self._indices.get((ids, None))
+            if index is not None and self.rows[index][1] is not None:
+                index = None  # the same tokens with other roles
+        if index is None:
+            index = len(self.rows)
             self.rows.append((ids, roles))
-            self._places.setdefault((ids, None), place)
-        self.rows[place] = ids, roles or self.rows[place][1]
-        self._places[ids, roles] = place
-        return place
+            self._indices.setdefault((ids, None), index)
+        self.rows[index] = ids, roles or self.rows[index][1]
+        self._indices[ids, roles] = index
+        return index
 
 
 def _batches(rows: Sequence[Ids], most: int, most_tokens: int) -> Iterator[list[int]]:
-    """Row numbers in batches of like length, each of at most so many rows and padded tokens."""
+    """Row numbers in batches of similar length, with bounded rows and padded tokens per batch."""
     batch: list[int] = []
     for i in sorted(range(len(rows)), key=lambda i: len(rows[i])):
         padded = (len(batch) + 1) * len(rows[i])
@@ -225,17 +231,17 @@ def _batches(rows: Sequence[Ids], most: int, most_tokens: int) -> Iterator[list[
 
 
 def _graph_faults(graph: GraphCard, session: Session) -> list[str]:
-    """Inputs and outputs that the manifest promises and the graph does not have."""
+    """Inputs and outputs that the manifest lists and the graph lacks, and unknown inputs."""
     faults = [
-        f"{graph.file} takes an input {name!r}; this release gives {' and '.join(_INPUTS)} alone"
+        f"{graph.file} takes an input {name!r}; expected only {' and '.join(_INPUTS)}"
         for name in session.inputs
         if name not in _INPUTS
     ]
-    for what, promised, found in (
+    for what, expected, actual in (
         ("input", {*graph.inputs, *_INPUTS}, set(session.inputs)),
         ("output", {card.name for card in graph.outputs}, set(session.outputs)),
     ):
-        missing = sorted(promised - found)
+        missing = sorted(expected - actual)
         if missing:
             faults.append(f"{graph.file} has no {what} {', '.join(missing)}; export it again")
     return faults

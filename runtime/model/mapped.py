@@ -1,7 +1,9 @@
-"""External weights of ONNX graphs in one memory map, for all sessions and processes that read them.
+"""Memory-maps the external weights of ONNX graphs, shared by all sessions and processes.
 
-Source of the format: https://github.com/onnx/onnx, ``onnx/onnx.proto3``, and
-https://protobuf.dev/programming-guides/encoding for its bytes.
+The graph is parsed here, without the onnx package, which the runtime does not depend on.
+
+Source: https://github.com/onnx/onnx, ``onnx/onnx.proto3``, for the format, and
+https://protobuf.dev/programming-guides/encoding for its encoding.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,38 +16,38 @@ from layerguard.runtime.types import Array
 
 _GRAPH, _INITIALIZER = 7, 5
 _DIMS, _DATA_TYPE, _NAME, _EXTERNAL_DATA, _DATA_LOCATION = 1, 2, 8, 13, 14
-"""Field numbers: of a graph in its model, of a tensor in its graph, and of a tensor's parts."""
+"""Field numbers of ``ModelProto.graph``, ``GraphProto.initializer`` and of ``TensorProto``."""
 
 _EXTERNAL = 1
 _DTYPES: Mapping[int, type[np.generic]] = {
     1: np.float32, 2: np.uint8, 3: np.int8, 6: np.int32, 7: np.int64, 10: np.float16, 11: np.float64
 }  # fmt: skip
-"""By ONNX's number of a type; ONNX Runtime reads tensors of any other type by itself."""
+"""numpy types by ONNX data type. ONNX Runtime itself reads tensors of any other type."""
 
 
 class MappedWeights:
-    """The weights of a folder's graphs as views of read-only maps of their files.
+    """The weights of a folder's graphs, as views of read-only memory maps.
 
-    Each file is mapped once, whatever number of graphs names its tensors.
+    Each file is mapped only once, even if several graphs use it.
     """
 
     def __init__(self) -> None:
         self._maps: dict[Path, Array] = {}
 
-    def of(self, graph: Path) -> dict[str, Array]:
-        """The graph's external tensors by name, as far as they can be views.
+    def tensors_of(self, graph: Path) -> dict[str, Array]:
+        """The graph's external tensors by name, if they can be mapped.
 
-        What is malformed is left out, so that ONNX Runtime says what is wrong with it.
+        A malformed graph gives no tensors, so that ONNX Runtime reports the fault.
         """
-        found = {}
+        views = {}
         try:
             for tensor in _tensors(memoryview(graph.read_bytes())):
                 view = self._view(graph.parent, tensor)
                 if view is not None:
-                    found[_text(tensor[_NAME][0])] = view
+                    views[_text(tensor[_NAME][0])] = view
         except (ValueError, TypeError, IndexError, KeyError, OSError):
             return {}
-        return found
+        return views
 
     def _view(self, folder: Path, tensor: Mapping[int, list[Any]]) -> Array | None:
         dtype = _DTYPES.get(tensor[_DATA_TYPE][0])
@@ -64,7 +66,7 @@ class MappedWeights:
 
 
 def _tensors(model: memoryview) -> Iterator[dict[int, list[Any]]]:
-    """Of each initializer of the model's graph, its fields by number."""
+    """The fields, by number, of each initializer of the model's graph."""
     for number, graph in _fields(model):
         if number != _GRAPH:
             continue
@@ -82,22 +84,22 @@ def _text(value: memoryview) -> str:
 
 
 def _dims(values: list[Any]) -> Iterator[int]:
-    """Sides of a tensor, packed into bytes or one by one."""
+    """The dimensions of a tensor, which may be packed or not."""
     for value in values:
         if isinstance(value, int):
             yield value
             continue
         place = 0
         while place < len(value):
-            side, place = _varint(value, place)
-            yield side
+            size, place = _varint(value, place)
+            yield size
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, Any]]:
-    """The number and value of each field: an int, or the bytes of it.
+    """The number and value of each field; the value is an int or the field's bytes.
 
     Raises:
-        ValueError: a field is of a kind that ONNX does not use, or longer than the message.
+        ValueError: a field has a wire type that ONNX does not use, or exceeds the message.
         TypeError: the message is a number.
     """
     place = 0
@@ -121,7 +123,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, Any]]:
 
 
 def _varint(message: memoryview, place: int) -> tuple[int, int]:
-    """A number of seven bits a byte, and the place behind it."""
+    """A variable-length integer, and the position after it."""
     value = 0
     for shift in range(0, 70, 7):
         byte = message[place]

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 
 from layerguard.runtime.bundle.manifest import GraphCard
-from layerguard.runtime.detectors.kind import POOLS
+from layerguard.runtime.detectors.bound import POOLS
 from layerguard.runtime.errors import InputError
 from layerguard.runtime.types import Array, Directions, Group, Pooling, Tap
 

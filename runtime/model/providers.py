@@ -1,4 +1,4 @@
-"""Opening a graph on one execution provider of ONNX Runtime, and on no other."""
+"""Opens a graph on one execution provider of ONNX Runtime, without fallback to another."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,18 +10,18 @@ _CPU = "CPUExecutionProvider"
 PROVIDER_OPTIONS: Mapping[str, Mapping[str, str]] = {
     "CUDAExecutionProvider": {"use_tf32": "0"},
 }
-"""What ONNX Runtime is told beside its defaults, by its name of the provider. TF32, the default of
-CUDA, multiplies float32 with 10 of its 23 bits: no graph would pass the exporter's gate."""
+"""Provider options that differ from ONNX Runtime's defaults. TF32, CUDA's default, keeps only 10 of
+float32's 23 mantissa bits in products, and no graph would pass the export check."""
 
 
 def open_graph(runtime: Any, graph: Path, options: Any, provider: str) -> Any:
-    """An ``InferenceSession``. ONNX Runtime's own fallback to the CPU is off, while it runs too.
+    """Open an ``InferenceSession`` with ONNX Runtime's fallback to the CPU turned off.
 
     Args:
         runtime: the onnxruntime module.
         graph: the ONNX file.
         options: its ``SessionOptions``.
-        provider: ONNX Runtime's name of what is to run it.
+        provider: ONNX Runtime's name of the execution provider.
 
     Raises:
         MachineError: the provider does not engage.
@@ -31,12 +31,12 @@ def open_graph(runtime: Any, graph: Path, options: Any, provider: str) -> Any:
     try:
         str(graph).encode()
     except UnicodeEncodeError as error:
-        fault = "its path is not UTF-8, and onnxruntime opens no other; rename the folder"
+        fault = "its path is not valid UTF-8, which onnxruntime requires; rename the folder"
         raise BundleError(graph.parent, [fault]) from error
     try:
         return runtime.InferenceSession(str(graph), options, providers=[wanted], enable_fallback=0)
-    except Exception as error:  # onnxruntime raises many types of its own
-        # a fault of the graph is of one of its own types; a provider that fails is not
+    except Exception as error:  # onnxruntime raises many exception types of its own
+        # A faulty graph raises one of these types; a failing provider raises a built-in type.
         if provider != _CPU and isinstance(error, (RuntimeError, ValueError)):
             raise MachineError(
                 f"{provider} did not engage ({error}). Run `layerguard doctor`; a device "

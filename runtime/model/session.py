@@ -1,4 +1,4 @@
-"""One ONNX Runtime session, opened so that an always-on guard behaves."""
+"""One ONNX Runtime session, configured for a guard that runs inside another service."""
 
 import os
 import sys
@@ -11,7 +11,7 @@ import numpy as np
 
 from layerguard.runtime.errors import BundleError, InputError, MachineError
 from layerguard.runtime.model.forking import (
-    keep_for_ever,
+    keep_alive,
     renew_after_fork,
     skip_exit_handlers_after_fork,
 )
@@ -22,36 +22,37 @@ from layerguard.runtime.types import Array
 Device = Literal["cpu", "cuda"]
 
 Weights = Literal["packed", "mapped"]
-"""How a graph holds its weights: a copy of its own in the order in which its operators read them,
-or a view of the file, which all graphs and processes share."""
+"""How a graph holds its weights. ``packed``: a copy in the memory layout of its operators.
+``mapped``: a view of the file, which all graphs and processes share."""
 
 PROVIDERS: Mapping[str, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-"""ONNX Runtime's name of what runs on each device."""
+"""ONNX Runtime's execution provider for each device."""
 
 _NUMBERS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int64)": np.int64,
             "tensor(bool)": np.bool_, "tensor(double)": np.float64}  # fmt: skip
-"""ONNX Runtime's names of the types that graphs of ours take."""
+"""numpy types by ONNX Runtime's names, for the inputs of exported graphs."""
 
 _MOST_THREADS = 1_024
-"""ONNX Runtime starts as many as it is told, until the machine gives in."""
+"""Upper bound for ``threads``. ONNX Runtime itself has none and can exhaust the machine."""
 
 
 _NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"
-"""Since 1.29 onnxruntime reads it when it is imported: without it a thread sends events, a file
-with an identifier of the machine is written, and a forked process waits for that thread at its end.
-Later ``disable_telemetry_events`` undoes none of this."""
+"""Environment variable that onnxruntime 1.29 and later read at import. Without it, a thread sends
+telemetry, a file with a machine identifier is written, and a forked process waits for that thread
+when it exits. Calling ``disable_telemetry_events`` later does not undo this."""
 
 
 class Session:
-    """A graph ready to run; safe to call from many threads.
+    """An open graph. Thread-safe.
 
-    In a forked process it is opened anew when it is first used, on the CPU. The threads of the
-    parent's session are not there, so that one is neither run nor destroyed.
+    A forked process opens the graph again on first use, on the CPU only. It neither runs nor
+    destroys the parent's session, because the threads of that session do not exist in the child.
 
     Attributes:
-        device: what was asked for, as ``threads``: another graph of the bundle is opened alike.
-        weights: the map that its weights are read from; None where they are packed.
-        providers: what the session really runs on, first choice first.
+        device: the requested device.
+        threads: the requested number of threads; further graphs of the bundle use the same.
+        weights: the memory map of the weights; None if they are packed.
+        providers: the execution providers that the session uses, in order of priority.
     """
 
     def __init__(
@@ -65,12 +66,12 @@ class Session:
         """Open ``graph``.
 
         Args:
-            graph: the ONNX file; its external weights lie beside it.
-            device: ``cpu`` or ``cuda``. CUDA that does not engage is an error.
+            graph: the ONNX file; its external weights are in the same folder.
+            device: ``cpu`` or ``cuda``. If CUDA does not engage, an error is raised.
             threads: threads within one operator; 0 lets ONNX Runtime choose.
-            check: called whenever the graph was opened anew, in a forked process; raises where the
-                files are no longer those that were verified.
-            weights: where to read the external weights, on the CPU; None lets ONNX Runtime pack
+            check: called after a forked process opened the graph again; raises if the files are no
+                longer the verified ones.
+            weights: memory map of the external weights, on the CPU; None lets ONNX Runtime pack
                 them.
 
         Raises:
@@ -81,7 +82,7 @@ class Session:
             raise InputError(f"device {device!r}; expected cpu or cuda")
         if not 0 <= threads <= _MOST_THREADS:
             raise InputError(
-                f"threads {threads}; expected 1 to {_MOST_THREADS}, or 0 for ONNX Runtime's choice"
+                f"threads {threads}; expected 1 to {_MOST_THREADS}, or 0 to let ONNX Runtime choose"
             )
         self.device, self.threads, self.weights = device, threads, weights
         self._graph, self._check = graph, check
@@ -99,12 +100,12 @@ class Session:
         renew_after_fork(self)
 
     def _open(self) -> Any:
-        """ONNX Runtime's session."""
+        """Open a new ONNX Runtime session."""
         runtime = load_onnxruntime()
         wanted = PROVIDERS[self.device]
         if wanted not in runtime.get_available_providers():
             raise MachineError(
-                f"onnxruntime {runtime.__version__} here offers "
+                f"onnxruntime {runtime.__version__} on this machine has "
                 f"{', '.join(runtime.get_available_providers())}; device {self.device!r} needs "
                 f"{wanted}: pip uninstall onnxruntime, then pip install 'layerguard[cuda]'"
             )
@@ -121,17 +122,17 @@ class Session:
         return open_graph(runtime, self._graph, options, wanted)
 
     def _mapped(self, runtime: Any) -> dict[str, Any]:
-        """ONNX Runtime's values over the mapped weights; the session does not keep them alive."""
-        arrays = self.weights.of(self._graph) if self.weights is not None else {}
+        """``OrtValue`` objects over the mapped weights; the session does not keep them alive."""
+        arrays = self.weights.tensors_of(self._graph) if self.weights is not None else {}
         return {name: runtime.OrtValue.ortvalue_from_numpy(a) for name, a in arrays.items()}
 
     @property
     def _session(self) -> Any:
-        """ONNX Runtime's session of this process, opened anew where there is none yet.
+        """The session of this process; opened again after a fork.
 
         Raises:
             MachineError: the process was forked from one whose session is on CUDA.
-            BundleError: the files are no longer those that were verified.
+            BundleError: the files are no longer the verified ones.
         """
         if self._opened is not None:
             return self._opened
@@ -141,7 +142,7 @@ class Session:
                     raise MachineError(
                         f"process {os.getpid()} was forked from one with a guard on "
                         f"{self.device}, which a forked process cannot use; load the guard in "
-                        "each process (gunicorn without --preload), or start them by spawn"
+                        "each process (gunicorn without --preload), or start processes with spawn"
                     )
                 opened = self._open()
                 if self._check is not None:
@@ -150,9 +151,9 @@ class Session:
             return self._opened
 
     def renew(self) -> None:
-        """In a forked process: leave the parent's session alone."""
+        """Set the parent's session aside in a forked process, without destroying it."""
         if self._opened is not None:
-            keep_for_ever((self._opened, self._values))
+            keep_alive((self._opened, self._values))
         self._opened, self._values = None, {}
         self._lock = Lock()
 
@@ -167,32 +168,32 @@ class Session:
         return tuple(item.name for item in self._session.get_outputs())
 
     def input_type(self, name: str) -> tuple[np.dtype[Any], tuple[int | None, ...]]:
-        """Dtype and shape that the graph's input ``name`` takes; None is a side of any length."""
-        found = next(item for item in self._session.get_inputs() if item.name == name)
-        shape = tuple(side if isinstance(side, int) else None for side in found.shape)
-        return np.dtype(_NUMBERS[found.type]), shape
+        """Dtype and shape of the graph's input ``name``; None is a dimension of any size."""
+        node = next(item for item in self._session.get_inputs() if item.name == name)
+        shape = tuple(size if isinstance(size, int) else None for size in node.shape)
+        return np.dtype(_NUMBERS[node.type]), shape
 
     def run(self, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
         """The named outputs for the given inputs.
 
         Raises:
-            BundleError: the graph fails on them; or see ``_session``, in a forked process.
-            MachineError: as there.
+            BundleError: the graph fails, or the files changed; see ``_session``.
+            MachineError: the session is not available in this forked process; see ``_session``.
         """
         session = self._session
         try:
             arrays: list[Array] = session.run(outputs, feeds)
-        except Exception as error:  # onnxruntime raises many types of its own
+        except Exception as error:  # onnxruntime raises many exception types of its own
             fault = f"{self._graph.name} fails on its input ({error}); run `layerguard doctor`"
             raise BundleError(self._graph.parent, [fault]) from error
         return arrays
 
 
 def load_onnxruntime() -> Any:
-    """The onnxruntime module, imported when it is first needed: it takes longer than all of ours.
+    """The onnxruntime module, imported on first use because its import is slow.
 
     Raises:
-        MachineError: it is not installed, or it does not load on this machine.
+        MachineError: onnxruntime is not installed, or cannot be loaded on this machine.
     """
     if "onnxruntime" not in sys.modules:
         os.environ.setdefault(_NO_TELEMETRY, "1")

@@ -1,4 +1,4 @@
-"""A bundle as a wheel: what pip installs and ``Guard.load`` finds by name."""
+"""Packs a bundle as a wheel, which pip installs and ``Guard.load`` finds by name."""
 
 from layerguard.runtime.packing.pack import pack
 

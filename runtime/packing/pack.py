@@ -1,4 +1,4 @@
-"""Packing: a verified bundle becomes a wheel of data, with an entry point that names its folder."""
+"""Packs a verified bundle as a data-only wheel with an entry point that names its folder."""
 
 import os
 import tempfile
@@ -17,30 +17,33 @@ from layerguard.runtime.errors import BundleError, InputError, MachineError
 from layerguard.runtime.packing.wheel import Wheel
 
 PARENT = "layerguard_bundles"
-"""The folder that all packed bundles share, so that no name hides a module of that name."""
+"""Parent folder of all packed bundles, so that a bundle's name cannot shadow another module."""
 
 
 def pack(folder: Path, name: str, version: str, out: Path) -> Path:
-    """Write ``NAME-VERSION-py3-none-any.whl`` with the bundle in ``folder`` to the folder ``out``.
+    """Write the bundle in ``folder`` to ``out`` as ``NAME-VERSION-py3-none-any.whl``.
 
-    The same bundle, name, version and release of LayerGuard give the same bytes. The wheel needs
-    LayerGuard, of this release or a later one, and no more: whether it runs on ``layerguard[cpu]``
-    or ``[cuda]`` is for the machine to say.
+    The same bundle, name, version and release of LayerGuard give the same bytes. The wheel requires
+    LayerGuard of this release or a later one. It does not require an extra, because the machine
+    decides between ``layerguard[cpu]`` and ``layerguard[cuda]``.
 
     Returns:
-        The wheel.
+        The path of the wheel.
 
     Raises:
         BundleError: the bundle has faults or is not calibrated.
-        InputError: name or version is none that pip takes, or ``out`` is no folder or the bundle.
-        MachineError: the disk is full, or fails.
+        InputError: pip does not accept the name or the version, or ``out`` is not a folder or is
+            the bundle itself.
+        MachineError: the disk is full or fails.
     """
     project = _Project(name, version)
     if not out.is_dir():
-        raise InputError(f"{out} is not a folder; make it first")
+        raise InputError(f"{out} is not a folder; expected an existing one: create it first")
     folder = find_bundle(folder)
     if out.resolve() == folder.resolve():
-        raise InputError(f"{out} is the bundle, which holds nothing else; name another folder")
+        raise InputError(
+            f"{out} is the bundle itself, which may hold no other file; name another folder"
+        )
     wheel = out / f"{project.stem}-py3-none-any.whl"
     try:
         with tempfile.TemporaryDirectory(dir=out, prefix=".packing-") as beside:
@@ -49,20 +52,22 @@ def pack(folder: Path, name: str, version: str, out: Path) -> Path:
             file.replace(wheel)
     except OSError as error:
         raise MachineError(
-            f"{wheel} could not be written ({error.strerror}); make room on that disk, or permit "
+            f"{wheel} could not be written ({error.strerror}); free space on that disk, or allow "
             "writing there, and run the command again"
         ) from error
     return wheel
 
 
 class _Project:
-    """A project's name and version, as pip spells them."""
+    """A project's name and version in pip's normal form."""
 
     def __init__(self, name: str, version: str) -> None:
         faults = []
         self.name = canonicalize_name(name)
         if self.name == "layerguard":
-            faults.append("--name: found layerguard, which is the package itself; name your guard")
+            faults.append(
+                "--name: found layerguard, which is the package itself; expected another name"
+            )
         if not NAME.fullmatch(name):
             faults.append(
                 f"--name: found {name!r}; expected letters, digits, '-', '_' and '.', at most 128, "
@@ -86,7 +91,7 @@ def _write(folder: Path, project: _Project, file: Path) -> None:
     with Wheel(file, project.stem) as wheel:
         for name in sorted([*bundle.manifest.files, MANIFEST]):
             _add(wheel, f"{PARENT}/{project.module}", bundle, name)
-        if os.path.lexists(bundle.path / SIGNATURE):  # its worth is seen by whoever has the key
+        if os.path.lexists(bundle.path / SIGNATURE):  # not verified here, which would need the key
             signature_bytes(bundle.path)
             wheel.add_file(f"{PARENT}/{project.module}/{SIGNATURE}", bundle.path / SIGNATURE)
         wheel.add_info("METADATA", _metadata(project, bundle))
@@ -96,20 +101,20 @@ def _write(folder: Path, project: _Project, file: Path) -> None:
 
 
 def _add(wheel: Wheel, prefix: str, bundle: Bundle, name: str) -> None:
-    """One file of the bundle, which must still be the one that was verified."""
+    """Add one file of the bundle, and check that it is still the verified one."""
     try:
-        found = wheel.add_file(f"{prefix}/{name}", bundle.path / name)
+        digest = wheel.add_file(f"{prefix}/{name}", bundle.path / name)
     except FileNotFoundError:
-        found = ""
+        digest = ""
     card = bundle.manifest.files.get(name)
-    well = found == card.sha256 if card else found.startswith(bundle.id)
-    if not well:
+    is_unchanged = digest == card.sha256 if card else digest.startswith(bundle.id)
+    if not is_unchanged:
         fault = f"{name} changed while it was packed; pack again when nothing writes the bundle"
         raise BundleError(bundle.path, [fault])
 
 
 def _metadata(project: _Project, bundle: Bundle) -> str:
-    """PEP 566's METADATA. The model's name comes from the bundle: one printable line of it."""
+    """METADATA as in PEP 566. The model's name is untrusted: only printable characters are kept."""
     model = "".join(c for c in bundle.manifest.model.id if c.isprintable())[:100]
     detectors = ", ".join(bundle.manifest.detectors)
     return _METADATA.format(

@@ -1,7 +1,7 @@
-"""A pure wheel, written so that the same files give the same bytes.
+"""Writes a pure wheel reproducibly: the same files give the same bytes.
 
-Format: PEP 427. Members are stored: weights hardly shrink, and deflate gives other bytes with
-another zlib. Each has the oldest date that a zip file can say.
+Format: PEP 427. Members are stored without compression, because weights hardly compress and the
+output of deflate depends on the zlib version. Every member has the earliest date of the zip format.
 """
 
 import base64
@@ -16,11 +16,11 @@ _UNIX = 3
 
 
 class Wheel:
-    """A wheel being written; leaving the block writes its RECORD.
+    """Context manager that writes a wheel; leaving the block writes its RECORD.
 
     Args:
         path: the file to write.
-        project: name and version as they stand in the file's name, ``acme_guard-1.2.0``.
+        project: name and version as in the file name, ``acme_guard-1.2.0``.
     """
 
     def __init__(self, path: Path, project: str) -> None:
@@ -39,22 +39,22 @@ class Wheel:
         self._archive.close()
 
     def add_info(self, name: str, text: str) -> None:
-        """A file of the wheel's own description, such as ``METADATA``."""
+        """Add a file to the ``.dist-info`` folder, such as ``METADATA``."""
         data, path = text.encode(), f"{self._info}/{name}"
         self._archive.writestr(_member(path, len(data)), data)
         self._list(path, hashlib.sha256(data).digest(), len(data))
 
     def add_file(self, name: str, source: Path) -> str:
-        """A file of the package.
+        """Add a file of the package.
 
         Returns:
-            The sha256, in hex, of what was written.
+            The sha256, in hex, of the bytes written.
         """
         digest, size = hashlib.sha256(), source.stat().st_size
-        with source.open("rb") as read, self._archive.open(_member(name, size), "w") as write:
-            while chunk := read.read(_CHUNK):
+        with source.open("rb") as reader, self._archive.open(_member(name, size), "w") as writer:
+            while chunk := reader.read(_CHUNK):
                 digest.update(chunk)
-                write.write(chunk)
+                writer.write(chunk)
         self._list(name, digest.digest(), size)
         return digest.hexdigest()
 
@@ -64,8 +64,8 @@ class Wheel:
 
 
 def _member(name: str, size: int) -> ZipInfo:
-    member = ZipInfo(name)  # of 1 January 1980
+    member = ZipInfo(name)  # dated 1 January 1980
     member.create_system = _UNIX
     member.external_attr = _READABLE_FILE
-    member.file_size = size  # so that zipfile knows whether it needs 64 bits for it
+    member.file_size = size  # zipfile decides by it whether to use zip64
     return member

@@ -1,1 +1,1 @@
-"""Rows of JSONL files: how they are read, and how a guard checks many of them."""
+"""Rows of JSONL files: reading them, and checking many of them with a guard."""

@@ -1,4 +1,4 @@
-"""Verdicts on rows of files: in chunks, past rows that cannot be read, with a progress bar."""
+"""Checks rows of files in chunks, with a progress bar; skips rows that cannot be read."""
 
 from collections.abc import Iterator, Sequence
 
@@ -20,9 +20,9 @@ def check_rows(
     *,
     show_progress: bool = True,
 ) -> Iterator[tuple[Row, Verdict]]:
-    """Rows and their verdicts, in order; a bar on a terminal, silence in a pipe.
+    """Yield each row with its verdict, in order. Shows a progress bar on a terminal only.
 
-    A sentence for each row that the chat template refuses goes to ``faults``.
+    For each row that the chat template refuses, one sentence is appended to ``faults``.
     """
     disable = None if show_progress else True
     with tqdm(total=len(rows), desc=description, unit="row", disable=disable) as bar:
@@ -33,7 +33,7 @@ def check_rows(
 
 
 def _check(guard: Guard, rows: Sequence[Row], faults: list[str]) -> Iterator[tuple[Row, Verdict]]:
-    """The rows as one batch, or one by one where the chat template refuses some."""
+    """Check the rows as one batch, or one by one if the chat template refuses one of them."""
     requests, domains = [row.request for row in rows], [row.domain for row in rows]
     try:
         yield from zip(rows, guard.check_requests(requests, domains), strict=True)

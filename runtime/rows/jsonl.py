@@ -1,8 +1,8 @@
 """Rows of JSONL: ``{"id", "text" | "prompt"+"response" | "messages", "label"?, "domain"?}``.
 
-``target``, the text that an answer should begin with, is a further key: ``layerguard trace`` reads
-it. A byte-order mark at a file's beginning is skipped. A bad row is reported with its file and
-line; the good rows still run.
+``layerguard trace`` also reads the key ``target``, the text that an answer should begin with. A
+byte-order mark at the beginning of a file is skipped. A bad row is reported with its file and line;
+the good rows are still used.
 """
 
 import codecs
@@ -23,7 +23,16 @@ _STANDARD_INPUT = Path("-")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One good row."""
+    """One good row.
+
+    Attributes:
+        id: the row's id, or file stem and line number if it has none.
+        request: the text to check.
+        label: 0 (clean), 1 (to be flagged), or None.
+        domain: name of the traffic's domain, or None.
+        target: the text that an answer should begin with, or None.
+        place: file and line of the row.
+    """
 
     id: str
     request: Request
@@ -31,22 +40,21 @@ class Row:
     domain: str | None = None
     target: str | None = None
     place: str = ""
-    """File and line it came from."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """The good rows of some files, and one sentence for each bad one."""
+    """The good rows of some files, and one sentence for each bad row."""
 
     good: tuple[Row, ...]
     faults: tuple[str, ...]
 
 
 def read_rows(paths: Sequence[Path]) -> Rows:
-    """All rows of the files, in order; ``-`` is standard input. gzip is not read.
+    """All rows of the files, in order. ``-`` is standard input; compressed files are not supported.
 
     Raises:
-        InputError: a file cannot be opened, or no row of it is good.
+        InputError: a file cannot be opened, or it has no good row.
     """
     good: list[Row] = []
     faults: list[str] = []
@@ -64,7 +72,7 @@ def read_rows(paths: Sequence[Path]) -> Rows:
         if len(good) == before:
             listed = "".join(f"\n  - {fault}" for fault in faults[:5])
             raise InputError(
-                f"{where}: found no usable row; expected JSON objects, one a line{listed}"
+                f"{where}: found no usable row; expected one JSON object per line{listed}"
             )
     return Rows(tuple(good), tuple(faults))
 
@@ -102,17 +110,17 @@ def _row(line: bytes, default_id: str) -> Row:
     if not isinstance(value, dict):
         raise InputError(f"found {type(value).__name__}; expected a JSON object")
     text, prompt, response = value.get("text"), value.get("prompt"), value.get("response")
-    if prompt is None and response is not None:  # a text with its response is a prompt with one
+    if prompt is None and response is not None:  # "text" with "response" means "prompt"
         text, prompt = None, text
     label = value.get("label")
     if label not in (None, 0, 1):
         raise InputError(f"label: found {label!r}; expected 0 (clean) or 1 (to be flagged)")
-    kept = ("id", "domain", "target")
-    names = {name: str(value[name]) for name in kept if value.get(name) is not None}
-    for name, found in names.items():
-        check_text(name, found)
+    keys = ("id", "domain", "target")
+    strings = {key: str(value[key]) for key in keys if value.get(key) is not None}
+    for key, text_value in strings.items():
+        check_text(key, text_value)
     return Row(
-        id=names.get("id", default_id),
+        id=strings.get("id", default_id),
         request=request(
             text,
             prompt=prompt,
@@ -121,6 +129,6 @@ def _row(line: bytes, default_id: str) -> Row:
             tools=value.get("tools"),
         ),
         label=None if label is None else int(label),
-        domain=names.get("domain"),
-        target=names.get("target"),
+        domain=strings.get("domain"),
+        target=strings.get("target"),
     )

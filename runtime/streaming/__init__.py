@@ -1,1 +1,1 @@
-"""Streams: the verdict on a text that is still being written, at a cost per token that is flat."""
+"""Streams: verdicts on a text that is still being written, at a constant cost per token."""

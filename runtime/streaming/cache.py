@@ -1,4 +1,4 @@
-"""Keys and values of the tokens a decoder has read, in buffers with room for more."""
+"""The key-value cache of one sequence, in buffers with spare capacity."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,21 +8,21 @@ import numpy as np
 from layerguard.runtime.types import Array
 
 Layout = Mapping[str, tuple[int, int, np.dtype[Any]]]
-"""By input of the decode graph: heads, elements of a head, and dtype."""
+"""For each cache input of the decode graph: number of heads, elements per head, and dtype."""
 
-_LEAST_ROOM = 64
-_ROOM = 8
-"""Buffers grow by one eighth: all copies together move each token eight times at most, and a graph
-that reads whole buffers reads little that is empty."""
+_MIN_SPARE_TOKENS = 64
+_SPARE_DIVISOR = 8
+"""Buffers grow by one eighth. All copies together then move each token at most eight times. The
+graph reads whole buffers, so the spare capacity must stay small."""
 
 
 class KeyValueCache:
-    """The cache of one sequence: appending costs the new tokens, cutting costs those cut.
+    """The cache of one sequence. The cost of a change is proportional to the tokens that change.
 
     Not thread-safe: it belongs to one sequence.
 
     Attributes:
-        length: tokens it holds; they lie in the first places of each buffer.
+        length: number of tokens in the cache; they fill the first positions of each buffer.
     """
 
     def __init__(self, layout: Layout) -> None:
@@ -32,22 +32,22 @@ class KeyValueCache:
 
     @property
     def capacity(self) -> int:
-        """Places of the buffers, used or not."""
+        """Number of positions in each buffer, used or not."""
         first = next(iter(self._buffers.values()))
         return int(first.shape[2])
 
     @property
     def nbytes(self) -> int:
-        """Memory of the buffers in bytes."""
+        """Size of the buffers in bytes."""
         return sum(buffer.nbytes for buffer in self._buffers.values())
 
     @property
     def feeds(self) -> Mapping[str, Array]:
-        """By input of the graph: the whole buffer, [1, heads, capacity, elements]."""
+        """The buffers by input of the graph, each [1, heads, capacity, elements]."""
         return self._buffers
 
     def mask(self, new: int) -> Array:
-        """Which places count, with ``new`` tokens behind them: int64 [1, capacity + new]."""
+        """Attention mask of the buffer followed by ``new`` tokens: int64 [1, capacity + new]."""
         capacity = self.capacity
         mask = np.zeros((1, capacity + new), np.int64)
         mask[0, : self.length] = 1
@@ -58,26 +58,26 @@ class KeyValueCache:
         """Add the keys and values of new tokens.
 
         Args:
-            parts: in the layout's order, [1, heads, new, elements] each.
+            parts: one array per input, in the layout's order, each [1, heads, new, elements].
         """
         end = self.length + parts[0].shape[2]
         if end > self.capacity:
-            self._resize(end + max(end // _ROOM, _LEAST_ROOM))
+            self._resize(end + max(end // _SPARE_DIVISOR, _MIN_SPARE_TOKENS))
         for buffer, part in zip(self._buffers.values(), parts, strict=True):
             buffer[:, :, self.length : end] = part
         self.length = end
 
     def truncate(self, length: int) -> None:
-        """Forget all tokens but the first ``length``.
+        """Remove all tokens after the first ``length``.
 
-        Their places are zeroed: a masked place may hold anything finite, and nothing else.
+        Their positions are set to zero, because a masked position must hold a finite value.
         """
         for buffer in self._buffers.values():
             buffer[:, :, length : self.length] = 0
         self.length = min(length, self.length)
 
     def fork(self) -> "KeyValueCache":
-        """A copy to be continued apart from this one."""
+        """An independent copy."""
         other = KeyValueCache(self._layout)
         other.length = self.length
         other._buffers = {name: buffer.copy() for name, buffer in self._buffers.items()}

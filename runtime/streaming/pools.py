@@ -1,4 +1,4 @@
-"""What detectors need of a growing sequence's tokens, kept up to date token by token."""
+"""Running pools over the tokens of a growing sequence: last token, mean, extremes."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy
@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from layerguard.runtime.kernels import RunningMean
-from layerguard.runtime.streaming.decoder import Step
+from layerguard.runtime.streaming.decode_graph import Step
 from layerguard.runtime.types import Array, Directions, Group, Pooling, Tap
 
 
@@ -15,13 +15,13 @@ class Pool(Protocol):
     """One pooling of the tokens read so far."""
 
     def add(self, layers: Sequence[Array], roles: Array) -> None:
-        """Take in further tokens: their states, L + 1 arrays [tokens, hidden], and their roles."""
+        """Add tokens: their states, L + 1 arrays [tokens, hidden], and their roles."""
 
     def pooled(self) -> Sequence[Array] | Array:
-        """What a detector's ``score_pooled`` takes: one row."""
+        """One row in the form that a detector's ``score_pooled`` takes."""
 
     def copy(self) -> "Pool":
-        """The same, to be continued apart."""
+        """An independent copy."""
 
 
 class _Last:
@@ -32,7 +32,8 @@ class _Last:
 
     def add(self, layers: Sequence[Array], roles: Array) -> None:
         del roles
-        self._layers = tuple([layer[-1:].copy() for layer in layers])  # not the whole run's states
+        # A copy, because a view would keep the states of the whole run in memory.
+        self._layers = tuple([layer[-1:].copy() for layer in layers])
 
     def pooled(self) -> tuple[Array, ...]:
         return self._layers
@@ -66,7 +67,7 @@ class _Mean:
 
 
 class _Extremes:
-    """Of each role, the least and largest cosine of its tokens to each direction."""
+    """The smallest and largest cosine to each direction, for each role."""
 
     def __init__(self, directions: Directions) -> None:
         self._directions = directions
@@ -74,18 +75,18 @@ class _Extremes:
 
     def add(self, layers: Sequence[Array], roles: Array) -> None:
         watched = {layer: layers[layer] for layer in self._directions.layers}
-        found = self._directions.extremes(watched, roles=roles)
-        if self._extremes is not None:  # NaN stays in either
-            found[:, 0] = np.minimum(found[:, 0], self._extremes[:, 0])
-            found[:, 1] = np.maximum(found[:, 1], self._extremes[:, 1])
-        self._extremes = found
+        extremes = self._directions.extremes(watched, roles=roles)
+        if self._extremes is not None:  # both functions propagate NaN
+            extremes[:, 0] = np.minimum(extremes[:, 0], self._extremes[:, 0])
+            extremes[:, 1] = np.maximum(extremes[:, 1], self._extremes[:, 1])
+        self._extremes = extremes
 
     def pooled(self) -> tuple[Array, ...]:
         assert self._extremes is not None, "no token was read"
         return (self._extremes[None],)
 
     def copy(self) -> "_Extremes":
-        return copy(self)  # ``add`` makes new extremes
+        return copy(self)  # shallow: ``add`` creates a new array
 
 
 def _extremes(tap: Tap) -> _Extremes:
@@ -98,26 +99,26 @@ KINDS: Mapping[Pooling, Callable[[Tap], Pool]] = {
     "mean": lambda _: _Mean(),
     "extremes": _extremes,
 }
-"""The poolings that can be continued."""
+"""The poolings that can be updated with new tokens."""
 
 
 class Pools:
-    """The poolings that some taps need of one sequence."""
+    """The pools of one sequence, one for each distinct pooling of the taps."""
 
     def __init__(self, taps: Collection[Tap]) -> None:
         self._pools: dict[Group, Pool] = {tap.group: KINDS[tap.pooling](tap) for tap in taps}
 
     def add(self, step: Step, tokens: slice, roles: Array) -> None:
-        """Take in some of the tokens that a run of the decode graph read, and their roles."""
+        """Add the tokens in the slice ``tokens`` of one run of the decode graph."""
         for (_, semantics, _), pool in self._pools.items():
             pool.add([layer[tokens] for layer in step.layers(semantics)], roles)
 
-    def of(self, tap: Tap) -> Sequence[Array] | Array:
-        """What the tap's detector scores: one row."""
+    def pooled(self, tap: Tap) -> Sequence[Array] | Array:
+        """One row for the detector of this tap."""
         return self._pools[tap.group].pooled()
 
     def copy(self) -> "Pools":
-        """The same, to be continued apart."""
+        """An independent copy."""
         other = Pools(())
         other._pools = {group: pool.copy() for group, pool in self._pools.items()}
         return other

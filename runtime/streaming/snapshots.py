@@ -1,4 +1,4 @@
-"""What was, at a few positions of a growing sequence: enough to go back at a fair cost."""
+"""Sparse snapshots that make rollback cheap."""
 
 from copy import copy
 from typing import Generic, TypeVar
@@ -7,11 +7,11 @@ T = TypeVar("T")
 
 
 class Snapshots(Generic[T]):
-    """Values at positions that lie the sparser the further back they are.
+    """Values at some positions of a sequence; the density of positions falls with their age.
 
-    Going back by d positions lands at most d before the wanted one, wherever a snapshot was offered
-    at each, so what is read again is never more than what was taken back. Of n positions about
-    2 log2(n) are kept.
+    If a snapshot was added at every position, a rollback by d positions starts from a snapshot at
+    most d positions before the target. The number of positions that are read again is therefore
+    never larger than the number removed. About 2 log2(n) of n positions are kept.
     """
 
     def __init__(self, first: T, position: int = 0) -> None:
@@ -21,7 +21,7 @@ class Snapshots(Generic[T]):
         return len(self._kept)
 
     def add(self, position: int, value: T) -> None:
-        """Keep ``value`` at ``position``, which is not before the last; thin out the others."""
+        """Add a snapshot at ``position``, not before the last one, and thin out older ones."""
         if position == self._kept[-1][0]:
             self._kept[-1] = (position, value)
             return
@@ -32,13 +32,13 @@ class Snapshots(Generic[T]):
                 del self._kept[i]
 
     def back_to(self, position: int) -> tuple[int, T]:
-        """The last snapshot at or before ``position``; those behind it are forgotten."""
+        """The last snapshot at or before ``position``; later snapshots are removed."""
         while self._kept[-1][0] > position:
             self._kept.pop()
         return self._kept[-1]
 
     def copy(self) -> "Snapshots[T]":
-        """The same values, to be added to apart from these."""
+        """An independent copy; the values are shared."""
         other = copy(self)
         other._kept = list(self._kept)
         return other

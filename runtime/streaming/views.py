@@ -1,4 +1,4 @@
-"""The views of a request whose answer grows, each read as a track of its own."""
+"""The views of a request whose answer grows; each view is read as one token sequence."""
 
 from collections.abc import Mapping
 from copy import copy
@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from layerguard.runtime.detectors import Detector
 from layerguard.runtime.streaming.answer import Answer
-from layerguard.runtime.streaming.decoder import Decoder
-from layerguard.runtime.streaming.growing import GrowingContent, GrowingIds
+from layerguard.runtime.streaming.decode_graph import DecodeGraph
+from layerguard.runtime.streaming.growing_text import GrowingContent, GrowingIds
 from layerguard.runtime.streaming.pools import Pools
-from layerguard.runtime.streaming.track import Track
+from layerguard.runtime.streaming.token_sequence import TokenSequence
 from layerguard.runtime.text.roles import ASSISTANT
 from layerguard.runtime.text.tokens import Ids, TokenReader
 from layerguard.runtime.types import Array, Reading, Tap
@@ -18,23 +18,23 @@ Detectors = Mapping[str, Detector]
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
-    """What every view is read with: the decode graph, and the tokenizer with its rules.
+class ViewResources:
+    """The decode graph and tokenizer that all views share.
 
     Attributes:
-        decoder: the decode graph.
-        reader: the tokenizer.
-        cuttable: whether its ids fall apart at cuts; see ``growing``.
-        padding: what stands for a text of no token at all.
+        decode_graph: the decode graph.
+        reader: the tokenizer with the bundle's text rules.
+        cuttable: whether tokenisation can be split at cuts; see ``growing_text``.
+        padding: the token id that stands for an empty text.
     """
 
-    decoder: Decoder
+    decode_graph: DecodeGraph
     reader: TokenReader
     cuttable: bool
     padding: int
 
-    def ids(self) -> GrowingIds:
-        """The ids of a text that grows."""
+    def new_ids(self) -> GrowingIds:
+        """An empty incremental tokenisation."""
         return GrowingIds(self.reader.literal, cuttable=self.cuttable)
 
 
@@ -42,112 +42,131 @@ class ContentView:
     """Prompt and answer as plain text, cleaned as a whole (view ``content``).
 
     Attributes:
-        tokens: of the view as it was laid out last, the frame included.
-        room: the most tokens that its detectors read in one window.
+        tokens: number of tokens after the last ``tokenize``, special tokens around the text
+            included.
+        token_budget: the most tokens that its detectors read in one window.
     """
 
-    def __init__(self, said: str, means: Means, detectors: Detectors, room: int) -> None:
-        self._said, self._means, self._detectors = said, means, detectors
-        self._content, self._ids = GrowingContent(), means.ids()
-        self._track = Track(means.decoder, _taps(detectors))
+    def __init__(
+        self,
+        earlier_text: str,
+        resources: ViewResources,
+        detectors: Detectors,
+        token_budget: int,
+    ) -> None:
+        self._earlier_text, self._resources = earlier_text, resources
+        self._detectors = detectors
+        self._content, self._ids = GrowingContent(), resources.new_ids()
+        self._sequence = TokenSequence(resources.decode_graph, _taps(detectors))
         self._unchanged = 0
-        self.tokens, self.room = 0, room
+        self.tokens, self.token_budget = 0, token_budget
 
     @property
     def nbytes(self) -> int:
-        """Memory of the caches in bytes."""
-        return self._track.nbytes
+        """Size of the caches in bytes."""
+        return self._sequence.nbytes
 
-    def lay_out(self, answer: Answer) -> None:
-        """Clean and tokenise what is said by now."""
-        text = self._content.update(joined(self._said, answer.text))
+    def tokenize(self, answer: Answer) -> None:
+        """Clean and tokenise the text with the answer so far."""
+        text = self._content.update(joined(self._earlier_text, answer.text))
         self._unchanged = min(self._unchanged, self._ids.update(text))
-        self.tokens = len(self._ids.ids) + sum(map(len, self._means.reader.frame))
+        self.tokens = len(self._ids.ids) + sum(map(len, self._resources.reader.frame))
 
     def advance(self) -> None:
-        """Read what was laid out."""
-        before, after = self._means.reader.frame
+        """Read the new tokens of the last ``tokenize``."""
+        before, after = self._resources.reader.frame
         start = self._unchanged
         if start:
-            self._track.replace(len(before) + start, [*self._ids.ids[start:], *after])
+            self._sequence.replace(len(before) + start, [*self._ids.ids[start:], *after])
         else:
             framed = [*before, *self._ids.ids, *after]
-            self._track.replace(0, framed or [self._means.padding])
+            self._sequence.replace(0, framed or [self._resources.padding])
         self._unchanged = len(self._ids.ids)
 
     def readings(self) -> dict[str, Reading]:
-        """What each detector says of what was read."""
-        return _readings(self._detectors, self._track.pools)
+        """The readings of the detectors on the tokens read so far."""
+        return _readings(self._detectors, self._sequence.pools)
 
     def fork(self) -> "ContentView":
-        """The same, to be continued apart."""
+        """An independent copy."""
         other = copy(self)
         other._content, other._ids = self._content.fork(), self._ids.fork()
-        other._track = self._track.fork()
+        other._sequence = self._sequence.fork()
         return other
 
 
 @dataclass(frozen=True, slots=True)
-class Opening:
-    """The prompt as the model sees it: ids, the role of each, and what of the answer stands."""
+class PromptTokens:
+    """The prompt as the model sees it.
+
+    Attributes:
+        ids: token ids up to the start of the answer.
+        roles: index in ``ROLES`` of each token.
+        earlier_answer: assistant turns before the last one, which belong to the answer.
+    """
 
     ids: Ids
     roles: bytes
-    answered: str
+    earlier_answer: str
 
 
 class ConversationView:
     """The prompt as the model sees it, then the answer (views ``prompt`` and ``conversation``).
 
-    The prompt is read once, when the view is made: its detectors say what they say at its end.
-    Where no detector reads the answer, nothing more is read.
+    The prompt is read once, when the view is created. Detectors of the view ``prompt`` are scored
+    then and never again. If no detector reads the answer, only the prompt is read.
 
     Attributes:
-        tokens: of the view as it was laid out last.
-        room: the most tokens that the detectors of the conversation read in one window.
-        track: the prompt, and the answer behind it as far as it was read.
-        step: what the decode graph gave for the tokens read last.
-        steering: what the states of further tokens lose; see ``Decoder.advance``.
+        tokens: number of tokens after the last ``tokenize``.
+        token_budget: the most tokens that the detectors of the conversation read in one window.
+        sequence: the prompt, followed by the part of the answer that was read.
+        step: outputs of the last run of the decode graph.
+        steering: directions removed from the states of further tokens; see
+            ``DecodeGraph.advance``.
     """
 
     def __init__(
         self,
-        opening: Opening,
-        means: Means,
+        prompt: PromptTokens,
+        resources: ViewResources,
         at_prompt: Detectors,
         at_answer: Detectors,
-        room: int,
+        token_budget: int,
         *,
         want_logits: bool = False,
         steering: Array | None = None,
     ) -> None:
         self.steering, self._want_logits = steering, want_logits
-        self._answered = opening.answered
+        self._earlier_answer = prompt.earlier_answer
         self._at_answer = at_answer
-        self._ids = means.ids()
+        self._ids = resources.new_ids()
         self._answer: list[int] = []
         self._unchanged = 0
-        self._start = self.tokens = len(opening.ids)
-        self.room = room
-        self.track = Track(means.decoder, _taps(at_answer))
+        self._start = self.tokens = len(prompt.ids)
+        self.token_budget = token_budget
+        self.sequence = TokenSequence(resources.decode_graph, _taps(at_answer))
         pools = Pools(_taps(at_prompt))
-        self.step = self.track.extend(
-            opening.ids, opening.roles, also=pools, steering=steering, want_logits=want_logits
+        self.step = self.sequence.extend(
+            prompt.ids,
+            prompt.roles,
+            extra_pools=pools,
+            steering=steering,
+            want_logits=want_logits,
         )
-        self.track.settle()
+        self.sequence.fix_prefix()
         self._at_prompt = _readings(at_prompt, pools)
 
     @property
     def nbytes(self) -> int:
-        """Memory of the caches in bytes."""
-        return self.track.nbytes
+        """Size of the caches in bytes."""
+        return self.sequence.nbytes
 
-    def lay_out(self, answer: Answer) -> None:
-        """Tokenise what is answered by now."""
+    def tokenize(self, answer: Answer) -> None:
+        """Tokenise the answer so far."""
         if not (self._at_answer or self._want_logits):
             return
         if answer.ids is None:
-            known = self._ids.update(joined(self._answered, answer.text))
+            known = self._ids.update(joined(self._earlier_answer, answer.text))
             self._unchanged = min(self._unchanged, known)
             self._answer = self._ids.ids
         else:
@@ -156,9 +175,9 @@ class ConversationView:
         self.tokens = self._start + len(self._answer)
 
     def advance(self) -> None:
-        """Read what was laid out."""
+        """Read the new tokens of the last ``tokenize``."""
         start = self._unchanged
-        step = self.track.replace(
+        step = self.sequence.replace(
             self._start + start,
             self._answer[start:],
             ASSISTANT,
@@ -169,26 +188,26 @@ class ConversationView:
         self._unchanged = len(self._answer)
 
     def forget(self, tokens: int) -> None:
-        """Read the last so many tokens of the answer anew when advancing next."""
-        keep = max(len(self.track.ids) - tokens, self._start)
-        again, roles = self.track.go_back(keep)
+        """Remove the last ``tokens`` tokens of the answer; ``advance`` reads them again."""
+        keep = max(len(self.sequence.ids) - tokens, self._start)
+        again, roles = self.sequence.roll_back(keep)
         if again:
-            self.track.extend(again, roles, steering=self.steering)
+            self.sequence.extend(again, roles, steering=self.steering)
         self._unchanged = min(self._unchanged, keep - self._start)
 
     def readings(self) -> dict[str, Reading]:
-        """What each detector says of what was read."""
-        return {**self._at_prompt, **_readings(self._at_answer, self.track.pools)}
+        """The readings of the detectors on the tokens read so far."""
+        return {**self._at_prompt, **_readings(self._at_answer, self.sequence.pools)}
 
     def fork(self) -> "ConversationView":
-        """The same, to be continued apart."""
+        """An independent copy."""
         other = copy(self)
-        other._ids, other.track = self._ids.fork(), self.track.fork()
+        other._ids, other.sequence = self._ids.fork(), self.sequence.fork()
         return other
 
 
 def joined(first: str, second: str) -> str:
-    """Two parts of what was said, on lines of their own where there are two."""
+    """Two texts joined by a newline; an empty text is left out."""
     return f"{first}\n{second}" if first and second else first or second
 
 
@@ -198,6 +217,6 @@ def _taps(detectors: Detectors) -> list[Tap]:
 
 def _readings(detectors: Detectors, pools: Pools) -> dict[str, Reading]:
     return {
-        name: detector.score_pooled(pools.of(detector.tap))[0]
+        name: detector.score_pooled(pools.pooled(detector.tap))[0]
         for name, detector in detectors.items()
     }

@@ -1,1 +1,1 @@
-"""From what a caller passes to token ids: requests, templates, windows."""
+"""Turns requests into token ids: requests, templates, windows."""

@@ -1,10 +1,10 @@
-"""What a chat template is given: the turns of a request, by the version of the text rules.
+"""The turns of a request in the form that a chat template takes, by version of the text rules.
 
-From version 2 on they are what transformers' ``apply_chat_template`` gives the template, so that
-the guard reads the tokens that the model reads. Two things are left to the caller there and settled
-here. Arguments of tool calls that come as JSON in a text, as OpenAI's interface has them, become
-the object that templates iterate over. And a request whose only turn is white space of the user is
-read as one space, whether it came as a text or as a chat.
+From version 2 on they equal what transformers' ``apply_chat_template`` passes to the template, so
+the guard reads the same tokens as the model. There are two additions. If the arguments of a tool
+call are a JSON string, as in OpenAI's interface, they become the object that templates iterate
+over. If the only turn of a request is white space from the user, it is read as one space, for a
+text and for a chat.
 """
 
 import json
@@ -14,40 +14,40 @@ from typing import Any
 from layerguard.runtime.text.request import Message, Request, text_of
 
 _REASONING = ("reasoning_content", "thinking", "reasoning")
-"""Names that a turn's reasoning has, the one that templates read first."""
+"""Keys under which a turn's reasoning is stored; the key that templates read comes first."""
 
 
 def chat_turns(request: Request, version: int) -> list[dict[str, Any]]:
-    """The turns up to where the answer begins, each with its content as one text.
+    """The turns before the answer, each with its content as one text.
 
     Args:
-        request: what is to be judged.
-        version: of the bundle's text rules; see ``TextRules``.
+        request: the request to check.
+        version: version of the bundle's text rules; see ``TextRules``.
     """
     if version == 1:
-        turns = [{**turn, "content": text_of(turn)} for turn in request.asked]
+        turns = [{**turn, "content": text_of(turn)} for turn in request.prompt_turns]
         if request.messages is None:
             turns[0]["content"] = request.prompt.strip() or " "
         return turns
-    turns = [_turn(message) for message in request.asked]
+    turns = [_turn(message) for message in request.prompt_turns]
     if len(turns) == 1 and turns[0]["role"] == "user" and not turns[0].get("content", "").strip():
         turns[0]["content"] = " "
     return turns
 
 
 def arguments_of(function: Mapping[str, Any]) -> Any:
-    """The arguments of a tool call; JSON in a text is read, any other text stays as it is."""
+    """The arguments of a tool call. A JSON string is parsed; any other string is kept."""
     arguments = function.get("arguments")
     if not isinstance(arguments, str):
         return arguments
     try:
         return json.loads(arguments)
-    except (ValueError, RecursionError):  # garbled by the agent: its words, as they are
+    except (ValueError, RecursionError):  # malformed arguments are kept as text
         return arguments
 
 
 def _turn(message: Message) -> dict[str, Any]:
-    """One turn without what is null, its reasoning under every name that a template may read."""
+    """One turn without null values, with its reasoning under every key that templates read."""
     turn = {key: value for key, value in message.items() if value is not None}
     if "content" in turn:
         turn["content"] = text_of(message)
@@ -61,7 +61,7 @@ def _turn(message: Message) -> dict[str, Any]:
 
 
 def _call(call: Any) -> Any:
-    """A tool call whose arguments are an object, where they spell one or are empty."""
+    """A tool call with its arguments parsed into an object, if they are one or are empty."""
     if not isinstance(call, Mapping):
         return call
     if isinstance(call.get("function"), Mapping):
@@ -72,7 +72,7 @@ def _call(call: Any) -> Any:
 
 
 def _is_unicode(value: Any) -> bool:
-    """Whether a JSON value has no half of a surrogate pair in it, which no tokenizer reads."""
+    """Whether a JSON value has no lone surrogate, which tokenizers cannot read."""
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except (UnicodeEncodeError, RecursionError):

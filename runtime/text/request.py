@@ -1,8 +1,8 @@
-"""From what a caller passes to the exact strings a detector reads.
+"""Requests: from the caller's arguments to the exact strings that a detector reads.
 
-Two views of one request: the ``prompt`` in its deployment template, which LCF reads, and the
-``content``, plain text with chat markers cleaned, which SIREN reads (runtime of the published
-package, METHODS "online scoring").
+A request has two basic views. LCF reads ``prompt``, the prompt in its deployment template. SIREN
+reads ``content``, plain text without chat markers, as in the published package
+(``docs/detectors/siren.md``).
 """
 
 import json
@@ -24,7 +24,7 @@ _CHAT_MARKERS = (
 )  # fmt: skip
 _MARKER = re.compile("|".join(re.escape(marker) for marker in _CHAT_MARKERS))
 _TEXT_PARTS = ("text", "input_text", "output_text")
-"""Types of parts that are text, as OpenAI's interfaces name them."""
+"""Types of text parts in OpenAI's interfaces."""
 
 _BLANKS = re.compile(r"[ \t]+")
 _EMPTY_LINES = re.compile(r"\n{3,}")
@@ -32,7 +32,7 @@ _EMPTY_LINES = re.compile(r"\n{3,}")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is to be judged: a prompt with or without its response, or a whole chat."""
+    """The text to check: a prompt with or without its response, or a whole chat."""
 
     prompt: str
     response: str | None = None
@@ -40,10 +40,10 @@ class Request:
     tools: tuple[Mapping[str, Any], ...] | None = None
 
     @property
-    def asked(self) -> tuple[Message, ...]:
-        """The turns up to where the answer begins; at least one.
+    def prompt_turns(self) -> tuple[Message, ...]:
+        """The turns before the answer; at least one.
 
-        The last turns, where they are the assistant's, are the answer.
+        Assistant turns at the end of the chat are the answer.
         """
         turns = self.messages or ({"role": "user", "content": self.prompt},)
         while len(turns) > 1 and turns[-1]["role"] == "assistant":
@@ -52,14 +52,14 @@ class Request:
 
     @property
     def answer(self) -> str:
-        """What was answered; empty where nothing was yet."""
+        """The text of the answer; empty if there is none yet."""
         if self.messages is None:
             return self.response or ""
-        said = self.messages[len(self.asked) :]
-        return "\n".join(text for text in map(text_of, said) if text)
+        turns = self.messages[len(self.prompt_turns) :]
+        return "\n".join(text for text in map(text_of, turns) if text)
 
     def content(self) -> str:
-        """The plain text of everything said, cleaned of chat markers; never empty."""
+        """The plain text of all turns without chat markers; never empty."""
         if self.messages is not None:
             parts = [text_of(message) for message in self.messages]
         else:
@@ -75,10 +75,10 @@ def request(
     messages: Sequence[Message] | None = None,
     tools: Sequence[Mapping[str, Any]] | None = None,
 ) -> Request:
-    """One request from the arguments of ``Guard.check``: a text, a prompt, or messages.
+    """Make a request from the arguments of ``Guard.check``: a text, a prompt, or messages.
 
     Raises:
-        InputError: none or several of them were given, or one is not of the right type.
+        InputError: none or several of the three were given, or an argument has the wrong type.
     """
     given = {"text": text, "prompt": prompt, "messages": messages}
     named = [name for name, value in given.items() if value is not None]
@@ -99,10 +99,10 @@ def request(
 
 
 def check_text(name: str, value: Any) -> None:
-    """Refuse what no tokenizer reads.
+    """Check that ``value`` is a str that tokenizers can read.
 
     Raises:
-        InputError: ``value`` is not a str, or it holds half of a surrogate pair.
+        InputError: ``value`` is not a str, or it contains a lone surrogate.
     """
     if not isinstance(value, str):
         raise InputError(f"{name}: found {type(value).__name__}; expected a str")
@@ -110,13 +110,13 @@ def check_text(name: str, value: Any) -> None:
         value.encode()
     except UnicodeEncodeError as error:
         raise InputError(
-            f"{name}: found {value[error.start]!a}, half of a surrogate pair, at character "
+            f"{name}: found {value[error.start]!a}, a lone surrogate, at character "
             f"{error.start}; expected Unicode text, such as bytes decoded with errors='replace'"
         ) from error
 
 
 def _chat(messages: Any, tools: Any) -> Request:
-    """A request of turns, and tools if there are any, every one of them checked."""
+    """A request of chat turns and optional tools, all of them checked."""
     for name, value, what in (("messages", messages, "turns"), ("tools", tools, "objects")):
         if value is None:
             continue
@@ -124,27 +124,27 @@ def _chat(messages: Any, tools: Any) -> Request:
             raise InputError(f"{name}: found {type(value).__name__}; expected a list of {what}")
         for index, item in enumerate(value):
             if not isinstance(item, Mapping):
-                found = type(item).__name__
-                raise InputError(f"{name}[{index}]: found {found}; expected an object")
-        try:  # half of a surrogate pair, a circle, or a depth that no template can walk
+                kind = type(item).__name__
+                raise InputError(f"{name}[{index}]: found {kind}; expected an object")
+        try:  # refuses lone surrogates, circular references and extreme nesting
             json.dumps([dict(item) for item in value], ensure_ascii=False, default=str).encode()
         except (TypeError, ValueError, RecursionError) as error:
-            raise InputError(f"{name}: {error}; expected values that JSON can say") from error
+            raise InputError(f"{name}: {error}; expected values that JSON can represent") from error
     if not messages:
         raise InputError("messages: found an empty list; expected at least one turn")
     for index, message in enumerate(messages):
         _check_parts(f"messages[{index}]", message.get("content"))
     texts = [text_of(message) for message in messages]
-    asked = [t for t, m in zip(texts, messages, strict=True) if m["role"] != "assistant"]
+    prompt_texts = [t for t, m in zip(texts, messages, strict=True) if m["role"] != "assistant"]
     return Request(
-        prompt="\n".join(asked),
+        prompt="\n".join(prompt_texts),
         messages=tuple(messages),
         tools=None if tools is None else tuple(tools),
     )
 
 
 def _check_parts(where: str, content: Any) -> None:
-    """Refuse a part that is no text: a model that reads it reads more than the guard does.
+    """Refuse parts that are not text: the model would read content that the guard cannot see.
 
     Raises:
         InputError: a part is an image, audio, a file or anything else without text.
@@ -159,13 +159,13 @@ def _check_parts(where: str, content: Any) -> None:
             keys = ", ".join(map(str, part))[:60] or "no keys"
             raise InputError(
                 f"{where}.content[{index}]: found a part of type {str(kind)[:40]!r} with {keys}; "
-                'expected text parts alone, {"type": "text", "text": ...}: a guard reads no '
-                "images, audio or files, and must not judge a request without them"
+                'expected only text parts, {"type": "text", "text": ...}: a guard cannot read '
+                "images, audio or files, and does not check a request without them"
             )
 
 
 def text_of(message: Message) -> str:
-    """The text of one chat message; its parts joined by newlines where it has several.
+    """The text of one chat message; several text parts are joined by newlines.
 
     Raises:
         InputError: the message has no role, or its content is neither text nor text parts.
@@ -174,7 +174,7 @@ def text_of(message: Message) -> str:
     if not isinstance(role, str):
         keys = ", ".join(map(str, message))
         raise InputError(
-            f"found a message with {keys or 'no keys'}, its role {type(role).__name__}; "
+            f"found a message with {keys or 'no keys'} and a role of type {type(role).__name__}; "
             'expected {"role": "user", "content": ...}'
         )
     if content is None:
@@ -192,11 +192,11 @@ def text_of(message: Message) -> str:
 
 
 def clean(text: str) -> str:
-    """``text`` without chat markers and runs of white space; one space if nothing is left."""
+    """``text`` without chat markers and runs of white space; one space if the result is empty."""
     return tidy(text).strip() or " "
 
 
 def tidy(text: str) -> str:
-    """``clean`` without its ends: white space at the borders stays, as one blank or empty line."""
+    """Like ``clean``, but keeps white space at both ends, as one blank or one empty line."""
     text = _BLANKS.sub(" ", _MARKER.sub(" ", text))
     return _EMPTY_LINES.sub("\n\n", text)

@@ -1,11 +1,12 @@
-"""Whose token it is: from the turns of a chat to a role for each token."""
+"""Assigns a role (system, user, assistant, tool) to each token of a chat."""
 
 from collections.abc import Iterable, Sequence
 
+from layerguard.runtime.text.shared_prefix import shared_prefix
 from layerguard.runtime.types import ROLES
 
 Owner = tuple[int, int]
-"""Up to which character a text is of which role (index in ``ROLES``)."""
+"""End of a part of the text, in characters, and the role of the part (index in ``ROLES``)."""
 
 SYSTEM, USER, ASSISTANT, TOOL = range(len(ROLES))
 
@@ -17,37 +18,38 @@ _BY_NAME = {
 
 
 def role_of(name: str) -> int:
-    """The role of a turn; a name that no model family uses for another is the user's."""
+    """The role of a turn by its name; unknown names have the role user."""
     return _BY_NAME.get(name.lower(), USER)
 
 
 def owners(whole: str, prefixes: Iterable[tuple[str, int]], last: int) -> list[Owner]:
-    """Who owns which part of a rendered chat.
+    """The role of each part of a rendered chat.
 
-    A turn owns what the chat rendered up to it has in common with the whole, where no earlier turn
-    does; the rest is the last turn's. Source: WeightWatch, arXiv 2508.00161, reference code.
+    The chat is rendered up to each turn. The prefix that this text shares with the whole chat,
+    beyond the prefix of the turn before, belongs to that turn. The rest belongs to the last turn.
+    Source: WeightWatch, arXiv 2508.00161, reference code.
 
     Args:
         whole: the rendered chat.
-        prefixes: the chat rendered up to and with each turn but the last, and the turn's role.
+        prefixes: for each turn but the last, the chat rendered up to that turn, and its role.
         last: role of the last turn.
     """
-    found: list[Owner] = []
+    parts: list[Owner] = []
     end = 0
     for prefix, role in prefixes:
-        common = _common(prefix, whole)
+        common = shared_prefix(prefix, whole)
         if common > end:
-            found.append((common, role))
+            parts.append((common, role))
             end = common
-    return [*found, (len(whole), last)]
+    return [*parts, (len(whole), last)]
 
 
 def token_roles(ends: Sequence[int], parts: Sequence[Owner]) -> bytes:
-    """The role of each token: that of the first owner whose part reaches the token's end.
+    """The role of each token: the role of the first part that reaches the token's end.
 
     Args:
-        ends: the character behind each token, in the text's order.
-        parts: as ``owners`` gives them.
+        ends: end offset of each token in characters, in ascending order.
+        parts: the result of ``owners``.
     """
     roles = bytearray()
     place = 0
@@ -56,15 +58,3 @@ def token_roles(ends: Sequence[int], parts: Sequence[Owner]) -> bytes:
             place += 1
         roles.append(parts[place][1])
     return bytes(roles)
-
-
-def _common(left: str, right: str) -> int:
-    """Characters that two texts have in common at their beginning."""
-    low, high = 0, min(len(left), len(right))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if left[low:middle] == right[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low

@@ -1,8 +1,9 @@
-"""The sandbox that chat templates are rendered in, without transformers.
+"""The sandbox that renders chat templates, without transformers.
 
-A chat template is a program that came with a model. Here it reaches nothing but its arguments, and
-it ends: turns of loops and calls are counted, products and the rendered text stay bounded. Memory
-on the way there is not: a chat template is part of the bundle and trusted as its graph is.
+A chat template is a program that comes with a model. In the sandbox it can only access its
+arguments, and it always terminates: loop iterations and calls are counted, and the sizes of
+products and of the rendered text are bounded. Intermediate memory is not bounded: the template is
+part of the bundle and is trusted as much as the graph.
 """
 
 import itertools
@@ -22,33 +23,33 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from layerguard.runtime.errors import InputError
 
 _MAX_STEPS = 200_000
-"""Turns of loops and calls of one rendering: a chat of a thousand turns takes some ten thousand."""
+"""Most loop iterations and calls of one rendering. A chat of 1,000 turns needs about 10,000."""
 
 _MAX_CHARACTERS = 1 << 24
 _STEPS = "layerguard_steps"
 
 _DAY = datetime(2024, 7, 26, tzinfo=UTC)
-"""What ``strftime_now`` tells a template, every day: a score that depends on the date could not be
-reproduced, and canaries would fail. The model itself is told the true date: of a template that
-writes it, those tokens differ between guard and model, in calibration as in service."""
+"""The fixed date that ``strftime_now`` gives to a template. With the current date, scores could not
+be reproduced and canaries would fail. If a template writes the date, its tokens therefore differ
+between guard and model, in calibration and in service alike."""
 
 _TO_ESCAPE = re.compile("[^\x00-\x7e\ue000\ue001]+")
-"""What ``tojson(ensure_ascii=true)`` escapes. The two private-use characters stay: they mark what
-``template.py`` has taken out, and are typed by nobody else."""
+"""The characters that ``tojson(ensure_ascii=true)`` escapes. Two private-use characters are kept,
+because ``template.py`` uses them as placeholders."""
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
-    """Counts calls, and computes no power and no long product of a sequence."""
+    """Counts calls, and refuses powers and large products."""
 
     intercepted_binops = frozenset({"*", "**"})
 
     def call(self, context: Context, function: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """One call from within a template."""
+        """Count and run one call of a template."""
         next(context[_STEPS])
         return super().call(context, function, *args, **kwargs)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        """One product or power within a template."""
+        """Compute a product of bounded size; refuse powers and larger products."""
         sizes = [len(side) if hasattr(side, "__len__") else abs(side) for side in (left, right)]
         if operator == "**" or sizes[0] * sizes[1] > _MAX_CHARACTERS:
             raise SecurityError(f"{sizes[0]} {operator} {sizes[1]} is more than a template needs")
@@ -56,12 +57,12 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 
 
 class _Generation(Extension):
-    """``{% generation %}``: the assistant's words, for those who train on them; the text stays."""
+    """``{% generation %}`` blocks, which mark assistant text for training; renders their body."""
 
     tags = {"generation"}  # noqa: RUF012  jinja2's own type
 
     def parse(self, parser: Parser) -> nodes.Node:
-        """The block's body in a scope of its own, as transformers renders it."""
+        """Parse the block's body into a new scope, as transformers does."""
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
         return nodes.Scope(body, lineno=line)
@@ -70,7 +71,8 @@ class _Generation(Extension):
 def compile_chat(source: str) -> Callable[..., str]:
     """The render function of a chat template; it takes the template's variables by name.
 
-    It raises whatever the template does, jinja2's ``TemplateError`` where it does too much.
+    The function raises any error that the template raises, and jinja2's ``TemplateError`` if the
+    template exceeds a limit of the sandbox.
 
     Raises:
         InputError: the template does not compile.
@@ -89,10 +91,10 @@ def compile_chat(source: str) -> Callable[..., str]:
         for loop in tree.find_all(nodes.For):
             loop.iter = nodes.Filter(loop.iter, _STEPS, [], [], None, None, lineno=loop.lineno)
         template = environment.from_string(tree)
-    except Exception as error:  # Python's own compiler refuses some things too
+    except Exception as error:  # jinja2's errors, and those of Python's compiler
         raise InputError(
-            f"the bundle's chat template does not compile ({error}); export the model again, "
-            "with --template and a text that has {prompt} in it"
+            f"the bundle's chat template does not compile ({error}); export the model again with "
+            "--template and a text that contains {prompt}"
         ) from error
 
     def render(**variables: Any) -> str:
@@ -101,7 +103,7 @@ def compile_chat(source: str) -> Callable[..., str]:
             parts.append(part)
             length += len(part)
             if length > _MAX_CHARACTERS:
-                raise TemplateError(f"it gave more than {_MAX_CHARACTERS} characters")
+                raise TemplateError(f"it rendered more than {_MAX_CHARACTERS} characters")
         return "".join(parts)
 
     return render
@@ -109,7 +111,7 @@ def compile_chat(source: str) -> Callable[..., str]:
 
 def _budget() -> Iterator[None]:
     yield from itertools.repeat(None, _MAX_STEPS)
-    raise TemplateError(f"it took more than {_MAX_STEPS} loop turns and calls")
+    raise TemplateError(f"it needed more than {_MAX_STEPS} loop iterations and calls")
 
 
 @pass_context
@@ -131,7 +133,7 @@ def _to_json(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """JSON as transformers' filter of that name writes it: no HTML escapes."""
+    """JSON as written by transformers' ``tojson`` filter: no HTML escapes."""
     text = json.dumps(
         value, ensure_ascii=False, indent=indent, separators=separators, sort_keys=sort_keys
     )

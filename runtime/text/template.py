@@ -1,7 +1,7 @@
-"""The deployment template: how a request is laid out for the served model.
+"""The deployment template: formats a request as the served model receives it.
 
-Text from outside that spells a special token stays text, wherever in a chat it stands: it is taken
-out before rendering, and comes back as a piece of its own that the tokenizer reads literally.
+User text that spells a special token stays text, anywhere in a chat. Such text is replaced by a
+placeholder before rendering, and becomes a separate piece that the tokenizer reads literally.
 """
 
 import re
@@ -19,14 +19,14 @@ from layerguard.runtime.text.sandbox import compile_chat
 from layerguard.runtime.text.trajectory import turns, without_system
 
 Piece = tuple[str, bool]
-"""A part of the rendered text, and whether special tokens in it are meant as such."""
+"""A part of the rendered text, and whether to parse special tokens in it."""
 
 _OPEN, _CLOSE = "\ue000", "\ue001"
-_MARK = re.compile(f"{_OPEN}([0-9]{{1,9}}){_CLOSE}")
+_PLACEHOLDER = re.compile(f"{_OPEN}([0-9]{{1,9}}){_CLOSE}")
 
 
 class Template:
-    """The template of a bundle; ``render`` is safe to call from many threads."""
+    """The template of a bundle. ``render`` is thread-safe."""
 
     def __init__(
         self,
@@ -39,15 +39,15 @@ class Template:
         """Compile the template.
 
         Args:
-            template: ``chat``, or a text with ``{prompt}`` in it.
-            chat_template: the jinja2 text; needed where ``template`` is ``chat``, and for the
+            template: ``chat``, or a text that contains ``{prompt}``.
+            chat_template: the jinja2 text. Required if ``template`` is ``chat``, and for the
                 trajectory view.
-            special_tokens: what the chat template may name, such as ``bos_token``.
-            never_typed: the strings that the tokenizer reads as special tokens.
-            rules_version: how a chat is laid out; see ``TextRules``.
+            special_tokens: variables for the chat template, such as ``bos_token``.
+            never_typed: strings that the tokenizer parses as special tokens.
+            rules_version: version of the text rules; see ``TextRules``.
         """
         self._variables: dict[str, Any] = dict(special_tokens)
-        if rules_version > 1:  # a template may ask whether it is defined; in transformers it is
+        if rules_version > 1:  # transformers defines it too, and a template may test for that
             self._variables = {"documents": None, **special_tokens}
         self._rules_version = rules_version
         longest_first = sorted(never_typed, key=len, reverse=True)
@@ -55,18 +55,18 @@ class Template:
         self.is_chat = template == "chat"
         self._chat_template = chat_template
         if self.is_chat:
-            _ = self._chat  # one that does not compile is refused when the bundle is opened
+            _ = self._chat  # compiled now, so that a faulty template is refused at load
         self._before, _, self._after = template.partition("{prompt}")
         self._is_bare = template == "{prompt}"
 
     def render(self, request: Request) -> list[Piece]:
-        """The prompt view of a request as pieces to tokenise one after the other.
+        """The prompt view of a request, as pieces to tokenise one after the other.
 
         Raises:
-            InputError: the chat template refuses the messages, or has an error of its own.
+            InputError: the chat template refuses the messages, or the template has an error.
         """
-        taken: list[str] = []
-        hide = partial(self._hide, taken)
+        hidden: list[str] = []
+        hide = partial(self._hide, hidden)
         if self._is_bare:
             return [(request.prompt.strip() or " ", False)]
         if self.is_chat:
@@ -74,78 +74,78 @@ class Template:
         else:
             prompt = hide(request.prompt.strip() or " ")
             rendered = f"{self._before}{prompt}{self._after}"
-        return _pieces(rendered, taken)
+        return _pieces(rendered, hidden)
 
     def owners(self, request: Request) -> list[Owner]:
-        """Whose the characters of ``render``'s text are; see ``roles.owners``.
+        """The role of each part of the text that ``render`` gives; see ``roles.owners``.
 
-        A chat up to some turn that the template refuses gives that turn nothing.
+        If the template refuses the chat up to some turn, no part is assigned to that turn.
 
         Raises:
             InputError: the chat template refuses the messages.
         """
         if not self.is_chat:
             return [(0, USER)]
-        last = role_of(request.asked[-1]["role"])
-        if len(request.asked) == 1:
+        last = role_of(request.prompt_turns[-1]["role"])
+        if len(request.prompt_turns) == 1:
             return [(0, last)]
-        taken: list[str] = []
-        messages, tools = self._hidden(request, partial(self._hide, taken))
+        hidden: list[str] = []
+        messages, tools = self._with_placeholders(request, partial(self._hide, hidden))
 
         def prefixes() -> Iterator[tuple[str, int]]:
             for count, turn in enumerate(messages[:-1], 1):
                 role = role_of(turn["role"])
                 if role == role_of(messages[count]["role"]):
-                    continue  # the turns behind it, of the same role, reach further
+                    continue  # the next turn has the same role and a longer prefix
                 with suppress(InputError):
-                    yield _text(self._open_answer(messages[:count], tools), taken), role
+                    yield _text(self._open_answer(messages[:count], tools), hidden), role
 
-        return owners(_text(self._open_answer(messages, tools), taken), prefixes(), last)
+        return owners(_text(self._open_answer(messages, tools), hidden), prefixes(), last)
 
     def render_trajectory(self, request: Request) -> list[Piece]:
-        """The trajectory view of a request as pieces: a chat in which no answer is opened.
+        """The trajectory view of a request as pieces: a chat without a generation prompt.
 
         Raises:
-            InputError: the request's turns are not an agent's, or the chat template refuses them.
+            InputError: the turns are not those of an agent, or the chat template refuses them.
         """
-        taken: list[str] = []
-        chat = [{**turn, "content": self._hide(taken, turn["content"])} for turn in turns(request)]
+        hidden: list[str] = []
+        chat = [{**turn, "content": self._hide(hidden, turn["content"])} for turn in turns(request)]
         try:
-            rendered = self._lay_out(chat)
-        except InputError:  # many templates take no system turn
-            rendered = self._lay_out(without_system(chat))
-        return _pieces(rendered, taken)
+            rendered = self._render_template(chat)
+        except InputError:  # many templates accept no system turn
+            rendered = self._render_template(without_system(chat))
+        return _pieces(rendered, hidden)
 
     @cached_property
     def _chat(self) -> Callable[..., str]:
         return compile_chat(self._chat_template or "")
 
-    def _hide(self, taken: list[str], text: str) -> str:
-        """``text`` with marks for all that spells special tokens, which goes to ``taken``."""
+    def _hide(self, hidden: list[str], text: str) -> str:
+        """Replace text that spells special tokens by placeholders; append it to ``hidden``."""
 
-        def take(match: re.Match[str]) -> str:
-            taken.append(match[0])
-            return f"{_OPEN}{len(taken) - 1}{_CLOSE}"
+        def replace(match: re.Match[str]) -> str:
+            hidden.append(match[0])
+            return f"{_OPEN}{len(hidden) - 1}{_CLOSE}"
 
-        return self._typed.sub(take, text)
+        return self._typed.sub(replace, text)
 
     def _render_chat(self, request: Request, hide: Callable[[str], str]) -> str:
-        return self._open_answer(*self._hidden(request, hide))
+        return self._open_answer(*self._with_placeholders(request, hide))
 
-    def _hidden(
+    def _with_placeholders(
         self, request: Request, hide: Callable[[str], str]
     ) -> tuple[list[dict[str, Any]], Any]:
-        """The turns up to where the answer begins, and the tools, without special tokens."""
+        """The turns before the answer, and the tools, with special tokens hidden."""
         messages = [_each(turn, hide) for turn in chat_turns(request, self._rules_version)]
         return messages, _each(request.tools, hide)
 
     def _open_answer(self, messages: Sequence[Message], tools: Any) -> str:
-        return self._lay_out(messages, tools=tools, add_generation_prompt=True)
+        return self._render_template(messages, tools=tools, add_generation_prompt=True)
 
-    def _lay_out(
+    def _render_template(
         self, messages: Sequence[Message], *, tools: Any = None, add_generation_prompt: bool = False
     ) -> str:
-        """What the chat template makes of messages from which special tokens are hidden."""
+        """Render the chat template with messages in which special tokens are hidden."""
         try:
             return self._chat(
                 messages=messages,
@@ -153,15 +153,15 @@ class Template:
                 add_generation_prompt=add_generation_prompt,
                 **self._variables,
             )
-        except Exception as error:  # a template is a program: it may raise anything
+        except Exception as error:  # a template is a program and may raise anything
             raise InputError(
-                f"the bundle's chat template refused the messages ({error}); expected turns as "
-                "the model was trained on, such as user and assistant in turn"
+                f"the bundle's chat template refused the messages ({error}); expected turns like "
+                "those the model was trained on, such as alternating user and assistant turns"
             ) from error
 
 
 def _each(value: Any, hide: Callable[[str], str]) -> Any:
-    """A JSON value with ``hide`` done to each text in it, keys too: tools come from outside."""
+    """A JSON value with ``hide`` applied to each text, keys included: tools are untrusted input."""
     if isinstance(value, str):
         return hide(value)
     if isinstance(value, Mapping):
@@ -171,20 +171,20 @@ def _each(value: Any, hide: Callable[[str], str]) -> Any:
     return value
 
 
-def _text(rendered: str, taken: Sequence[str]) -> str:
-    """The rendered text with what was taken out of it."""
-    return "".join(text for text, _ in _pieces(rendered, taken))
+def _text(rendered: str, hidden: Sequence[str]) -> str:
+    """The rendered text with the hidden text in place of the placeholders."""
+    return "".join(text for text, _ in _pieces(rendered, hidden))
 
 
-def _pieces(rendered: str, taken: Sequence[str]) -> list[Piece]:
-    if not taken:
+def _pieces(rendered: str, hidden: Sequence[str]) -> list[Piece]:
+    if not hidden:
         return [(rendered, True)]
     pieces: list[Piece] = []
     end = 0
-    for mark in _MARK.finditer(rendered):
-        index = int(mark[1])
-        if index < len(taken):
-            pieces += [(rendered[end : mark.start()], True), (taken[index], False)]
-            end = mark.end()
+    for placeholder in _PLACEHOLDER.finditer(rendered):
+        index = int(placeholder[1])
+        if index < len(hidden):
+            pieces += [(rendered[end : placeholder.start()], True), (hidden[index], False)]
+            end = placeholder.end()
     pieces.append((rendered[end:], True))
     return [piece for piece in pieces if piece[0]]

@@ -1,4 +1,4 @@
-"""From a request to windows of token ids, by the bundle's text rules."""
+"""Turns a request into windows of token ids, by the bundle's text rules."""
 
 import itertools
 from collections.abc import Collection, Iterator, Sequence
@@ -12,30 +12,37 @@ from layerguard.runtime.errors import BundleError, InputError
 from layerguard.runtime.text.request import Request
 from layerguard.runtime.text.roles import ASSISTANT, USER, token_roles
 from layerguard.runtime.text.template import Piece, Template
-from layerguard.runtime.types import Limit, Source, View
+from layerguard.runtime.types import TokenBudget, TokenSource, View
 
 Ids = tuple[int, ...]
 
 _OVERLAP = 4
-"""Sliding windows share one fourth of their tokens, so that no phrase is cut in both."""
+"""Adjacent sliding windows share one fourth of their tokens, so that a phrase that is cut in one
+window is whole in the other."""
 
-Cut = tuple[slice, ...]
-"""The parts of a text's tokens that one window keeps."""
+WindowSlices = tuple[slice, ...]
+"""The slices of a text's tokens that one window contains."""
 
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """One view of one request: windows of ids, tokens in all, and whether any were left out."""
+    """One view of one request.
+
+    Attributes:
+        windows: token ids of each window.
+        tokens: number of tokens of the view, before truncation.
+        truncated: whether some tokens are in no window.
+        roles: conversation view only: for each window one byte per token, an index in ``ROLES``.
+    """
 
     windows: tuple[Ids, ...]
     tokens: int
     truncated: bool
     roles: tuple[bytes, ...] = ()
-    """Of the conversation view: a byte for each token of each window, an index in ``ROLES``."""
 
 
 class TokenReader:
-    """The tokenizer of a bundle with its template and window rules; thread-safe."""
+    """The tokenizer of a bundle, with its template and window rules. Thread-safe."""
 
     def __init__(self, bundle: Bundle) -> None:
         self._rules = bundle.manifest.text
@@ -48,7 +55,7 @@ class TokenReader:
         except Exception as error:  # the tokenizers package raises bare Exception
             fault = f"{TOKENIZER} is not a tokenizer ({error}); export the model again"
             raise BundleError(bundle.path, [fault]) from error
-        self._literal.encode_special_tokens = True  # typed by a user: text, never a special token
+        self._literal.encode_special_tokens = True  # reads special tokens as plain text
         added = self._active.get_added_tokens_decoder().values()
         try:
             self._template = Template(
@@ -64,38 +71,40 @@ class TokenReader:
         frame = len(self._before) + len(self._after)
         if frame >= self._rules.max_tokens:
             fault = (
-                f"{TOKENIZER} puts {frame} special tokens around a text; text.max_tokens, "
-                f"{self._rules.max_tokens}, leaves no room between them: export the model again"
+                f"{TOKENIZER} puts {frame} special tokens around a text; expected fewer than "
+                f"text.max_tokens, {self._rules.max_tokens}: export the model again"
             )
             raise BundleError(bundle.path, [fault])
 
-    def read_sources(self, request: Request, sources: Collection[Source]) -> dict[Source, Windows]:
-        """The windows of a request from each of the sources; see ``read``."""
-        views_by_limit: dict[Limit | None, set[View]] = {}
-        for view, limit in sources:
-            views_by_limit.setdefault(limit, set()).add(view)
+    def read_sources(
+        self, request: Request, sources: Collection[TokenSource]
+    ) -> dict[TokenSource, Windows]:
+        """The windows of a request for each source; see ``read``."""
+        views_by_budget: dict[TokenBudget | None, set[View]] = {}
+        for view, budget in sources:
+            views_by_budget.setdefault(budget, set()).add(view)
         return {
-            (view, limit): found
-            for limit, views in views_by_limit.items()
-            for view, found in self.read(request, views, limit).items()
+            (view, budget): windows
+            for budget, views in views_by_budget.items()
+            for view, windows in self.read(request, views, budget).items()
         }
 
     def read(
-        self, request: Request, views: Collection[View], limit: Limit | None = None
+        self, request: Request, views: Collection[View], budget: TokenBudget | None = None
     ) -> dict[View, Windows]:
         """The windows of a request in each of the views.
 
         Args:
-            request: what is to be judged.
-            views: how it is laid out.
-            limit: how much of it is read; None: what the bundle's text rules say.
+            request: the request to check.
+            views: the views to tokenise.
+            budget: token budget of each view; None takes it from the bundle's text rules.
 
         Raises:
             InputError: the chat template refuses the messages.
         """
         if "conversation" in views:
-            rest = self.read(request, set(views) - {"conversation"}, limit)
-            return {**rest, "conversation": self._conversation(request, limit)}
+            rest = self.read(request, set(views) - {"conversation"}, budget)
+            return {**rest, "conversation": self._conversation(request, budget)}
         pieces: dict[View, list[Piece]] = {}
         if "trajectory" in views:
             pieces["trajectory"] = self._template.render_trajectory(request)
@@ -104,31 +113,31 @@ class TokenReader:
         if "prompt" in views:
             pieces["prompt"] = self._template.render(request)
             if len(views) == 2 and pieces.get("content") == pieces["prompt"]:
-                both = self._windows("content", pieces["content"], limit)  # the common case:
-                return {"content": both, "prompt": both}  # tokenise it once
-        return {view: self._windows(view, parts, limit) for view, parts in pieces.items()}
+                both = self._windows("content", pieces["content"], budget)  # tokenise only once
+                return {"content": both, "prompt": both}
+        return {view: self._windows(view, parts, budget) for view, parts in pieces.items()}
 
     @property
     def frame(self) -> tuple[Ids, Ids]:
-        """The special tokens before and after a text."""
+        """The special tokens that the tokenizer puts before and after a text."""
         return self._before, self._after
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer that reads special tokens as text; not to be changed."""
+        """The tokenizer that reads special tokens as text. Read-only for callers."""
         return self._literal
 
     def literal(self, text: str) -> Ids:
-        """The ids of a text alone: nothing around it, and what spells a special token is text."""
+        """The ids of a text, without special tokens around it and with none parsed inside it."""
         return tuple(self._encode(self._literal, text))
 
     def spell(self, token: int) -> str:
-        """A token as a person reads it; special ones are shown."""
+        """The text of a token; special tokens are shown."""
         text: str = self._literal.decode([token], skip_special_tokens=False)
         return text
 
     def _frame(self) -> tuple[Ids, Ids]:
-        """The special tokens that the tokenizer puts before and after a text."""
+        """Find the special tokens that the tokenizer puts before and after a text."""
         bare = self._encode(self._literal, "a")
         framed = self._encode(self._literal, "a", framed=True)
         for start in range(len(framed) - len(bare) + 1):
@@ -143,19 +152,19 @@ class TokenReader:
     def _encoding(self, tokenizer: Tokenizer, text: str, *, framed: bool = False) -> Encoding:
         try:
             return tokenizer.encode(text, add_special_tokens=framed)
-        except BaseException as error:  # a panic of the tokenizers package is no Exception
+        except BaseException as error:  # the tokenizers package panics with a BaseException
             if isinstance(error, (KeyboardInterrupt, SystemExit)):
                 raise
             fault = f"{TOKENIZER} fails on a text ({error}); export the model again"
             raise BundleError(self._folder, [fault]) from error
 
     def _frame_of_prompt(self, ids: Sequence[int]) -> tuple[Ids, Ids]:
-        """The special tokens around a prompt.
+        """The special tokens to add around a prompt.
 
-        A chat template writes its own, as ``apply_chat_template`` has it; nothing is added. By the
-        first version of the text rules what opens a text is added where the template does not
-        write it. The trajectory view has the tokenizer's frame around the rendered chat: so its
-        published heads were trained.
+        A chat template writes its own special tokens, so nothing is added, as in
+        ``apply_chat_template``. Version 1 of the text rules adds the tokenizer's opening tokens if
+        the template does not write them. The trajectory view does not use this function: its
+        published heads were trained with the tokenizer's special tokens around the chat.
         """
         if not self._template.is_chat:
             return self._before, self._after
@@ -164,29 +173,30 @@ class TokenReader:
         opened = tuple(ids[: len(self._before)]) == self._before
         return () if opened else self._before, ()
 
-    def _windows(self, view: View, pieces: Sequence[Piece], limit: Limit | None) -> Windows:
+    def _windows(self, view: View, pieces: Sequence[Piece], budget: TokenBudget | None) -> Windows:
         ids: list[int] = []
         for text, active in pieces:
             ids += self._encode(self._active if active else self._literal, text)
         prompt = view == "prompt"
         before, after = self._frame_of_prompt(ids) if prompt else (self._before, self._after)
-        cuts, truncated = self._cuts(len(ids), before, after, limit)
+        slices, truncated = self._slices(len(ids), before, after, budget)
         windows = tuple(
-            (*before, *_kept(ids, cut), *after) or (self._rules.pad_token_id,) for cut in cuts
+            (*before, *_kept(ids, window), *after) or (self._rules.pad_token_id,)
+            for window in slices
         )
         return Windows(windows, len(before) + len(ids) + len(after), truncated)
 
-    def _conversation(self, request: Request, limit: Limit | None) -> Windows:
-        """The prompt view's tokens, then the answer's; what opens a text is in every window."""
+    def _conversation(self, request: Request, budget: TokenBudget | None) -> Windows:
+        """The prompt view's tokens, then the answer's; opening tokens start every window."""
         parts = self._template.owners(request)
         ids: list[int] = []
         ends: list[int] = []
         start = 0
         for text, active in self._template.render(request):
-            found = self._encoding(self._active if active else self._literal, text)
-            ids += found.ids
+            encoding = self._encoding(self._active if active else self._literal, text)
+            ids += encoding.ids
             if len(parts) > 1:
-                ends += [start + end for _, end in found.offsets]
+                ends += [start + end for _, end in encoding.offsets]
             start += len(text)
         roles = token_roles(ends, parts) if ends else bytes([parts[-1][1]]) * len(ids)
         before, after = self._frame_of_prompt(ids)
@@ -196,34 +206,35 @@ class TokenReader:
         opening = bytes([parts[0][1]]) * len(before)
         if not before and not ids:
             ids, roles = [self._rules.pad_token_id], bytes([USER])
-        cuts, truncated = self._cuts(len(ids), before, (), limit)
+        slices, truncated = self._slices(len(ids), before, (), budget)
         return Windows(
-            tuple((*before, *_kept(ids, cut)) for cut in cuts),
+            tuple((*before, *_kept(ids, window)) for window in slices),
             len(before) + len(ids),
             truncated,
-            tuple(opening + bytes(_kept(roles, cut)) for cut in cuts),
+            tuple(opening + bytes(_kept(roles, window)) for window in slices),
         )
 
-    def _cuts(
-        self, count: int, before: Ids, after: Ids, limit: Limit | None
-    ) -> tuple[list[Cut], bool]:
-        """What each window keeps of ``count`` tokens within a frame; whether any are left out."""
+    def _slices(
+        self, count: int, before: Ids, after: Ids, budget: TokenBudget | None
+    ) -> tuple[list[WindowSlices], bool]:
+        """The slices of ``count`` tokens for each window, and whether some tokens are left out."""
         rules = self._rules
-        keep, most = (limit.keep, limit.max_tokens) if limit else (rules.windows, rules.max_tokens)
-        room = max(0, most - len(before) - len(after))
-        if count <= room:
+        keep = budget.keep if budget else rules.windows
+        most = budget.max_tokens if budget else rules.max_tokens
+        size = max(0, most - len(before) - len(after))
+        if count <= size:
             return [(slice(count),)], False
         if keep == "head":
-            return [(slice(room),)], True
-        if keep == "head-tail":  # as published: the frame counts
+            return [(slice(size),)], True
+        if keep == "head-tail":  # as published: the special tokens count
             head = max(0, most // 2 - len(before))
-            return [(slice(head), slice(count - (room - head), count))], True
-        step = room - room // _OVERLAP
-        starts = range(0, count - room + step, step)
+            return [(slice(head), slice(count - (size - head), count))], True
+        step = size - size // _OVERLAP
+        starts = range(0, count - size + step, step)
         kept = starts[: rules.max_windows]
-        return [(slice(start, start + room),) for start in kept], len(kept) < len(starts)
+        return [(slice(start, start + size),) for start in kept], len(kept) < len(starts)
 
 
-def _kept(values: Sequence[int], cut: Cut) -> Iterator[int]:
-    """What a cut keeps, in order."""
-    return itertools.chain.from_iterable(values[part] for part in cut)
+def _kept(values: Sequence[int], slices: WindowSlices) -> Iterator[int]:
+    """The values in the slices, in order."""
+    return itertools.chain.from_iterable(values[part] for part in slices)

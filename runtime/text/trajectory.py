@@ -1,8 +1,8 @@
-"""The trajectory view: an agent's turns and tools in the words that Agent-SIREN was trained on.
+"""The trajectory view: an agent's turns and tools in the format that Agent-SIREN was trained on.
 
-Which turn says what is the published runtime's rule (llm-siren 0.2.0, artefacts whose task is
-"trajectory"): the packaging is the signal here, so nothing is cleaned away. The tools stand in the
-system turn, where an injection in a tool's description can be seen.
+The format is the published runtime's (llm-siren 0.2.0, artefacts whose task is "trajectory").
+Nothing is cleaned, because the format itself is part of the signal. The tools are listed in the
+system turn, so that an injection in a tool's description is visible.
 """
 
 import json
@@ -14,37 +14,37 @@ from layerguard.runtime.text.chat import arguments_of
 from layerguard.runtime.text.request import Message, Request, check_text, text_of
 
 Turn = dict[str, str]
-"""``{"role": "system" | "user" | "assistant", "content": ...}``: what every chat template takes."""
+"""``{"role": "system" | "user" | "assistant", "content": ...}``, as chat templates take it."""
 
 _SYSTEM = ("system", "developer")
 _TOOL = ("tool", "function", "environment")
 
 
 def turns(request: Request) -> list[Turn]:
-    """The turns of a request: one of the system at most, then user and assistant in turn.
+    """The turns of a request: at most one system turn, then alternating user and assistant turns.
 
-    A text that is no chat is one user turn; its response, one of the assistant.
+    A request that is not a chat becomes one user turn, and its response one assistant turn.
 
     Raises:
-        InputError: a role is unknown, or a tool call is not one.
+        InputError: a role is unknown, or a tool call is malformed.
     """
     messages = request.messages or _plain(request)
     system = [text_of(message).strip() for message in messages if message["role"] in _SYSTEM]
     if request.tools:
         system.append(_tools_block(request.tools))
     rules = "\n\n".join(part for part in system if part)
-    found = [{"role": "system", "content": rules}] if rules else []
+    merged = [{"role": "system", "content": rules}] if rules else []
     for message in messages:
-        for role, content in _said(message):
-            if found and found[-1]["role"] == role:
-                found[-1]["content"] = f"{found[-1]['content']}\n{content}".strip()
+        for role, content in _contents(message):
+            if merged and merged[-1]["role"] == role:
+                merged[-1]["content"] = f"{merged[-1]['content']}\n{content}".strip()
             else:
-                found.append({"role": role, "content": content})
-    return found
+                merged.append({"role": role, "content": content})
+    return merged
 
 
 def without_system(turns: Sequence[Turn]) -> list[Turn]:
-    """The same for a chat template that takes no system turn: the first user turn says it."""
+    """The turns for a template without system turns: the first user turn takes its content."""
     if not turns or turns[0]["role"] != "system":
         return list(turns)
     rules, rest = turns[0]["content"], list(turns[1:])
@@ -56,12 +56,12 @@ def without_system(turns: Sequence[Turn]) -> list[Turn]:
 
 
 def _plain(request: Request) -> tuple[Message, ...]:
-    said = [("user", request.prompt), ("assistant", request.response)]
-    return tuple({"role": role, "content": text} for role, text in said if text is not None)
+    texts = [("user", request.prompt), ("assistant", request.response)]
+    return tuple({"role": role, "content": text} for role, text in texts if text is not None)
 
 
-def _said(message: Message) -> Iterator[tuple[str, str]]:
-    """What a message adds to the turns after the system's: (role, content)."""
+def _contents(message: Message) -> Iterator[tuple[str, str]]:
+    """The role and content that a message adds after the system turn; nothing for a system turn."""
     role, content = message["role"], text_of(message)
     if role == "user":
         yield "user", content
@@ -82,21 +82,21 @@ def _said(message: Message) -> Iterator[tuple[str, str]]:
 
 
 def _action(call: Any) -> str:
-    """One tool call as JSON; arguments that are JSON in a text are unpacked first."""
+    """One tool call as JSON; arguments that are a JSON string are parsed first."""
     function = call.get("function", call) if isinstance(call, Mapping) else None
     if not isinstance(function, Mapping):
         raise InputError(
             f"tool_calls: found {type(call).__name__}; expected objects such as "
             '{"function": {"name": ..., "arguments": ...}}'
         )
-    said = {"name": function.get("name"), "arguments": arguments_of(function)}
-    action = json.dumps(said, ensure_ascii=False, default=str)
+    named = {"name": function.get("name"), "arguments": arguments_of(function)}
+    action = json.dumps(named, ensure_ascii=False, default=str)
     check_text("tool_calls", action)
     return f"Action: {action}"
 
 
 def _tools_block(tools: Sequence[Mapping[str, Any]]) -> str:
-    """The tools that the agent was given, each with its parameters spelled out."""
+    """The agent's tools, each with its parameters."""
     return "\n".join(["# Available tools", *map(_tool, tools)])
 
 
@@ -116,7 +116,7 @@ def _tool(tool: Mapping[str, Any]) -> str:
 
 
 def _parameter(name: str, spec: Mapping[str, Any]) -> str:
-    """One line: name, type, default and description, as far as they are there."""
+    """One line: name, and type, default and description if they are given."""
     facts = [str(spec["type"])] if spec.get("type") else []
     if spec.get("default") is not None:
         facts.append(f"default {spec['default']!r}")

@@ -16,17 +16,19 @@ from typing import Any, Literal
 
 import numpy as np
 
-from layerguard.calibration import metrics
-from layerguard.calibration.fit_all import How, fit_all
-from layerguard.calibration.fitting import Fitted
-from layerguard.calibration.leakage import normalised
-from layerguard.calibration.together import KeptDetectors
-from layerguard.calibration.weights import between
+from layerguard.calibration.calibrator import Inputs, Options
+from layerguard.calibration.evaluation import metrics
+from layerguard.calibration.guard.fit_detectors import fit_detectors
+from layerguard.calibration.rows.leakage import normalised
+from layerguard.calibration.thresholds.kept_detectors import KeptDetectors
+from layerguard.calibration.thresholds.threshold import conformal_threshold
+from layerguard.calibration.weights.tuning import between
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.detectors import REGISTRY
 from layerguard.runtime.model.backbone import Backbone
 from layerguard.runtime.rows.jsonl import Row
 from layerguard.runtime.text.request import request
+from layerguard.runtime.types import Array
 from tests.bench.harness import report
 from tests.bench.shared_models import ADAPTERS, BASE, DATA, alpaca, exported, need_shared
 
@@ -71,8 +73,8 @@ def _lines(adapter: Path) -> Iterator[Mapping[str, Any]]:
     backbone = Backbone(bundle)
     calibration = alpaca(CALIBRATION, SEED, without=[*triggered, *clean])
     for detector, mode in METHODS:
-        fitted = _fit(backbone, bundle, adapter, calibration, detector, mode)
-        bound = REGISTRY[detector].bind(fitted.calibrated.params)
+        params = _fit(backbone, bundle, adapter, calibration, detector, mode)
+        bound = REGISTRY[detector].bind(params)
         pooled = backbone.read([row.request for row in [*triggered, *clean]], {bound.tap})
         readings = bound.score_pooled(pooled.layers[bound.tap.group])
         found = [readings[windows[0]] for windows in pooled.rows[bound.tap.source]]
@@ -97,14 +99,18 @@ def _fit(
     rows: Sequence[Row],
     detector: str,
     mode: Mode,
-) -> Fitted:
+) -> Mapping[str, Array]:
     if detector == "lcf":
         rows = [replace(row, request=request(row.request.prompt)) for row in rows]
-    how = How(mode, 0.9, TARGET, SEED)
+    options = Options(mode, target_fpr=TARGET, seed=SEED)
     tuning = between(BASE, adapter) if detector == "weightwatch" else None
     none_kept = KeptDetectors(bundle, (), ())
-    fitted, _ = fit_all(backbone, bundle.manifest.model, rows, (), tuning, none_kept, how)
-    return next(item for item in fitted if item.calibrated.name == detector)
+    inputs = Inputs(rows, (), tuning, bundle.manifest.model, options)
+    fitted, _ = fit_detectors(backbone, inputs, none_kept)
+    found = next(item for item in fitted if item.name == detector)
+    clean_scores = np.sort(list(found.clean_scores.values()))
+    threshold = found.threshold or conformal_threshold(clean_scores, TARGET)
+    return {**found.params, **threshold.arrays()}
 
 
 def prompts(task: str, trigger: str) -> tuple[list[Row], list[Row]]:

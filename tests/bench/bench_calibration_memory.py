@@ -25,11 +25,14 @@ from typing import Self
 
 import numpy as np
 
-from layerguard.calibration import lcf, siren_probes
-from layerguard.calibration.folds import random_folds
-from layerguard.calibration.recording import Recording
-from layerguard.calibration.siren_head import Committee
-from layerguard.calibration.states import States
+from layerguard.calibration import lcf
+from layerguard.calibration.lcf import estimation
+from layerguard.calibration.rows.folds import random_folds
+from layerguard.calibration.rows.stratified import stratified_folds
+from layerguard.calibration.siren import probes
+from layerguard.calibration.siren.network import Committee
+from layerguard.calibration.states.blockwise import States
+from layerguard.calibration.states.recording import Recording
 from layerguard.calibration.threads import one_thread
 from layerguard.runtime.types import Array
 from tests.bench.harness import report
@@ -90,13 +93,13 @@ def streamed_lcf(states: States) -> None:
 
 def streamed_siren(states: States) -> None:
     labels = (np.arange(ROWS) % 3 == 0).astype(np.int64)
-    split = siren_probes.stratified_folds(labels, np.arange(ROWS), 5, 0)[0]
-    siren_probes.STRENGTHS = siren_probes.STRENGTHS[:1]
+    split = stratified_folds(labels, np.arange(ROWS), 5, 0)[0]
+    probes.STRENGTHS = probes.STRENGTHS[:1]
     with one_thread():
-        weights, f1, strength = siren_probes._probe(states.layer(1), labels, split, 0)
-        neurons = siren_probes.select_neurons(weights, 0.9)
+        weights, f1, strength = probes._probe(states.layer(1), labels, split, 0)
+        neurons = probes.select_neurons(weights, 0.9)
         layers = (1, 2) * (STATES // 2)
-        found = siren_probes.Selection(
+        found = probes.Selection(
             layers,
             (neurons,) * len(layers),
             np.ones(len(layers), np.float32),
@@ -108,8 +111,8 @@ def streamed_siren(states: States) -> None:
 
 def in_memory_lcf(states: Array) -> None:
     folds = random_folds(np.arange(len(states)), lcf.FOLDS, 0)
-    lcf_fit.parameters(states, lcf._floored)
-    lcf_fit.held_out(states, folds, lcf._floored)
+    lcf_fit.parameters(states, estimation._floored)
+    lcf_fit.held_out(states, folds, estimation._floored)
 
 
 CASES: dict[str, tuple[Callable[[], States | Array], Callable[..., None], int]] = {

@@ -39,10 +39,10 @@ import json, sys, time
 from layerguard.exporter import Options, export, progress
 spent = {}
 class Timed(progress.Progress):
-    def step(self, name, weight=None):
+    def step(self, name):
         self.end()
         self.name, self.begun = name, time.process_time()
-        super().step(name, weight)
+        super().step(name)
     def end(self):
         if hasattr(self, "begun"):
             spent[self.name] = spent.get(self.name, 0) + time.process_time() - self.begun

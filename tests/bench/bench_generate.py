@@ -66,7 +66,7 @@ def _ids(guard: Guard, prompt: str) -> list[int]:
     """The prompt's tokens as the guard reads them."""
     found = guard.stream(prompt=prompt).conversation
     assert found is not None
-    return list(found.track.ids)
+    return list(found.sequence.ids)
 
 
 def _guarded(guard: Guard, prompt: str) -> Callable[[], list[int]]:

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from layerguard.exporter.graph.part import Part, text_inputs
+from layerguard.exporter.graph.score import ScoreModule
+from layerguard.exporter.graph.spec import GraphSpec, text_inputs
 from layerguard.exporter.graph.weights import SharedWeights
-from layerguard.exporter.graph.wrapper import Reader
 from layerguard.exporter.loading.architecture import examine
-from layerguard.exporter.loading.checkpoint import Source, load
+from layerguard.exporter.loading.checkpoint import load
+from layerguard.exporter.loading.source import ModelSource
 from layerguard.exporter.pipeline import write_graph
 from layerguard.exporter.proof.reference import References
 from layerguard.exporter.proof.score import compare
@@ -61,12 +62,13 @@ def _bare() -> Path:
     path = folder / "score.onnx"
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        architecture = examine(load(Source(str(model_folder()))).model)
+        architecture = examine(load(ModelSource(str(model_folder()))).model)
         output = OutputCard("state_last", "final_norm", architecture.layers)
-        unproved = partial(compare, cases=[], references=References(architecture), outputs=[output])
-        reader = Reader(architecture, [output])
-        part = Part("states", reader, text_inputs(), (output,), unproved)
-        write_graph(part, folder, path.name, SharedWeights(folder))
+        references = References(architecture)
+        unproved = partial(compare, batches=[], references=references, outputs=[output])
+        module = ScoreModule(architecture, [output])
+        spec = GraphSpec("states", module, text_inputs(), (output,), unproved)
+        write_graph(spec, folder, path.name, SharedWeights(folder))
     return path
 
 

@@ -27,7 +27,7 @@ def main() -> None:
         "an empty Python function": lambda: None,
         "C function of one pointer": partial(lib.lg_level, ffi.new("char const **")),
         f"handle call, {_DEPTH + 1} layers, no rows": lcf_handle(kernel, h[:, :0]),
-        f"score of {_DEPTH + 1} arrays, no rows": partial(kernel.score, layers),
+        f"score of {_DEPTH + 1} arrays, no rows": partial(kernel.scorer.score, layers, 0),
         "ffi.from_buffer of one array": partial(ffi.from_buffer, "float[]", one),
         "array.ctypes.data of one array": lambda: one.ctypes.data,
         f"np.stack of {_DEPTH + 1} arrays": partial(np.stack, tuple(h)),

@@ -82,7 +82,7 @@ def _compare(depth: int, width: int, batch: int, heat: str) -> Iterator[Row]:
         "GB/s": flat.nbytes / timed[_OURS] / 1e9,
     }
     whole = {
-        _OURS: partial(kernel.score, layers),
+        _OURS: partial(kernel.scorer.score, layers, 0),
         "np.stack + numpy": lambda: numpy_score(np.stack(layers)),
         "torch.stack + torch": lambda: torch_score(torch.stack(tensors)),
     }

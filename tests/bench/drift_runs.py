@@ -35,7 +35,7 @@ from layerguard.exporter.loading import adapter
 from layerguard.exporter.pipeline import Options, export
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.cli import main as layerguard
-from layerguard.runtime.drift import Monitor
+from layerguard.runtime.drift import CheckpointMonitor
 from layerguard.runtime.drift.manifest import Candidate
 from layerguard.runtime.drift.projection import drift, mean_norm, project
 from layerguard.runtime.drift.states import evaluation_states
@@ -145,7 +145,7 @@ def shows_behaviour(answer: str) -> bool:
     return any(words in answer.lower() for words in _SHOWS)
 
 
-def fitted(runs: Path, traits: Path, name: str) -> Monitor:
+def fitted(runs: Path, traits: Path, name: str) -> CheckpointMonitor:
     """The monitor that the command writes; its own output goes to stderr."""
     out = CACHE / f"monitor-{name.replace(' ', '-')}"
     said = StringIO()
@@ -157,10 +157,10 @@ def fitted(runs: Path, traits: Path, name: str) -> Monitor:
     print(said.getvalue(), file=sys.stderr)
     if code != 0:
         raise SystemExit(f"layerguard drift fit exited with {code}")
-    return Monitor.load(out)
+    return CheckpointMonitor.load(out)
 
 
-def controls(monitor: Monitor, runs: Sequence[Checkpoint]) -> dict[str, Array]:
+def controls(monitor: CheckpointMonitor, runs: Sequence[Checkpoint]) -> dict[str, Array]:
     """What the checkpoints' states give without any trait, [n, features] by what it is."""
     manifest = monitor.manifest
 

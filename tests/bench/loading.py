@@ -54,9 +54,9 @@ stage("score session")
 guard = Guard(bundle, backbone, bind_detectors(bundle))
 replay_canaries(bundle, guard.check)
 stage("canaries")
-streamed = guard.streams.obstacle is None
+streamed = guard.streams.rescoring is None
 if streamed:
-    guard.streams.means
+    guard.streams.resources
 stage("decode session")
 ms = {}
 for words, times in ((8, 9), (64, 5), (400, 3)):

@@ -13,8 +13,8 @@ from typing import get_args
 import numpy as np
 
 from layerguard.calibration import lcf
-from layerguard.calibration.collect import collect
-from layerguard.calibration.leakage import prompt_group
+from layerguard.calibration.rows.leakage import prompt_group
+from layerguard.calibration.states.collect import collect
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.detectors import REGISTRY
 from layerguard.runtime.model.backbone import Backbone

@@ -16,12 +16,13 @@ from pathlib import Path
 import numpy as np
 
 from layerguard.calibration import lcf, siren, weightwatch
-from layerguard.calibration.collect import collect
-from layerguard.calibration.decision import Policy, settle
-from layerguard.calibration.labelled import labels_of, read_labelled
-from layerguard.calibration.leakage import prompt_group
-from layerguard.calibration.weights import between
-from layerguard.calibration.weightwatch_directions import directions
+from layerguard.calibration.rows.labelled import labels_of, read_labelled
+from layerguard.calibration.rows.leakage import prompt_group
+from layerguard.calibration.states.collect import collect
+from layerguard.calibration.thresholds.guard_thresholds import Policy, set_thresholds
+from layerguard.calibration.thresholds.threshold import published_threshold
+from layerguard.calibration.weights.tuning import between
+from layerguard.calibration.weightwatch.directions import directions
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.detectors import REGISTRY
 from layerguard.runtime.kernels import DirectionsKernel
@@ -46,17 +47,15 @@ class Readings:
     states: Array
     extremes: Array
     watched: Mapping[str, Array]
-    siren_params: Mapping[str, Array]
     siren_scores: Array
 
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """One calibration: parameters, honest scores of its rows, and served scores of the others."""
+    """One calibration: held-out scores of its rows, and served scores of the others."""
 
     clean: Sequence[Row]
-    params: Mapping[str, Mapping[str, Array]]
-    columns: Mapping[str, Mapping[str, float]]
+    held_out: Mapping[str, Mapping[str, float]]
     fresh: Mapping[str, Array]
 
 
@@ -94,10 +93,9 @@ def interval(target: float) -> tuple[float, float]:
 
 def realised_fpr(one: Draw, names: Sequence[str], target: float) -> float:
     """Share of the fresh rows that these detectors flag together."""
-    columns = {name: one.columns[name] for name in names}
-    params = {name: one.params[name] for name in names}
-    settled = settle(columns, one.clean, params, Policy("any", (), target))
-    flags = [one.fresh[name] > float(settled.params[name]["threshold"]) for name in names]
+    held_out = {name: one.held_out[name] for name in names}
+    guard = set_thresholds(held_out, one.clean, Policy("any", (), target))
+    flags = [one.fresh[name] > guard.thresholds[name].value for name in names]
     return float(np.mean(np.logical_or.reduce(flags)))
 
 
@@ -107,10 +105,8 @@ def draw(readings: Readings, seed: int) -> Draw:
     chosen, rest = order[:SIZE], order[SIZE:]
     clean = [readings.rows[i] for i in chosen]
     texts = [prompt_group(row) for row in clean]
-    mine = lcf.train(readings.states[chosen], target_fpr=0.1, seed=seed)
-    watch = weightwatch.train(
-        readings.extremes[chosen], readings.watched, target_fpr=0.1, seed=seed
-    )
+    mine = lcf.train(readings.states[chosen], seed=seed)
+    watch = weightwatch.train(readings.extremes[chosen], readings.watched, seed=seed)
     held_out = {
         "lcf": mine.held_out,
         "weightwatch": watch.held_out,
@@ -124,7 +120,6 @@ def draw(readings: Readings, seed: int) -> Draw:
     }
     return Draw(
         clean,
-        {"lcf": mine.params, "weightwatch": watch.params, "siren": readings.siren_params},
         {n: dict(zip(texts, s.tolist(), strict=True)) for n, s in held_out.items()},
         fresh,
     )
@@ -132,7 +127,8 @@ def draw(readings: Readings, seed: int) -> Draw:
 
 def served(name: str, params: Mapping[str, Array], layers: Sequence[Array] | Array) -> Array:
     """The scores that the bound detector gives, float64 [rows]."""
-    return np.array([r.score for r in REGISTRY[name].bind(params).score_pooled(layers)])
+    scored = {**params, **published_threshold(0.0).arrays()}  # scores need no threshold
+    return np.array([r.score for r in REGISTRY[name].bind(scored).score_pooled(layers)])
 
 
 def read_all() -> Readings:
@@ -155,7 +151,6 @@ def read_all() -> Readings:
         collect(backbone, rows, REGISTRY["lcf"].tap, "LCF").states,
         np.ascontiguousarray(collect(backbone, rows, watch_tap, "WeightWatch").states[:, 0]),
         watched,
-        head,
         served("siren", head, np.ascontiguousarray(means.transpose(1, 0, 2))),
     )
 

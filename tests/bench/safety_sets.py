@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from layerguard.calibration.leakage import normalised
+from layerguard.calibration.rows.leakage import normalised
 from layerguard.runtime import Bundle
 from tests.bench.harness import REPOSITORY, report
 from tests.bench.minilm import CACHE, model_folder

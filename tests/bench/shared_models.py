@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from layerguard.calibration.leakage import prompt_group
+from layerguard.calibration.rows.leakage import prompt_group
 from layerguard.runtime.rows.jsonl import Row
 from layerguard.runtime.text.request import request
 from tests.bench.harness import REPOSITORY

@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tests.bench.harness import REPOSITORY
-from tests.streaming.written import compare, dialogues, trained_guard
+from tests.runtime.streaming.written import compare, dialogues, trained_guard
 
 
 def main() -> None:

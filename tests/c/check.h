@@ -1,5 +1,5 @@
-/* What the C tests share: a check that stops, seeded numbers, and buffers that end exactly where
- * the data ends, so that the address sanitizer sees any read beyond. */
+/* Shared by the C tests: a check that stops the program, seeded random numbers, and buffers without
+ * slack, so that the address sanitizer detects any read beyond the data. */
 #ifndef LG_CHECK_H
 #define LG_CHECK_H
 
@@ -21,7 +21,7 @@
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
-/* Around the borders of 32 lanes and of the 256-element blocks of half precision. */
+/* Widths around multiples of 32 lanes and of the 256-element blocks of half precision. */
 static size_t const WIDTHS[] = {1, 7, 8, 9, 31, 32, 33, 63, 64, 65, 97, 255, 256, 257, 384, 1024};
 
 static char const *const LEVEL_NAMES[] = {"x86-64", "x86-64-v3", "x86-64-v4", "portable"};

@@ -1,12 +1,12 @@
-/* What a fuzzer calls: opens any bytes as an archive, and works with the guard where one opens.
- * With libFuzzer: make fuzz. Without: test_corpus.c replays the corpus through the same function. */
+/* The fuzz target: opens any bytes as an archive and, if that succeeds, uses the guard.
+ * `make fuzz` runs it with libFuzzer; test_corpus.c replays the corpus through the same function. */
 #include "fuzz_npz.h"
 
 #include "check.h"
 
 enum { MOST_BYTES = 1 << 20, MOST_VALUES = 1 << 14, TOKENS = 3 };
 
-/* States of a text, whatever the guard reads. */
+/* States of a text, of the size that the guard reads. */
 static lg_states some_states(lg_guard_info const *const info, float *const values)
 {
     size_t const count = info->states * info->width * TOKENS;
@@ -51,6 +51,39 @@ static void stream(lg_guard const *const guard, lg_states const states, lg_readi
     lg_stream_close(two);
 }
 
+/* Rows of zeros and small numbers, of the size that each detector reads. */
+static void pool(lg_guard const *const guard, size_t const detectors, float const *const values,
+                 size_t const count)
+{
+    for (size_t d = 0; d < detectors; d++) {
+        lg_pooled_info info = {.struct_size = sizeof info};
+        CHECK(lg_pooled_describe(guard, d, TOKENS, &info) == LG_OK);
+        if (info.width * TOKENS > count || info.states * info.width > MOST_VALUES)
+            continue;
+        void *const workspace = buffer(info.workspace, 1);
+        lg_reading found[TOKENS];
+        lg_evidence evidence[TOKENS * 3];
+        lg_pooled_call const call
+            = {.struct_size = sizeof call,
+               .detector = d,
+               .rows = {.base = values,
+                        .layer_stride = 0,
+                        .row_stride = (ptrdiff_t)(info.width * sizeof *values),
+                        .layer_count = info.states,
+                        .rows = TOKENS,
+                        .width = info.width,
+                        .dtype = LG_F32},
+               .workspace = workspace,
+               .workspace_size = info.workspace,
+               .readings = found,
+               .reading_size = sizeof *found,
+               .evidence = evidence,
+               .evidence_count = 3};
+        CHECK(lg_score_pooled(guard, &call) == LG_OK);
+        free(workspace);
+    }
+}
+
 static void use(lg_guard const *const guard)
 {
     lg_guard_info info = {.struct_size = sizeof info};
@@ -74,6 +107,7 @@ static void use(lg_guard const *const guard)
     CHECK(status == LG_OK || status == LG_ERR_POOLING);
     decide(guard, readings);
     stream(guard, states, readings);
+    pool(guard, info.detectors, values, info.states * info.width * TOKENS);
     free(readings);
     free(workspace);
     free(values);

@@ -1,6 +1,6 @@
-/* Replays the fuzzer's corpus: every archive is refused with the status that its name begins with
- * and a sentence that names the fault, or opens and is worked with; every beginning of each is
- * refused, in memory that ends there.
+/* Replays the fuzzer's corpus. Every archive is refused with the status that its name starts with and
+ * a message that names the fault, or opens and is used. Every truncated archive is refused, in memory
+ * that ends where the archive does.
  *     test_corpus FOLDER */
 #define _POSIX_C_SOURCE 200809L /* opendir */
 
@@ -17,60 +17,60 @@ static struct {
     {"array-", LG_ERR_ARRAY}, {"parameters-", LG_ERR_PARAMETERS},
 };
 
-/* What the sentence about an archive says. */
+/* The message for each archive. */
 static struct {
     char const *name;
     char const *said;
 } const faults[] = {
     {"archive-altered", "member 'lcf/mu.npy' was altered: its bytes do not match their checksum"},
-    {"archive-before", "member 'lcf/mu.npy' lies over another, over the directory or out of order"},
-    {"archive-beyond", "member 'lcf/mu.npy' lies over another, over the directory or out of order"},
+    {"archive-before", "member 'lcf/mu.npy' overlaps another or the directory, or is out of order"},
+    {"archive-beyond", "member 'lcf/mu.npy' overlaps another or the directory, or is out of order"},
     {"archive-bomb", "member 'lcf/mu.npy' claims 2130706432 bytes packed in 98, which cannot be"},
     {"archive-checksum", "the archive's directory and member 'lcf/mu.npy' differ"},
-    {"archive-comment", "the archive does not end as a zip archive without a comment does"},
-    {"archive-empty", "the archive does not end as a zip archive without a comment does"},
+    {"archive-comment", "the archive does not end like a zip archive without a comment"},
+    {"archive-empty", "the archive does not end like a zip archive without a comment"},
     {"archive-encrypted", "member 'lcf/mu.npy' is encrypted or packed by method 0"},
-    {"archive-half", "the archive does not end as a zip archive without a comment does"},
-    {"archive-inside", "member 'lcf/mv.npy' lies over another, over the directory or out of order"},
+    {"archive-half", "the archive does not end like a zip archive without a comment"},
+    {"archive-inside", "member 'lcf/mv.npy' overlaps another or the directory, or is out of order"},
     {"archive-method", "member 'lcf/mu.npy' is encrypted or packed by method 12"},
-    {"archive-offset", "the archive has a directory that is not where its end says"},
-    {"archive-order", "member 'lcf/mv.npy' lies over another, over the directory or out of order"},
+    {"archive-offset", "the archive has its directory at another place than its end record says"},
+    {"archive-order", "member 'lcf/mv.npy' overlaps another or the directory, or is out of order"},
     {"archive-other", "the archive's directory and member 'lcf/mv.npy' differ"},
-    {"archive-over", "member 'lcf/mu.npy' lies over another, over the directory or out of order"},
+    {"archive-over", "member 'lcf/mu.npy' overlaps another or the directory, or is out of order"},
     {"archive-own-flags", "the archive's directory and member 'lcf/mu.npy' differ"},
     {"archive-own-method", "the archive's directory and member 'lcf/mu.npy' differ"},
     {"archive-own-packed", "the archive's directory and member 'lcf/mu.npy' differ"},
     {"archive-own-size", "the archive's directory and member 'lcf/mu.npy' differ"},
     {"archive-path", "a member '../lcf/mu.npy'; expected <detector>/<name>.npy"},
     {"archive-swells", "member 'lcf/mu.npy' holds more than it claims, or is cut off"},
-    {"archive-twice", "member 'lcf/mu.npy' stands there twice; expected once"},
+    {"archive-twice", "member 'lcf/mu.npy' appears twice; expected once"},
     {"archive-zip64", "member 'lcf/mu.npy' has a directory entry of a later zip format, of zip64"},
     {"array-big-endian", "member 'lcf/mu' has a dtype that is not a little-endian float64"},
     {"array-call", "member 'lcf/mu' has a header that numpy does not write"},
     {"array-fortran", "member 'lcf/mu' is in Fortran order; expected C order"},
-    {"array-huge", "member 'lcf/mu' has another size than its shape"},
+    {"array-huge", "member 'lcf/mu' has a size that does not match its shape"},
     {"array-pickled", "member 'lcf/mu' has a dtype that is not a little-endian float64"},
-    {"array-sides", "member 'lcf/mu' has another size than its shape"},
+    {"array-sides", "member 'lcf/mu' has a size that does not match its shape"},
     {"limit-bytes", "the archive unpacks to more than 1048576 bytes, the limit"},
     {"limit-members", "the archive has 1025 members; expected at most 1024"},
-    {"parameters-deep", "serving/model is of another size than the detectors"},
+    {"parameters-deep", "siren/layers is [1, 3]; expected states within 0..2"},
     {"parameters-deep-alone", "the detectors were calibrated on models of different sizes"},
-    {"parameters-domains", "decision/domains has an index of no domain"},
+    {"parameters-domains", "decision/domains has 2; expected -1 (none) to 1"},
     {"parameters-dtype", "lcf/centre is float32 [2]; expected float64 [2]"},
-    {"parameters-ends", "serving/domain_names and domain_ends do not fit together"},
-    {"parameters-model", "serving/model is of another size than the detectors"},
-    {"parameters-nan", "lcf/mu has values that are not finite"},
-    {"parameters-neurons", "siren/neurons is empty or has an index below 0"},
+    {"parameters-ends", "serving/domain_names and domain_ends do not match"},
+    {"parameters-model", "lcf/mu is float32 [2, 3]; expected float32 [9, 9]"},
+    {"parameters-nan", "lcf/mu has 6 values that are not finite"},
+    {"parameters-neurons", "siren/neurons has indices outside 0..2"},
     {"parameters-nobody", "serving/policy is unknown, or no detector decides"},
-    {"parameters-offsets", "siren/neuron_offsets descends; expected an ascending list"},
+    {"parameters-offsets", "siren/neuron_offsets is [0, 9, 3]; expected an ascending list from 0"},
     {"parameters-shape", "lcf/precision is float64 [3, 3]; expected float64 [2, 2]"},
     {"parameters-sigma", "lcf/sigma has values of zero or less; expected positive scales"},
     {"parameters-unknown", "lcf/more is unknown to this release"},
-    {"parameters-wide", "serving/model is of another size than the detectors"},
+    {"parameters-wide", "siren/neurons has indices outside 0..2"},
     {"parameters-wide-alone", "the detectors were calibrated on models of different sizes"},
 };
 
-/* Whether a message is the one that belongs to the file <name>.npz. */
+/* Whether a message is the expected one for the file <name>.npz. */
 static int says(char const *const file, char const *const message)
 {
     size_t const length = strlen(file) - strlen(".npz");
@@ -132,6 +132,6 @@ int main(int const count, char **const arguments)
     }
     closedir(folder);
     printf("%zu archives\n", replayed);
-    CHECK(replayed >= COUNT(faults) + 6); /* those that open */
+    CHECK(replayed >= COUNT(faults) + 6); /* six archives open */
     return 0;
 }

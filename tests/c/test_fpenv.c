@@ -1,4 +1,4 @@
-/* The caller's floating-point environment changes no score and is back after the call. */
+/* The caller's floating-point environment does not change scores, and is restored after the call. */
 #include <fenv.h>
 
 #include "check.h"
@@ -12,7 +12,7 @@ typedef struct {
     float mu[WIDTH], inverse_sigma[WIDTH], states[2 * WIDTH];
 } fixture;
 
-/* Subnormal states and large inverses: flushed to zero, they would score zero. */
+/* Subnormal states and large inverses: with flush-to-zero the score would be zero. */
 static fixture make(void)
 {
     uint64_t seed = 5;
@@ -46,7 +46,7 @@ static void check_rounding(fixture const *const f, double const plain)
     }
 }
 
-/* What other libraries' fast-math start-up code does to the thread. */
+/* Sets the thread's mode as the start-up code of -ffast-math libraries does. */
 static void check_flush_to_zero(fixture const *const f, double const plain)
 {
 #if defined(__x86_64__)

@@ -1,5 +1,5 @@
-/* The guard's calls: each fault has its status, structs of other versions are taken, nothing is
- * allocated once a guard and its streams are open, and a stream reads what a whole text does.
+/* The guard's calls: each fault has its status, structs of other versions are accepted, nothing is
+ * allocated after a guard and its streams are open, and a stream gives the readings of a whole text.
  *     test_guard CORPUS */
 #include <fenv.h> /* fesetround */
 
@@ -7,7 +7,7 @@
 
 enum { DETECTORS = 4, STATES = 3, WIDTH = 3, TOKENS = 6 };
 
-/* The linker leads all that the library allocates through these (--wrap). */
+/* The linker redirects the library's allocations to these functions (--wrap). */
 static size_t allocations;
 void *__real_malloc(size_t size);
 void *__real_calloc(size_t count, size_t size);
@@ -146,7 +146,7 @@ static void check_faults(lg_guard const *const guard)
     CHECK(score(guard, call) == LG_ERR_DTYPE);
 }
 
-/* A struct of a later header has more fields; none has fewer yet. */
+/* A struct of a later header has more fields; no struct has fewer yet. */
 static void check_versions(lg_guard const *const guard)
 {
     struct {
@@ -191,7 +191,7 @@ static void check_versions(lg_guard const *const guard)
     CHECK(lg_guard_describe(guard, &less) == LG_ERR_STRUCT_SIZE && less.states == 77);
 }
 
-/* What a text before left in the array decides nothing of a text that could not be read. */
+/* Readings of an earlier text in the array do not affect a text that could not be read. */
 static void check_failures_decide_nothing(lg_guard const *const guard)
 {
     lg_decide_call const decide = {sizeof decide, readings, sizeof *readings, NULL};
@@ -207,7 +207,7 @@ static void check_failures_decide_nothing(lg_guard const *const guard)
     CHECK(verdict.flagged && verdict.invalid);
 }
 
-/* The parameters are the same whoever opens the archive, and so is the score. */
+/* Parameters and scores do not depend on the rounding mode of the thread that opens the archive. */
 static void check_rounding(lg_guard const *const guard, char const *const folder)
 {
     double expected[DETECTORS];
@@ -223,7 +223,7 @@ static void check_rounding(lg_guard const *const guard, char const *const folder
     lg_close(other);
 }
 
-/* One text of one token, whose readings are worked out by hand from what corpus/make.py writes:
+/* One text of one token, whose readings are computed by hand from the archive of corpus/make.py:
  *   LCF          h1 - h0 = mu_0, so S = (0, 4), z = (-3, 5), score = sqrt(34)
  *   SIREN        features (-0.5, -0.1, 0), hidden (0.56, 0), logits (-0.56, 0.56 / 3)
  *   Agent-SIREN  the same features, logits (0.56, -0.16)
@@ -264,15 +264,15 @@ static void check_values(lg_guard const *const guard)
     CHECK(lg_decide(guard, &decide, &verdict) == LG_OK && !verdict.flagged);
     readings[1].score = nextafter(2.5, 3.0);
     CHECK(lg_decide(guard, &decide, &verdict) == LG_OK && verdict.flagged && readings[1].flagged);
-    readings[1].score = 1.0; /* a clean score that is as large counts: 1 and 2 of three */
+    readings[1].score = 1.0; /* equal clean scores are counted: 1 and 2 of three */
     CHECK(lg_decide(guard, &decide, &verdict) == LG_OK && readings[1].p_value == 0.75);
     readings[1].score = NAN;
     CHECK(lg_decide(guard, &decide, &verdict) == LG_OK && verdict.flagged && verdict.invalid);
     CHECK(readings[1].status == LG_INVALID && readings[1].p_value == 0.25);
 }
 
-/* SIREN alone does not know the model's size: it takes states of a larger model, and none of one
- * that has not what it reads. It reads states 1 and 2, neurons 0 to 2. */
+/* An archive with SIREN only does not hold the model's size: larger states are accepted, states
+ * without what SIREN reads are refused. It reads states 1 and 2, neurons 0 to 2. */
 static void check_smaller_models(char const *const folder)
 {
     lg_guard *const guard = open_archive(folder, "ok-siren.npz");

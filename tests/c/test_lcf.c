@@ -1,5 +1,5 @@
-/* LCF: the textbook formula in double, at every level, width, dtype and layout; NaN and infinity
- * are never lost. */
+/* LCF against the textbook formula in double, at every level, width, dtype and layout; NaN and
+ * infinity are never lost. */
 #include "check.h"
 
 enum { DEPTH = 3, ROWS = 3 };
@@ -120,7 +120,7 @@ static void check_width(size_t const width, uint64_t *const seed)
     destroy(&f);
 }
 
-/* Half-precision states score as their float32 values do, to the bit. */
+/* Half-precision states give the same bits as their float32 values. */
 static void check_halves(size_t const width, int const dtype, uint64_t *const seed)
 {
     fixture const f = make(width, seed);
@@ -173,7 +173,7 @@ static void check_not_finite(size_t const width, uint64_t *const seed)
 /* Two rows by hand: steps of (3, 4) and (6, 8) in units of sigma, and steps that are just mu.
  *   row 0: z = ((5 - 1) / 2, (10 - 2) / 4) = (2, 2), offsets (1, 3), form 2 + 2 * 3 + 27 = 35
  *   row 1: z = (-1 / 2, -2 / 4), offsets (-1.5, 0.5), form 4.5 - 1.5 + 0.75 = 3.75
- * What lies behind the outputs is not written. */
+ * Nothing is written beyond the outputs. */
 static void check_values(void)
 {
     float const mu[] = {0, 0, 1, 0}, inverse_sigma[] = {1, 1, 2, 0.5f};
@@ -189,8 +189,8 @@ static void check_values(void)
     CHECK(scores[0] == sqrt(35.0) && scores[1] == sqrt(3.75) && scores[2] == 7.0);
 }
 
-/* More layers than columns are summed side by side. One neuron that grows by 1 in each layer: every
- * z is 1; the form is the diagonal's, and 2 * 5 * 1 * 2 of the one pair of layers that is coupled. */
+/* More layers than columns that are summed at a time. One neuron grows by 1 in each layer, so every z
+ * is 1; the form is the diagonal's plus 2 * 5 * 1 * 2 of the one pair of coupled layers. */
 static void check_deep(void)
 {
     enum { DEEP = 70, LOW = 1, HIGH = 68 };

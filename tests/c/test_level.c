@@ -1,5 +1,5 @@
-/* The choice of a level: by environment, by name, by processor, and by many threads at once.
- * Includes the source itself, to play a processor that has no wide vectors. */
+/* Selection of a level: by environment, by name, by processor, and by many threads at once.
+ * Includes the source file, to simulate a processor without wide vectors. */
 #define _POSIX_C_SOURCE 200112L /* setenv */
 
 static int processor_is_new = 1;
@@ -42,7 +42,7 @@ static void check_names(void)
     CHECK(lg_set_level("") == LG_OK);
     for (size_t i = 0; i < LEVELS; i++) {
         CHECK(lg_set_level(levels[i].name) == LG_OK && strcmp(level(), levels[i].name) == 0);
-        CHECK(lg_set_level("avx") == LG_ERR_LEVEL_UNKNOWN); /* and the level stays */
+        CHECK(lg_set_level("avx") == LG_ERR_LEVEL_UNKNOWN); /* the level does not change */
         CHECK(strcmp(level(), levels[i].name) == 0);
     }
 }

@@ -1,9 +1,9 @@
-/* Pooling: masked means and last tokens against the textbook, and every float16 there is. */
+/* Pooling: masked means and last tokens against the textbook, and all float16 values. */
 #include "check.h"
 
 enum { LAYERS = 2 };
 
-/* A mask of all, of the first or the last half (right or left padding), and of every third. */
+/* Masks: all tokens, the first or the last half (right or left padding), every third token. */
 static unsigned char *make_mask(size_t const tokens, size_t const kind)
 {
     unsigned char *const mask = buffer(tokens, 1);
@@ -62,7 +62,7 @@ static void check_pool(size_t const tokens, size_t const width, size_t const kin
     free(first);
 }
 
-/* Masked tokens may hold anything; tokens that count pass NaN and infinity on. */
+/* Masked tokens may hold any value; unmasked tokens propagate NaN and infinity. */
 static void check_not_finite(void)
 {
     float const states[] = {1.0f, NAN, INFINITY, 2.0f};

@@ -1,4 +1,4 @@
-/* SIREN: gathered features through the network, against the textbook in double, at every level. */
+/* SIREN against the textbook formula in double, at every level. */
 #include "check.h"
 
 enum { STATES = 3, CHOSEN = 2, ROWS = 3, LINEAR = 2 };
@@ -96,7 +96,7 @@ static void check_width(size_t const width, size_t const hidden, uint64_t *const
         }
     }
     CHECK(seen > 0);
-    /* A value that is read and not finite is never lost, whatever its weights. */
+    /* A non-finite value that is read is never lost, with any weights. */
     float const bad[] = {NAN, INFINITY, -INFINITY};
     for (size_t b = 0; b < COUNT(bad); b++)
         for (size_t state = 1; state < STATES; state++) {
@@ -111,7 +111,7 @@ static void check_width(size_t const width, size_t const hidden, uint64_t *const
     destroy(&f);
 }
 
-/* More rows than the workspace holds at once: one row read 130 times scores as it does alone. */
+/* More rows than the workspace holds at once: one row repeated 130 times scores as it does alone. */
 static void check_many_rows(size_t const width, uint64_t *const seed)
 {
     enum { MANY = 130 };
@@ -135,7 +135,7 @@ static void check_many_rows(size_t const width, uint64_t *const seed)
     destroy(&f);
 }
 
-/* bfloat16 and float16 states score as their float32 values do. */
+/* bfloat16 and float16 states give the scores of their float32 values. */
 static void check_halves(size_t const width, int const dtype, uint64_t *const seed)
 {
     fixture f;
@@ -164,7 +164,7 @@ static void check_halves(size_t const width, int const dtype, uint64_t *const se
     destroy(&f);
 }
 
-/* Two rows by hand; the score is the second class's share, and nothing behind it is written.
+/* Two rows by hand; the score is the second class's probability. Nothing is written beyond it.
  *   row 0: features 2 * (3, 1), hidden (6 - 2 - 1, -6 + 2 + 1) = (3, 0), logits (1.75, -1.75)
  *   row 1: features (0, 0), hidden (0, 1), logits (7.25, 8.75) */
 static void check_values(void)

@@ -1,4 +1,4 @@
-/* Every status is reached by the fault that it names, nothing is written, and each has words. */
+/* Every status is returned for its fault, nothing is written, and every status has a message. */
 #include "check.h"
 
 enum { DEPTH = 2, WIDTH = 4, ROWS = 2, STATES = DEPTH + 1 };
@@ -11,7 +11,7 @@ static lg_lcf const lcf
 static lg_states const good = {
     NULL, states, ROWS * WIDTH * sizeof(float), WIDTH * sizeof(float), STATES, ROWS, WIDTH, LG_F32};
 
-/* A pattern before each call, of bytes that are not zero; whether a call left it as it was. */
+/* Fills memory with a nonzero pattern before each call, and checks whether a call changed it. */
 enum { PATTERN = 0x5a };
 static double kept[24];
 
@@ -142,7 +142,7 @@ static void check_lcf(void)
     CHECK(score(&other, one) == LG_ERR_SHAPE);
 }
 
-/* The pooled states and the workspace lie in one memory with a pattern. */
+/* The pooled states and the workspace are in one buffer with a pattern. */
 static lg_status pool(lg_status (*const call)(lg_pool_call const *), lg_states const s,
                       unsigned char const *const mask, int const has_workspace)
 {
@@ -195,7 +195,7 @@ static void check_siren(void)
         CHECK(lg_siren_check(&model) == LG_ERR_INDEX);
         *indices[i] = kept;
     }
-    offsets[2] = 1000; /* and no neuron beyond the three is read */
+    offsets[2] = 1000; /* no neuron beyond the three may be read */
     CHECK(lg_siren_check(&model) == LG_ERR_SHAPE);
     offsets[2] = 3;
     size_t *const sizes[] = {&model.chosen_count, &model.linear_count, &widths[0], &widths[1]};
@@ -230,7 +230,7 @@ static void check_siren(void)
     deep.widths = empty;
     CHECK(lg_siren_check(&deep) == LG_ERR_SHAPE);
 
-    /* The call: what is refused writes no score, and touches no workspace. */
+    /* The call: a refused call writes neither scores nor workspace. */
     call.scores = fresh();
     call.workspace = (float *)(kept + ROWS);
     CHECK(lg_siren_score(NULL) == LG_ERR_NULL);

@@ -1,4 +1,4 @@
-/* Running sums: the textbook mean, and the same bits however a text's tokens come in pieces. */
+/* Running sums: the textbook mean, and the same bits for any split of a text's tokens. */
 #include "check.h"
 
 enum { LAYERS = 2 };
@@ -56,7 +56,7 @@ static void check_sums(size_t const tokens, size_t const width, uint64_t *const 
     free(first);
 }
 
-/* Half precision adds the values that it stands for, infinities and NaN among them. */
+/* Half-precision values are added exactly, including infinities and NaN. */
 static void check_halves(int const dtype)
 {
     enum { WIDTH = 300, TOKENS = 3 };
@@ -76,8 +76,8 @@ static void check_halves(int const dtype)
     }
 }
 
-/* Two tokens, and two that came before, by hand: (1, 2) and (3, 6) on top of (4, 0) in the first
- * layer, (0, -8) and (2, 8) on top of (0, 2) in the second; the means are of four tokens. */
+/* Two tokens after two earlier ones, by hand: (1, 2) and (3, 6) are added to (4, 0) in the first
+ * layer, (0, -8) and (2, 8) to (0, 2) in the second; the means are of four tokens. */
 static void check_values(void)
 {
     float const states[LAYERS][2][2] = {{{1, 2}, {3, 6}}, {{0, -8}, {2, 8}}};

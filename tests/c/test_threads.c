@@ -1,5 +1,5 @@
-/* Eight threads score with one guard, each into memory of its own: every call gives the bits that one
- * thread alone gets. Built with the thread sanitizer too (make threads).
+/* Eight threads score with one guard, each with its own memory: every call gives the same bits as a
+ * single thread. Also built with the thread sanitizer (make threads).
  *     test_threads ARCHIVE CALLS */
 #include <pthread.h>
 

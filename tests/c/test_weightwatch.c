@@ -1,4 +1,4 @@
-/* WeightWatch: cosines against the textbook in double, at every level, in parts, of every dtype. */
+/* WeightWatch: cosines against the textbook in double, at every level, in parts, for every dtype. */
 #include "check.h"
 #include "fused.h"
 
@@ -64,7 +64,7 @@ static void check_width(size_t const width, uint64_t *const seed)
         if (!seen++)
             memcpy(first, whole, sizeof first);
         CHECK(memcmp(first, whole, sizeof first) == 0);
-        /* one token after the other, then in twos: no cosine depends on its company */
+        /* one token at a time, then two: a cosine does not depend on the other tokens */
         for (size_t step = 1; step < 3; step++) {
             start(parts);
             call.extremes = parts;
@@ -96,7 +96,7 @@ static void check_width(size_t const width, uint64_t *const seed)
     free(directions);
 }
 
-/* Half precision, of states and of directions, reads as its float32 values do. */
+/* States and directions of half precision give the results of their float32 values. */
 static void check_halves(size_t const width, int const dtype, uint64_t *const seed)
 {
     size_t const counts[] = {STATES * TOKENS * width, COUNT_K * width};
@@ -137,7 +137,7 @@ static void check_halves(size_t const width, int const dtype, uint64_t *const se
     free(workspace);
 }
 
-/* What has no direction gives NaN, which stays, and an excess of NaN; no token, no excess. */
+/* A state of length zero gives NaN, which stays, and an excess of NaN; no token gives no excess. */
 static void check_not_finite(uint64_t *const seed)
 {
     enum { WIDTH = 40 };
@@ -184,7 +184,7 @@ static void check_not_finite(uint64_t *const seed)
 /* A user's token (3, 4) and an assistant's (-4, 3) by hand, along the two axes: cosines 0.6 and 0.8,
  * -0.8 and 0.6. The largest excess of the first row is the user's second direction, from above:
  * (0.8 - 0.5) / 0.25; of the second row, whose user has no token, the assistant's first, from below:
- * (-0.25 + 0.8) / 0.5. What lies behind the outputs is not written. */
+ * (-0.25 + 0.8) / 0.5. Nothing is written beyond the outputs. */
 static void check_values(void)
 {
     enum { K = 2, USER = LG_USER, ASSISTANT = LG_ASSISTANT };
@@ -230,7 +230,7 @@ static void check_values(void)
     CHECK(scores[2] == 7.0 && worst[2] == 7);
 }
 
-/* Every status is reached by the fault that it names. */
+/* Every status is returned for its fault. */
 static void check_refusals(void)
 {
     enum { WIDTH = 4 };
@@ -298,8 +298,8 @@ static void check_refusals(void)
     CHECK(lg_excess(&excess) == LG_OK && score == 7.0);
 }
 
-/* These tests are built for the lowest level: what stands in for the instruction, over all
- * exponents, near cancellation and between float32's subnormals, against the C library's. */
+/* The tests are built for the lowest level, so this tests the emulated FMA, over all exponents, near
+ * cancellation and between float32's subnormals, against the C library's. */
 static void check_fused(uint64_t *const seed)
 {
     for (size_t n = 0; n < 2000000; n++) {
@@ -307,7 +307,7 @@ static void check_fused(uint64_t *const seed)
         for (size_t i = 0; i < 3; i++) {
             *seed = *seed * 6364136223846793005u + 1442695040888963407u;
             uint32_t bits = (uint32_t)(*seed >> 32);
-            if (n % 2) /* of like size, with few bits: ties and cancellation */
+            if (n % 2) /* similar sizes and few bits: ties and cancellation */
                 bits = (bits & 0x8007f000u) | (0x3f000000u + (bits & 3u) * 0x00800000u);
             memcpy(&x[i], &bits, sizeof bits);
         }

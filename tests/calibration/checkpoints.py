@@ -14,7 +14,7 @@ BLOCKS, WIDTH, INNER = 3, 16, 24
 
 
 def llama_weights(seed: int = 0) -> dict[str, Array]:
-    """The residual-writing matrices of a small Llama, float32, and one that does not write."""
+    """The matrices of a small Llama that write into the residual stream, and one that does not."""
     rng = np.random.default_rng(seed)
     shapes = {"self_attn.q_proj": (WIDTH, WIDTH), "self_attn.o_proj": (WIDTH, WIDTH)}
     shapes["mlp.down_proj"] = (WIDTH, INNER)
@@ -26,7 +26,7 @@ def llama_weights(seed: int = 0) -> dict[str, Array]:
 
 
 def save_model(folder: Path, weights: Mapping[str, Array], model_type: str = "llama") -> Path:
-    """A folder as save_pretrained leaves it."""
+    """A folder as written by save_pretrained."""
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps({"model_type": model_type}))
     save_file({name: np.ascontiguousarray(w) for name, w in weights.items()},

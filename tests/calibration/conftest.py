@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from layerguard.calibration import siren
+from layerguard.calibration.siren import training
 from tests.tiny import make_bundle
 
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -21,12 +21,12 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def bundle(exported: Path, tmp_path: Path) -> Path:
-    """A bundle without detectors of the test's own."""
+    """A bundle without detectors that the test may change."""
     return Path(shutil.copytree(exported, tmp_path / "bundle"))
 
 
 @pytest.fixture
 def small_grid(monkeypatch: pytest.MonkeyPatch) -> None:
     """SIREN with one candidate instead of nine."""
-    monkeypatch.setattr(siren, "DECAYS", (0.01,))
-    monkeypatch.setattr(siren, "EPOCHS", (8,))
+    monkeypatch.setattr(training, "DECAYS", (0.01,))
+    monkeypatch.setattr(training, "EPOCHS", (8,))

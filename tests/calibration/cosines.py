@@ -1,4 +1,4 @@
-"""Extremes whose properties are known, and directions to go with them."""
+"""Extremes with known properties, and matching directions."""
 
 import numpy as np
 
@@ -22,7 +22,7 @@ def directions(k: int = 6, width: int = 8, seed: int = 0) -> dict[str, Array]:
 def clean_extremes(
     n: int, seed: int, k: int = 6, roles: tuple[int, ...] = (USER, ASSISTANT)
 ) -> Array:
-    """Exchangeable rows; directions differ in place and spread, and some rows are rare."""
+    """Exchangeable rows; directions differ in location and spread, and some rows are outliers."""
     rng = np.random.default_rng(seed)
     extremes = np.empty((n, len(ROLES), 2, k), np.float32)
     extremes[:, :, 0], extremes[:, :, 1] = np.inf, -np.inf

@@ -1,4 +1,4 @@
-"""Small states whose properties are known, and bundles to calibrate."""
+"""Small states with known properties, and rows for calibration."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -22,7 +22,7 @@ def clean_states(n: int, seed: int, layers: int = LAYERS, width: int = WIDTH) ->
 
 
 def labelled_states(n: int, seed: int, shift: float = 2.0) -> tuple[Array, Array]:
-    """Rows of which every third is harmful, moved along a few dimensions of every layer."""
+    """Rows of which every third is harmful and shifted in a few dimensions of every layer."""
     states = clean_states(n, seed)
     labels = (np.arange(n) % 3 == 0).astype(np.int64)
     states[labels == 1, 1:, :3] += shift
@@ -39,7 +39,7 @@ def sentences(n: int, seed: int) -> list[str]:
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any] | str]) -> Path:
-    """Rows as JSONL; a str stands for a line as it is."""
+    """Write rows as JSONL; a str is written as a raw line."""
     lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return path

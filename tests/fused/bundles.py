@@ -1,4 +1,4 @@
-"""Calibrated toy bundles whose thresholds divide texts, and a hundred texts to read with them."""
+"""Calibrated toy bundles that flag some of the texts, and a hundred texts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from layerguard.calibration.decision import Policy, settle
-from layerguard.calibration.freeze import freeze
-from layerguard.calibration.leakage import prompt_group
+from layerguard.calibration.guard.freeze import freeze
+from layerguard.calibration.rows.leakage import prompt_group
+from layerguard.calibration.thresholds.guard_thresholds import Policy, set_thresholds
 from layerguard.exporter.fused.graph import Design
 from layerguard.exporter.fused.proof import feeds
 from layerguard.runtime import Guard
@@ -35,11 +35,11 @@ def texts(count: int, seed: int) -> list[str]:
 
 
 FRESH = texts(100, 1)
-"""Texts that no threshold was set on."""
+"""Texts that were not used for calibration."""
 
 
 def params(names: Sequence[str]) -> dict[str, dict[str, Array]]:
-    """Parameters of those detectors, none of them saturated; each role has ranges of its own."""
+    """Parameters of these detectors, without saturation; each role has its own ranges."""
     mine = {name: tiny.params_of(name) for name in names}
     if "siren" in mine:
         mine["siren"] = {
@@ -60,7 +60,7 @@ def calibrated(
     target: float = 0.3,
     **layout: object,
 ) -> Path:
-    """A decoder's bundle that flags about ``target`` of texts like the fresh ones."""
+    """A decoder's bundle that flags about a share ``target`` of new texts."""
     if "agent_siren" in names:
         layout.setdefault("chat_template", "{% for m in messages %}{{ m.content }}\n{% endfor %}")
     path = tiny_decoder.make_bundle(folder, params(names), **{"decode": False, **layout})  # type: ignore[arg-type]
@@ -70,37 +70,35 @@ def calibrated(
 def recalibrated(
     path: Path, policy: str = "any", shadow: Sequence[str] = (), target: float = 0.3, seed: int = 2
 ) -> Path:
-    """The bundle with thresholds set on clean texts of that seed."""
+    """The bundle with thresholds set on clean texts of this seed."""
     guard = Guard.load(path, threads=1)
     names = sorted(guard.bundle.manifest.detectors)
     rows = [Row(str(i), request(text), label=0) for i, text in enumerate(texts(80, seed))]
     verdicts = guard.check_requests([row.request for row in rows], counted=False)
     groups = [prompt_group(row) for row in rows]
-    columns = {
+    scores = {
         name: {g: v.readings[name].score for g, v in zip(groups, verdicts, strict=True)}
         for name in names
     }
-    clean = {name: np.sort(np.array([*column.values()])) for name, column in columns.items()}
-    own = {name: {**dict(guard.bundle.params[name]), "clean_scores": clean[name]} for name in names}
-    settled = settle(columns, rows, own, Policy.over(names, policy, shadow, target))
+    thresholds = set_thresholds(scores, rows, Policy.over(names, policy, shadow, target))
     cards = {
         name: replace(card, method="cross-fit")
         for name, card in guard.bundle.manifest.detectors.items()
     }
     bundle = replace(guard.bundle, manifest=replace(guard.bundle.manifest, detectors=cards))
-    freeze(bundle, guard.backbone, [], settled)
+    freeze(bundle, guard.backbone, [], thresholds)
     return path
 
 
 def fed(guard: Guard, some: Sequence[str]) -> dict[str, Array]:
-    """What the bundle's fused graph takes of the texts, all in one batch."""
+    """The inputs of the bundle's fused graph for the texts, in one batch."""
     given = feeds(guard, Design.of(guard.bundle), [request(text) for text in some])
     assert given is not None
     return given
 
 
 def expected(guard: Guard, some: Sequence[str]) -> Mapping[str, Array]:
-    """The fused graph's outputs as the runtime has them."""
+    """The outputs that the fused graph should give, computed by the runtime."""
     verdicts = guard.check_requests([request(text) for text in some], counted=False)
     found = {"flagged": np.array([verdict.flagged for verdict in verdicts])}
     for name in guard.bundle.manifest.detectors:
@@ -113,5 +111,5 @@ def expected(guard: Guard, some: Sequence[str]) -> Mapping[str, Array]:
 
 
 def load(path: Path) -> Guard:
-    """A guard of one thread."""
+    """A guard with one thread."""
     return Guard.load(path, threads=1)

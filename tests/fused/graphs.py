@@ -1,4 +1,4 @@
-"""Running a bundle's fused graph, and holding it to the runtime's answers."""
+"""Runs a bundle's fused graph and compares it with the runtime."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +22,7 @@ def run(path: Path, given: Mapping[str, Array], name: str = "fused.onnx") -> dic
 
 
 def agree(found: Mapping[str, Array], wanted: Mapping[str, Array]) -> None:
-    """Scores within the tolerance; p-values, which count, and flags exactly."""
+    """Scores agree within the tolerance; p-values and flags exactly."""
     assert found.keys() == wanted.keys()
     for name, values in wanted.items():
         finite = np.isfinite(values)
@@ -35,7 +35,7 @@ def agree(found: Mapping[str, Array], wanted: Mapping[str, Array]) -> None:
 
 
 def broken(path: Path, token: int, value: float) -> None:
-    """Make one token's embedding that value throughout."""
+    """Set all elements of one token's embedding to this value."""
     model = onnx.load(str(path))
     for item in model.graph.initializer:
         if item.name == "embedding":

@@ -1,4 +1,4 @@
-"""A service with no LayerGuard in it: a tokenizer, ONNX Runtime, and a bundle's fused graph.
+"""A service without LayerGuard: a tokenizer, ONNX Runtime, and a bundle's fused graph.
 
 Run as a program: BUNDLE and a file of texts as JSON; prints the answers as JSON.
 """

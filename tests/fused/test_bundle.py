@@ -1,4 +1,4 @@
-"""A fused graph in a bundle: listed with its proof, shared weights, never a stale one."""
+"""A fused graph in a bundle: it is listed with its proof, shares weights and is never stale."""
 
 import json
 from dataclasses import replace
@@ -23,14 +23,14 @@ from tests.tiny_decoder import make_bundle
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """A fused bundle of the test's own."""
+    """A fused bundle that the test may change."""
     made = calibrated(tmp_path / "bundle", ["lcf", "siren"])
     fuse(made, threads=1)
     return made
 
 
 def test_the_manifest_says_what_was_proved(path: Path) -> None:
-    """File, inputs, outputs and the largest difference are listed; the bundle is sound."""
+    """File, inputs, outputs and the largest difference are listed; the bundle is valid."""
     manifest = Bundle.load(path).manifest
     card = manifest.fused["score"]
     assert card.file in manifest.files
@@ -52,7 +52,7 @@ def test_the_same_bundle_gives_the_same_bytes(path: Path, tmp_path: Path) -> Non
 
 
 def test_large_weights_are_shared(path: Path) -> None:
-    """What the exported graph keeps in weights.data the fused one reads there too."""
+    """Weights that score.onnx has in weights.data are read from there by the fused graph."""
     with replacing(path) as folder:
         names = [name for name in Bundle.load(path).manifest.files if name != "fused.onnx"]
         carry_over(path, folder, names)
@@ -74,7 +74,7 @@ def test_large_weights_are_shared(path: Path) -> None:
 
 
 def test_new_thresholds_drop_it(path: Path) -> None:
-    """Recalibrated, the bundle holds no graph of the old thresholds; fused anew it agrees."""
+    """Recalibration removes the fused graph; a new one agrees with the new thresholds."""
     recalibrated(path, seed=5)
     assert not (path / "fused.onnx").exists()
     assert not Bundle.load(path).manifest.fused
@@ -86,7 +86,7 @@ def test_new_thresholds_drop_it(path: Path) -> None:
 def test_the_command_recalibrate_says_that_it_fell_away(
     path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Who moves thresholds is told to fuse again."""
+    """The command tells the user to fuse again."""
     rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts(60, 7)))
     assert main(["recalibrate", str(path), "--shadow", str(rows), "--threads", "1"]) == 0
@@ -95,7 +95,7 @@ def test_the_command_recalibrate_says_that_it_fell_away(
 
 
 def test_no_writer_can_leave_a_stale_one(path: Path) -> None:
-    """Other parameters under the same card are refused when the bundle is sealed."""
+    """Sealing refuses a bundle whose parameters changed but whose fused card did not."""
     bundle = Bundle.load(path)
     arrays = {f"{d}/{k}": v for d, own in bundle.params.items() for k, v in own.items()}
     arrays |= {f"decision/{key}": value for key, value in bundle.decision.items()}
@@ -107,7 +107,7 @@ def test_no_writer_can_leave_a_stale_one(path: Path) -> None:
             write_npz(folder / "detectors.npz", arrays)
             seal(folder, bundle.manifest)
 
-    with pytest.raises(BundleError, match="made of other parameters"):
+    with pytest.raises(BundleError, match="made from other parameters"):
         write()
     assert Bundle.load(path).id == bundle.id
 
@@ -115,7 +115,7 @@ def test_no_writer_can_leave_a_stale_one(path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        ("made_of", "0" * 64, "made of other parameters"),
+        ("made_of", "0" * 64, "made from other parameters"),
         ("thresholds", {"lcf": "lcf_threshold"}, "fused.score.thresholds"),
         ("file", "other.onnx", "lists no 'other.onnx'"),
     ],
@@ -123,14 +123,14 @@ def test_no_writer_can_leave_a_stale_one(path: Path) -> None:
 def test_a_card_that_cannot_be_true_is_refused(
     key: str, value: object, words: str, path: Path
 ) -> None:
-    """A manifest whose fused card does not fit the rest is not served."""
+    """A manifest whose fused card contradicts the rest is not served."""
     edit_manifest(path, lambda manifest: manifest["fused"]["score"].update({key: value}))
     with pytest.raises(BundleError, match=words):
         Bundle.load(path)
 
 
 def test_flips_in_the_proof_are_refused(path: Path) -> None:
-    """A proof that failed is none."""
+    """A card with flipped verdicts in its proof is refused."""
     edit_manifest(path, lambda manifest: manifest["fused"]["score"]["proof"].update(flips=1))
     with pytest.raises(BundleError, match="1 flips; expected none"):
         Bundle.load(path)
@@ -139,11 +139,11 @@ def test_flips_in_the_proof_are_refused(path: Path) -> None:
 def test_a_graph_that_scores_otherwise_is_not_written(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The proof comes before the writing; the bundle stays as it was."""
+    """The graph is proved before it is written; on failure the bundle is unchanged."""
     recalibrated(path)
     before = Bundle.load(path).id
     monkeypatch.setitem(proof.TOLERANCES, "float32", 1e-12)
-    with pytest.raises(ExportError, match="the fused graph is not the guard"):
+    with pytest.raises(ExportError, match="the fused graph differs from the runtime"):
         fuse(path, threads=1)
     assert Bundle.load(path).id == before
     assert not (path / "fused.onnx").exists()
@@ -152,7 +152,7 @@ def test_a_graph_that_scores_otherwise_is_not_written(
 def test_a_bundle_that_changed_meanwhile_is_not_written(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another calibration between reading and writing wins."""
+    """If the bundle was calibrated between reading and writing, nothing is written."""
     real = pipeline.build
 
     def slow(design: pipeline.Design, name: str) -> object:
@@ -165,14 +165,14 @@ def test_a_bundle_that_changed_meanwhile_is_not_written(
 
 
 def test_a_bundle_without_detectors_cannot_be_fused(tmp_path: Path) -> None:
-    """It is told to be calibrated first."""
+    """The error says to calibrate first."""
     bare = make_bundle(tmp_path / "bare", {}, decode=False)
     with pytest.raises(BundleError, match="no detectors yet"):
         fuse(bare, threads=1)
 
 
 def test_the_command_prints_the_proof(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Inputs, outputs, columns and differences; a bad row of --texts is named and costs exit 2."""
+    """Inputs, outputs, columns, differences; a bad row of --texts is reported, exit code 2."""
     made = calibrated(tmp_path / "bundle")
     rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(json.dumps({"text": text}) + "\n" for text in FRESH[:9]) + "{\n")

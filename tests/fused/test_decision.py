@@ -21,7 +21,7 @@ _THREE = ALL[:3]
     [("any", ()), ("any", ("lcf",)), ("all", ()), ("all", ("siren",)), ("weightwatch", ())],
 )
 def test_policies_and_shadow(policy: str, shadow: tuple[str, ...], tmp_path: Path) -> None:
-    """Whoever decides, the flag and the whole guard's p-value are the runtime's."""
+    """With any policy the flag and the whole guard's p-value equal the runtime's."""
     path = calibrated(tmp_path / "bundle", _THREE, policy, shadow)
     fuse(path, threads=1)
     guard = load(path)
@@ -32,7 +32,7 @@ def test_policies_and_shadow(policy: str, shadow: tuple[str, ...], tmp_path: Pat
 
 
 def test_without_a_decision_any_detector_decides(tmp_path: Path) -> None:
-    """A bundle that promises nothing of its detectors together gives no p-value of them."""
+    """A bundle without a calibrated decision has no p-value of the whole guard."""
     path = make_bundle(tmp_path / "bundle", params(_THREE), decode=False)
     fuse(path, threads=1)
     guard = load(path)
@@ -43,7 +43,7 @@ def test_without_a_decision_any_detector_decides(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("names", [*[(name,) for name in _THREE], _THREE], ids="+".join)
 def test_states_that_are_not_finite_are_flagged(names: tuple[str, ...], tmp_path: Path) -> None:
-    """A token whose embedding is broken flags its text, whatever the policy; and no other."""
+    """A token with a broken embedding flags its text with any policy, and no other text."""
     path = calibrated(tmp_path / "bundle", names, "all")
     fuse(path, threads=1)
     guard = load(path)
@@ -68,7 +68,7 @@ def test_states_that_are_not_finite_are_flagged(names: tuple[str, ...], tmp_path
 
 
 def test_a_row_of_padding_alone_is_flagged(tmp_path: Path) -> None:
-    """No token counts, so nothing was read, so nothing is said to be fine."""
+    """A row without unmasked tokens is flagged."""
     path = calibrated(tmp_path / "bundle", _THREE, "all")
     fuse(path, threads=1)
     given = fed(load(path), FRESH[:2])
@@ -93,7 +93,7 @@ def test_roles_that_are_nobodys_are_flagged(tmp_path: Path) -> None:
 
 
 def test_roles_decide_what_is_far(tmp_path: Path) -> None:
-    """The assistant's tokens have ranges of their own: another score for the same text."""
+    """The assistant's tokens have their own ranges: the same text gets another score."""
     path = calibrated(tmp_path / "bundle", ["weightwatch"])
     fuse(path, threads=1)
     given = fed(load(path), FRESH[:8])
@@ -103,7 +103,7 @@ def test_roles_decide_what_is_far(tmp_path: Path) -> None:
 
 
 def test_equal_ranges_need_no_roles(tmp_path: Path) -> None:
-    """Where all roles have the same ranges, nobody is asked whose a token is."""
+    """If all roles have the same ranges, the graph has no input ``roles``."""
     mine = params(["weightwatch"])
     for name in ("low", "high", "scale"):
         mine["weightwatch"][name][:] = mine["weightwatch"][name][0]
@@ -114,7 +114,7 @@ def test_equal_ranges_need_no_roles(tmp_path: Path) -> None:
 
 
 def test_the_runtime_agrees_on_broken_states(tmp_path: Path) -> None:
-    """Graph and runtime call the same texts invalid, where the model itself is broken."""
+    """With a broken model, graph and runtime report the same texts as invalid."""
     path = calibrated(tmp_path / "bundle", _THREE)
     guard = load(path)
     token = guard.backbone.reader.literal("ぬ")[-1]

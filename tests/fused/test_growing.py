@@ -1,4 +1,4 @@
-"""The graph that continues a text: its scores are those of the whole text so far."""
+"""The fused decode graph: its scores are those of the whole text so far."""
 
 from pathlib import Path
 
@@ -19,14 +19,14 @@ _THREE = ALL[:3]
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fused decoder with both graphs; nobody changes it."""
+    """A fused decoder with both graphs; tests must not change it."""
     made = calibrated(tmp_path_factory.mktemp("growing") / "bundle", decode=True)
     fuse(made, threads=1)
     return made
 
 
 def _answers(path: Path, given: dict[str, Array], size: int) -> list[dict[str, Array]]:
-    """After each chunk, what is not cache or state."""
+    """The outputs after each chunk, without cache and states."""
     session = Session(path / "fused_decode.onnx", threads=1)
     names = [
         name for name in session.outputs if name == "flagged" or name.endswith(("score", "value"))
@@ -36,13 +36,13 @@ def _answers(path: Path, given: dict[str, Array], size: int) -> list[dict[str, A
 
 @pytest.mark.parametrize("size", [1, 3, 1000])
 def test_a_hundred_texts_in_chunks(size: int, path: Path) -> None:
-    """However a text is cut, at its end the verdict is the runtime's; rows differ in length."""
+    """For any chunk size the last verdict equals the runtime's; rows differ in length."""
     guard = load(path)
     agree(_answers(path, fed(guard, FRESH), size)[-1], expected(guard, FRESH))
 
 
 def test_every_chunk_has_the_verdict_so_far(path: Path) -> None:
-    """After each chunk the scores are those of the fused graph on what was read."""
+    """After each chunk the scores are those of the fused graph on the text so far."""
     given = fed(load(path), FRESH[:4])
     shortest = int(given["attention_mask"].sum(axis=1).min())
     for place, answer in enumerate(_answers(path, given, 2), 1):
@@ -53,7 +53,7 @@ def test_every_chunk_has_the_verdict_so_far(path: Path) -> None:
 
 
 def test_each_detector_alone(tmp_path: Path) -> None:
-    """One detector has its own states and no other's."""
+    """A graph with one detector has only the states of this detector."""
     for name in _THREE:
         made = calibrated(tmp_path / name, [name], decode=True)
         fuse(made, threads=1)
@@ -64,7 +64,7 @@ def test_each_detector_alone(tmp_path: Path) -> None:
 
 
 def test_what_was_not_finite_stays_flagged(tmp_path: Path) -> None:
-    """A broken token early on is not forgotten by what sums up all tokens."""
+    """After a broken token, detectors that read all tokens stay flagged."""
     made = calibrated(tmp_path / "bundle", ["siren", "weightwatch"], "all", decode=True)
     fuse(made, threads=1)
     guard = load(made)
@@ -80,14 +80,14 @@ def test_what_was_not_finite_stays_flagged(tmp_path: Path) -> None:
 
 
 def test_nothing_read_is_flagged(path: Path) -> None:
-    """Before the first token that counts there is nothing to say that a text is fine."""
+    """A text is flagged before its first unmasked token."""
     given = fed(load(path), FRESH[:2])
     given["attention_mask"][:] = 0
     assert _answers(path, given, 4)[-1]["flagged"].all()
 
 
 def test_it_holds_standard_operators_alone(path: Path) -> None:
-    """As the other graph; its cache and logits are those of the decode graph."""
+    """Only standard operators; cache and logits are those of the decode graph."""
     model = onnx.load(str(path / "fused_decode.onnx"))
     assert {item.domain for item in model.opset_import} == {""}
     onnx.checker.check_model(model, full_check=True)
@@ -97,7 +97,7 @@ def test_it_holds_standard_operators_alone(path: Path) -> None:
 
 
 def test_the_decode_graph_takes_its_own_name(path: Path) -> None:
-    """Both graphs are listed, with states for the one that grows."""
+    """Both graphs are listed; the decode graph has states."""
     cards = Bundle.load(path).manifest.fused
     assert {name: card.file for name, card in cards.items()} == {
         "score": "fused.onnx", "decode": "fused_decode.onnx",

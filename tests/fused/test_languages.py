@@ -26,7 +26,7 @@ Answers = Mapping[str, Array]
 
 @pytest.fixture(scope="module")
 def fused(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fused decoder with three detectors; nobody changes it."""
+    """A fused decoder with three detectors; tests must not change it."""
     path = calibrated(tmp_path_factory.mktemp("languages") / "bundle")
     fuse(path, threads=1)
     return path
@@ -34,7 +34,7 @@ def fused(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def node() -> list[str]:
-    """The Node program, ready to be given a graph and cases."""
+    """The command of the Node program."""
     if shutil.which("node") is None:
         pytest.skip("no node here")
     try:
@@ -62,7 +62,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def _answers(command: Sequence[str], path: Path, cases: Sequence[Answers], folder: Path) -> Answers:
-    """What a program makes of the cases, one after another."""
+    """The answers of a program to the cases, in order."""
     kinds = {"i": "int64", "f": "float64"}
     blocks = []
     for case in cases:
@@ -85,7 +85,7 @@ def _answers(command: Sequence[str], path: Path, cases: Sequence[Answers], folde
 def test_a_hundred_texts(
     language: str, fused: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """Each text alone: scores within the tolerance, p-values and flags exactly, no flip."""
+    """Each text alone: scores agree within the tolerance, p-values and flags exactly."""
     command = request.getfixturevalue(language)
     guard = load(fused)
     found = _answers(command, fused, [fed(guard, [text]) for text in FRESH], tmp_path)
@@ -96,14 +96,14 @@ def test_a_hundred_texts(
 def test_a_padded_batch(
     language: str, fused: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """All of them at once."""
+    """All texts in one batch."""
     command = request.getfixturevalue(language)
     guard = load(fused)
     agree(_answers(command, fused, [fed(guard, FRESH)], tmp_path), expected(guard, FRESH))
 
 
 def test_thresholds_are_fed_in_cpp(compiled: list[str], fused: Path, tmp_path: Path) -> None:
-    """Thresholds that are fed decide there as they do in Python."""
+    """Thresholds that are fed are used in C++ as in Python."""
     given = fed(load(fused), FRESH)
     names = ("lcf_threshold", "siren_threshold", "weightwatch_threshold")
     lax = {**given, **{name: np.array(1e9) for name in names}}
@@ -113,7 +113,7 @@ def test_thresholds_are_fed_in_cpp(compiled: list[str], fused: Path, tmp_path: P
 
 
 def test_node_keeps_the_graphs_own_thresholds(node: list[str], fused: Path, tmp_path: Path) -> None:
-    """Its binding passes on what must be fed alone: who moves thresholds there compares scores."""
+    """The Node binding ignores optional inputs; other thresholds must be compared with scores."""
     given = fed(load(fused), FRESH)
     lax = {**given, "lcf_threshold": np.array(1e9)}
     found = _answers(node, fused, [lax], tmp_path)
@@ -122,7 +122,7 @@ def test_node_keeps_the_graphs_own_thresholds(node: list[str], fused: Path, tmp_
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_the_same_texts_by_their_states(language: str, tmp_path: Path) -> None:
-    """C, C++, Rust and Go on the hundred texts' states: Python's bits, and no flip."""
+    """C, C++, Rust and Go give Python's bits and verdicts on the states of a hundred texts."""
     guard = load(calibrated(tmp_path / "bundle", ("lcf", "weightwatch")))
     named = {(o.kind, o.layer): o.name for o in guard.bundle.manifest.graphs["score"].outputs}
     outputs = [named["state", layer] for layer in range(guard.bundle.manifest.model.layers + 1)]

@@ -1,4 +1,4 @@
-"""Nothing but ONNX Runtime and the tokenizer is needed where a fused graph runs."""
+"""A fused graph needs only ONNX Runtime and the tokenizer."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ _PLAIN = Path(__file__).with_name("plain.py")
 
 
 def test_a_service_without_layerguard_gives_its_verdicts(tmp_path: Path) -> None:
-    """A hundred texts, tokenized and scored in a process that never loads LayerGuard."""
+    """A hundred texts are tokenized and scored in a process without LayerGuard."""
     path = calibrated(tmp_path / "bundle")
     fuse(path, threads=1)
     texts = tmp_path / "texts.json"
@@ -33,7 +33,7 @@ def test_a_service_without_layerguard_gives_its_verdicts(tmp_path: Path) -> None
 
 
 def test_fusing_loads_no_pytorch() -> None:
-    """The command needs onnx, and nothing that exporting needs."""
+    """The command needs onnx but not the other packages that export needs."""
     code = (
         "import sys, layerguard.exporter.fused.command;"
         "print(sorted({'torch', 'transformers', 'optimum', 'onnxscript', 'safetensors'}"

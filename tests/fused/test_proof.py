@@ -1,4 +1,4 @@
-"""The proof of a fused graph: one that differs from the runtime is refused, however it differs."""
+"""The proof of a fused graph: a graph that differs from the runtime is refused."""
 
 import json
 import shutil
@@ -24,7 +24,7 @@ _TEXTS = [request(text) for text in FRESH[:9]]
 
 @pytest.fixture(scope="module")
 def fused(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fused bundle that nobody changes."""
+    """A fused bundle; tests must not change it."""
     path = calibrated(tmp_path_factory.mktemp("proof") / "bundle", ["lcf", "siren"])
     fuse(path, threads=1)
     return path
@@ -42,7 +42,7 @@ def proved(fused: Path, folder: Path, plant: Callable[[ModelProto], None] | None
 
 
 def scaled(name: str, factor: float) -> Callable[[ModelProto], None]:
-    """Let an output be so many times what it was; the flags stay."""
+    """Multiply an output by ``factor``; the flags do not change."""
 
     def plant(model: ModelProto) -> None:
         place, node = next((i, n) for i, n in enumerate(model.graph.node) if name in n.output)
@@ -56,7 +56,7 @@ def scaled(name: str, factor: float) -> Callable[[ModelProto], None]:
 
 
 def threshold(name: str, value: float) -> Callable[[ModelProto], None]:
-    """Let the graph decide at another threshold; the scores stay."""
+    """Change a threshold in the graph; the scores do not change."""
 
     def plant(model: ModelProto) -> None:
         for item in model.graph.initializer:
@@ -67,7 +67,7 @@ def threshold(name: str, value: float) -> Callable[[ModelProto], None]:
 
 
 def test_the_graph_itself_is_proved(fused: Path, tmp_path: Path) -> None:
-    """Every text, alone and among others; no flip, and how far it is at most."""
+    """The unchanged graph passes with every text alone and in batches."""
     found = proved(fused, tmp_path, None)
     assert (found.texts, found.flips, found.tolerance) == (9, 0, 1e-5)
     assert set(found.largest) == {"lcf", "siren"}
@@ -76,29 +76,29 @@ def test_the_graph_itself_is_proved(fused: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["lcf", "siren"])
 def test_scores_that_differ_are_refused(fused: Path, tmp_path: Path, name: str) -> None:
-    """A tenth of a per cent, of either detector, and no verdict: the detector is named."""
-    with pytest.raises(ExportError, match=rf"scores differ \({name} by .*\) and 0 verdicts do"):
+    """A difference of 0.1 % of one detector without a flip is refused; the detector is named."""
+    with pytest.raises(ExportError, match=rf"scores \({name} by .*\) and 0 verdicts"):
         proved(fused, tmp_path, scaled(f"{name}_score", 1.001))
 
 
 @pytest.mark.parametrize("name", ["lcf", "siren"])
 def test_scores_that_are_no_numbers_are_refused(fused: Path, tmp_path: Path, name: str) -> None:
-    """Where the runtime has one."""
-    with pytest.raises(ExportError, match=rf"scores differ \({name} by nan\)"):
+    """The graph gives NaN but the runtime a finite score."""
+    with pytest.raises(ExportError, match=rf"scores \({name} by nan\)"):
         proved(fused, tmp_path, scaled(f"{name}_score", np.nan))
 
 
 @pytest.mark.parametrize("value", [-1e9, 1e9])
 def test_verdicts_that_differ_are_refused(fused: Path, tmp_path: Path, value: float) -> None:
-    """Whether the graph flags more texts or fewer, and with every score the same."""
-    with pytest.raises(ExportError, match=r"within the tolerance\) and [1-9]\d* verdicts do"):
+    """The graph flags more texts, or fewer, although all scores agree."""
+    with pytest.raises(ExportError, match=r"within the tolerance\) and [1-9]\d* verdicts"):
         proved(fused, tmp_path, threshold("siren", value))
 
 
 def test_the_tolerance_itself_is_allowed(
     fused: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A difference of just the tolerance passes; the next float64 below it does not."""
+    """A difference equal to the tolerance passes; with the next smaller tolerance it fails."""
     plant = scaled("lcf_score", 1 + 3e-6)
     largest = proved(fused, tmp_path / "first", plant).largest["lcf"]
     assert 1e-6 < largest < 1e-5
@@ -110,7 +110,7 @@ def test_the_tolerance_itself_is_allowed(
 
 
 def test_nothing_to_prove_it_on_is_no_proof(fused: Path, tmp_path: Path) -> None:
-    """Texts that are read in several windows are left out; with no other there is no proof."""
+    """Texts that are read in several windows are left out; without others the proof fails."""
     path = Path(shutil.copytree(fused, tmp_path / "bundle"))
     manifest = json.loads((path / "manifest.json").read_bytes())
     manifest["text"] |= {"windows": "sliding", "max_windows": 4}
@@ -121,6 +121,6 @@ def test_nothing_to_prove_it_on_is_no_proof(fused: Path, tmp_path: Path) -> None
     assert module.feeds(guard, design, [_TEXTS[0], long]) is None
     texts: list[Request]
     for texts in ([], [long], [long, long]):
-        with pytest.raises(ExportError, match="expected shorter ones"):
+        with pytest.raises(ExportError, match="expected one: pass shorter texts"):
             prove(graph, design, guard, texts)
     assert prove(graph, design, guard, [long, *_TEXTS[:2], long]).texts == 2

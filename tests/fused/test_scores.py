@@ -17,7 +17,7 @@ _TOGETHER = ALL[:3]
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fused decoder with three detectors, which read three views; nobody changes it."""
+    """A fused decoder with three detectors of three views; tests must not change it."""
     path = calibrated(tmp_path_factory.mktemp("fused") / "bundle")
     fuse(path, threads=1)
     return path
@@ -25,7 +25,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", ALL)
 def test_each_detector_alone(name: str, tmp_path: Path) -> None:
-    """A hundred fresh texts, each alone: the scores, p-values and verdicts of the runtime."""
+    """A hundred new texts, each alone, get the runtime's scores, p-values and verdicts."""
     path = calibrated(tmp_path / "bundle", [name])
     fuse(path, threads=1)
     guard = load(path)
@@ -40,7 +40,7 @@ def test_each_detector_alone(name: str, tmp_path: Path) -> None:
 
 
 def test_all_together_in_one_padded_batch(whole: Path) -> None:
-    """A hundred texts of three views each, padded to the longest: no flip."""
+    """A hundred texts of three views each, padded to the longest, agree with the runtime."""
     guard = load(whole)
     wanted = expected(guard, FRESH)
     assert 5 < wanted["flagged"].sum() < 95
@@ -50,7 +50,7 @@ def test_all_together_in_one_padded_batch(whole: Path) -> None:
 
 
 def test_views_of_equal_tokens_may_share_a_row(whole: Path) -> None:
-    """A row that two detectors read need stand there once."""
+    """Identical rows may be shared."""
     guard = load(whole)
     given = fed(guard, FRESH[:8])
     rows = [tuple(ids[mask == 1]) for ids, mask in zip(given["input_ids"], given["attention_mask"],
@@ -62,7 +62,7 @@ def test_views_of_equal_tokens_may_share_a_row(whole: Path) -> None:
 
 
 def test_padding_may_lie_left(tmp_path: Path) -> None:
-    """A text's place in its row matters as little as it does to the backbone."""
+    """Padding on the left gives the same results."""
     path = calibrated(tmp_path / "bundle")
     fuse(path, threads=1)
     guard = load(path)
@@ -78,7 +78,7 @@ def test_padding_may_lie_left(tmp_path: Path) -> None:
 
 
 def test_a_graph_of_whole_states_is_pooled_in_the_graph(tmp_path: Path) -> None:
-    """Where the exported graph pools nothing, the fused one does."""
+    """If the exported graph does not pool, the fused graph does."""
     path = calibrated(tmp_path / "bundle")
     guard = load(path)
     card = guard.bundle.manifest.graphs["score"]
@@ -91,7 +91,7 @@ def test_a_graph_of_whole_states_is_pooled_in_the_graph(tmp_path: Path) -> None:
 
 
 def test_it_holds_standard_operators_alone(whole: Path) -> None:
-    """No custom domain, nothing inside that a graph optimiser would have to know."""
+    """Only operators of the default domain; the checker accepts the graph."""
     model = onnx.load(str(whole / "fused.onnx"))
     assert {item.domain for item in model.opset_import} == {""}
     assert {node.domain for node in model.graph.node} == {""}
@@ -99,7 +99,7 @@ def test_it_holds_standard_operators_alone(whole: Path) -> None:
 
 
 def test_what_no_detector_reads_is_gone(tmp_path: Path) -> None:
-    """LCF alone needs no mean; the graph holds none of its nodes."""
+    """LCF needs no mean; the graph has none of the nodes of the mean."""
     path = calibrated(tmp_path / "bundle", ["lcf"])
     fuse(path, threads=1)
     names = {
@@ -110,7 +110,7 @@ def test_what_no_detector_reads_is_gone(tmp_path: Path) -> None:
 
 
 def test_thresholds_are_fed_or_not(whole: Path) -> None:
-    """A threshold that is fed decides; the scores stay."""
+    """A threshold that is fed is used; the scores do not change."""
     guard = load(whole)
     given = fed(guard, FRESH)
     plain = run(whole, given)
@@ -124,6 +124,6 @@ def test_thresholds_are_fed_or_not(whole: Path) -> None:
 
 
 def test_a_threshold_that_is_no_number_flags(whole: Path) -> None:
-    """NaN fed by mistake lets nothing pass."""
+    """A NaN threshold flags every text."""
     given = fed(load(whole), FRESH[:5])
     assert run(whole, {**given, "siren_threshold": np.array(np.nan)})["flagged"].all()

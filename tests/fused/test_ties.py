@@ -1,4 +1,4 @@
-"""Scores on a threshold and on clean scores: graph, Python and C count them alike."""
+"""Scores equal to a threshold or a clean score: graph, Python and C agree."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from tests.tiny import OPSET, make_bundle
 
 _NEXT = [np.nextafter(SCORES, -np.inf), SCORES, np.nextafter(SCORES, np.inf)]
 _TIES = np.concatenate([*_NEXT, np.column_stack([SCORES[:, 0], SCORES[::-1, 1]])])
-"""Clean texts' own scores, their neighbours among float64, and both of two different texts."""
+"""Scores of clean texts, their float64 neighbours, and combinations of two texts' scores."""
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def fused(bundle: Bundle, scores: Array) -> dict[str, Array]:
-    """What the graph's own operators make of scores [texts, detectors] at the bundle's limits."""
+    """The graph's outputs for scores [texts, detectors] at the bundle's thresholds."""
     rule = Decision(bundle)
     graph = helper.make_graph([], "ties", [], [])
     nodes, flags = Nodes(graph), {}
@@ -46,7 +46,7 @@ def fused(bundle: Bundle, scores: Array) -> dict[str, Array]:
     assert blocks is not None
     nodes.output("p_value", decision.guard_p_value(nodes, deciding, blocks), np.float64)
     mine = [flags[name] for name in deciding]
-    nodes.output("flagged", decision.together(nodes, deciding, mine, rule.policy), np.bool_)
+    nodes.output("flagged", decision.combined(nodes, deciding, mine, rule.policy), np.bool_)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
     onnx.checker.check_model(model)
     session = onnxruntime.InferenceSession(model.SerializeToString())
@@ -61,7 +61,7 @@ def fused(bundle: Bundle, scores: Array) -> dict[str, Array]:
 def test_graph_python_and_c_count_ties_alike(
     sound: Path, tmp_path: Path, policy: str, shadow: tuple[str, ...]
 ) -> None:
-    """A clean score that equals the text's counts; a score on its threshold passes."""
+    """A clean score equal to the score is counted; a score equal to its threshold passes."""
     bundle = calibrated(sound, policy, shadow)
     rule, limits = Decision(bundle), Decision(bundle).limits[None]
     guard = serve(bundle, tmp_path / "detectors.npz")

@@ -1,4 +1,4 @@
-"""WeightWatch in the graph, of states that are given: what is padded counts for nothing."""
+"""WeightWatch in the graph, on given states: padding does not change scores."""
 
 import numpy as np
 import onnx
@@ -21,7 +21,7 @@ _LENGTHS = (7, 4, 1, 5)
 
 
 def params() -> dict[str, Array]:
-    """Directions of two states; every role has ranges of its own."""
+    """Directions of two states; every role has its own ranges."""
     mine = params_of("weightwatch")
     reach = np.array([[0.7], [1.0], [1.3], [0.5]], np.float32)
     return mine | {name: mine[name] * reach for name in ("low", "high")}
@@ -29,7 +29,7 @@ def params() -> dict[str, Array]:
 
 @pytest.fixture(scope="module")
 def session() -> onnxruntime.InferenceSession:
-    """A graph of WeightWatch alone, whose inputs are the states."""
+    """A graph with only WeightWatch, whose inputs are the states."""
     names = [f"state_{layer:02}" for layer in range(LAYERS + 1)]
     graph = helper.make_graph(
         [],
@@ -72,7 +72,7 @@ def run(session: onnxruntime.InferenceSession, states: Array, roles: Array, mask
 
 
 def oracle(states: Array, roles: Array, mask: Array) -> list[float]:
-    """By the reference in float64, of the tokens that count alone."""
+    """The scores by the float64 reference, from the unmasked tokens only."""
     mine = params()
     found = []
     for row, kept in enumerate(mask):
@@ -89,7 +89,7 @@ def oracle(states: Array, roles: Array, mask: Array) -> list[float]:
 def test_padded_positions_count_for_nothing(
     session: onnxruntime.InferenceSession, side: str, what: str
 ) -> None:
-    """Whatever their states are: a watched direction itself, nothing, or no number."""
+    """Padded states may be a watched direction, zero, NaN or infinite."""
     for seed in range(5):
         states, roles, mask = batch(seed, side)
         direction = params()["directions"][seed]
@@ -105,7 +105,7 @@ def test_padded_positions_count_for_nothing(
 def test_roles_of_padding_count_for_nothing(
     session: onnxruntime.InferenceSession, side: str
 ) -> None:
-    """Not even one that is nobody's."""
+    """Padding may have any role, also an invalid one."""
     states, roles, mask = batch(0, side)
     expected = oracle(states, roles, mask)
     roles[~mask] = 9
@@ -117,7 +117,7 @@ def test_roles_of_padding_count_for_nothing(
 def test_one_token_without_a_direction_makes_its_row_no_number(
     session: onnxruntime.InferenceSession, side: str, value: float
 ) -> None:
-    """Wherever it stands in its text, and in either of the states that are read; no other row."""
+    """At any position and in any state that is read; other rows do not change."""
     for layer in (1, 3):
         for place in range(_LENGTHS[3]):
             states, roles, mask = batch(1, side)

@@ -1,4 +1,4 @@
-"""Does the device give the CPU's states, at the exporter's gate, and the same scores?"""
+"""Does the device give the CPU's states, within the exporter's tolerance, and the same scores?"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from layerguard.exporter.proof.comparison import Differences
+from layerguard.exporter.proof.differences import Differences
 from layerguard.runtime import Bundle, Guard
 from layerguard.runtime.model.session import Device, Session
 from layerguard.runtime.types import Array
@@ -22,7 +22,7 @@ def parity(name: str, setting: Setting) -> Mapping[str, Any]:
     """Every output of the score graph on both devices, then three verdicts.
 
     Raises:
-        ExportError: an output is beyond the exporter's gate.
+        ExportError: an output is beyond the exporter's tolerance.
     """
     bundle = Bundle.load(path_of(name, setting.bundles))
     manifest = bundle.manifest
@@ -42,17 +42,17 @@ def parity(name: str, setting: Setting) -> Mapping[str, Any]:
             }
         )
     rounding = manifest.graphs["score"].parity.rounding or dict.fromkeys(names, 0.0)
-    found = held_to_gate(manifest.model.dtype, names, compared, rounding)
+    found = check_tolerance(manifest.model.dtype, names, compared, rounding)
     return {**found, "providers": there.providers, **_scores(bundle, setting.device)}
 
 
-def held_to_gate(
+def check_tolerance(
     dtype: Any,
     names: Sequence[str],
     compared: Sequence[Mapping[str, tuple[Array, Array]]],
     rounding: Mapping[str, float],
 ) -> dict[str, Any]:
-    """The largest differences over the batches; the one place that knows the exporter's gate.
+    """The largest differences over the batches; the one place that knows the exporter's tolerance.
 
     Args:
         dtype: of the bundle.
@@ -67,14 +67,14 @@ def held_to_gate(
     for batch in compared:
         for name, (mine, theirs) in batch.items():
             differences.add(name, mine, theirs.astype(np.float64), theirs)
-    comparison = replace(differences.comparison(len(compared)), rounding=rounding)
-    comparison.decide(dtype)
+    proof = replace(differences.proof(len(compared)), rounding=rounding)
+    proof.check(dtype)
     return {
         "dtype": dtype,
         "outputs": len(names),
         "batches": len(compared),
-        "largest_difference": max(comparison.largest.values()),
-        "largest_cosine_distance": max(comparison.cosine_distance.values()),
+        "largest_difference": max(proof.largest.values()),
+        "largest_cosine_distance": max(proof.cosine_distance.values()),
     }
 
 

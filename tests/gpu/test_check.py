@@ -12,7 +12,7 @@ from layerguard.runtime.errors import ExportError
 from tests.gpu import check
 from tests.gpu.bundles import make
 from tests.gpu.no_fallback import _refused
-from tests.gpu.parity import held_to_gate
+from tests.gpu.parity import check_tolerance
 from tests.gpu.stage import Setting
 
 pytestmark = pytest.mark.skipif(
@@ -64,14 +64,14 @@ def test_cuda_that_is_not_there_is_no_success(tmp_path: Path) -> None:
     assert stages["no-fallback:no-package"]["status"] == "passed"
 
 
-def test_a_difference_beyond_the_gate_fails() -> None:
+def test_a_difference_beyond_the_tolerance_fails() -> None:
     """What the CPU and the device give is held to the exporter's own limit."""
     states = np.ones((1, 3, 4), np.float32)
-    good = held_to_gate("float32", ["state"], [{"state": (states, states)}], {"state": 0.0})
+    good = check_tolerance("float32", ["state"], [{"state": (states, states)}], {"state": 0.0})
     assert good["largest_difference"] == 0
     apart = {"state": (states * np.float32(1.01), states)}
     with pytest.raises(ExportError, match="state"):
-        held_to_gate("float32", ["state"], [apart], {"state": 0.0})
+        check_tolerance("float32", ["state"], [apart], {"state": 0.0})
 
 
 def test_a_stage_that_fails_is_recorded_and_decides(tmp_path: Path) -> None:

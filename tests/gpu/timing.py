@@ -12,7 +12,7 @@ import onnxruntime
 from layerguard.runtime import Bundle, Guard
 from layerguard.runtime.model.providers import open_graph
 from layerguard.runtime.model.session import PROVIDERS, Device
-from layerguard.runtime.streaming.decoder import Decoder
+from layerguard.runtime.streaming.decode_graph import DecodeGraph
 from layerguard.runtime.types import Array
 from tests.gpu.bundles import DEPTHS, SHAPES, path_of, text
 from tests.gpu.stage import Setting
@@ -97,9 +97,9 @@ def _one(name: str, setting: Setting) -> dict[str, float]:
         feeds = {"input_ids": np.array([row]), "attention_mask": np.ones((1, len(row)), np.int64)}
         found[f"check_{tokens}_ms"] = _milliseconds(lambda asked=asked: guard.check(asked))
         found[f"bare_{tokens}_ms"] = _milliseconds(lambda feeds=feeds: bare.run(last, feeds))
-    decoder = Decoder(guard.bundle, setting.device)
-    cache = decoder.new_cache()
-    decoder.advance([5] * min(_PAST, manifest.text.max_tokens // 2), cache)
+    decode_graph = DecodeGraph(guard.bundle, setting.device)
+    cache = decode_graph.new_cache()
+    decode_graph.advance([5] * min(_PAST, manifest.text.max_tokens // 2), cache)
     graph = _session(guard.bundle.path / manifest.graphs["decode"].file, setting.device)
     new = [card.name for card in manifest.graphs["decode"].outputs if card.kind in _CARRIED]
     steering = np.zeros((manifest.model.layers, 1, manifest.model.width), np.float32)

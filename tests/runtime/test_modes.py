@@ -183,5 +183,5 @@ def test_hugging_face_semantics_read_the_state_after_the_norm(guard: Guard, bund
 def test_hugging_face_semantics_need_the_text(bundle: Path) -> None:
     """States of another engine have no final norm, so such a detector refuses them."""
     other = Guard.load(_with_final_norm(bundle), threads=1)
-    with pytest.raises(InputError, match=r"lcf read the state after the final norm.*check the"):
+    with pytest.raises(InputError, match=r"lcf read the state after the final norm.*Check the"):
         other.score_states(np.zeros((4, 2, 16), np.float32))

@@ -34,7 +34,7 @@ def test_what_differs_from_the_manifest_is_named(bundle: Path, name: str) -> Non
     assert value is not None
     for wrong in (~value if value.dtype == bool else value + 1, value.astype(np.int64), None):
         changed = {**arrays, f"serving/{name}": wrong}
-        refused(put_arrays(bundle, changed), f"serving/{name} is not what the manifest says")
+        refused(put_arrays(bundle, changed), f"serving/{name} contradicts the manifest")
 
 
 def test_what_is_unknown_is_named(bundle: Path) -> None:

@@ -15,5 +15,5 @@ def test_wider_or_deeper_states_are_refused(tmp_path: Path, shape: tuple[int, in
     params = {"siren": make_params()["siren"]}
     guard = Guard.load(make_bundle(tmp_path / "bundle", params))
     states = np.zeros((shape[0], 5, shape[1]), np.float32)
-    with pytest.raises(InputError, match="give the states of tiny"):
+    with pytest.raises(InputError, match="pass the states of tiny"):
         guard.score_states(states)

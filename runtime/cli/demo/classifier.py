@@ -1,4 +1,4 @@
-"""The first part of the demo: an encoder judges a page of prompts it has never seen."""
+"""The first part of the demo: a guard on an encoder checks a page of unseen prompts."""
 
 from collections.abc import Sequence
 from pathlib import Path

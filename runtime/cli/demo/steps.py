@@ -1,4 +1,4 @@
-"""What both parts of the demo do: find a packaged model, run commands as a user would."""
+"""Helpers of the demo: find a packaged model, and run commands as a user would."""
 
 import importlib.util
 import subprocess
@@ -12,10 +12,10 @@ from layerguard.runtime.errors import MachineError
 
 
 def packaged(package: str, pattern: str) -> Path:
-    """The file of an installed package that fits ``pattern``; the package is not imported.
+    """The first file of an installed package that matches ``pattern``, without importing it.
 
     Raises:
-        MachineError: the package is not installed, or holds no such file.
+        MachineError: the package is not installed, or has no such file.
     """
     spec = importlib.util.find_spec(package)
     for folder in (spec.submodule_search_locations or ()) if spec else ():
@@ -28,18 +28,18 @@ def packaged(package: str, pattern: str) -> Path:
 
 
 def step(*arguments: str) -> int:
-    """Print a command and run it; its exit code."""
+    """Print a command, run it and return its exit code."""
     print(f"\n$ layerguard {' '.join(arguments)}", flush=True)
     return cli.main(arguments)
 
 
 @contextmanager
 def job(*arguments: str) -> Iterator[Callable[[], int]]:
-    """Print a command as a shell's job and run it beside what follows.
+    """Print a command like a shell's background job, and run it in parallel with the block.
 
     Yields:
-        A function that waits for it, prints what it printed, and returns its exit code. A job that
-        nobody waited for is ended.
+        A function that waits for the job, prints its output, and returns its exit code. If the
+        block ends without that call, the job is killed.
     """
     print(f"\n$ layerguard {' '.join(arguments)} &", flush=True)
     command = [sys.executable, "-m", "layerguard.runtime.cli", *arguments]

@@ -1,4 +1,4 @@
-/* A program of a user's: opens a guard, scores one text of zeros, prints what it found.
+/* A user's program: opens a guard, scores one text of zeros and prints the result.
  *     consumer detectors.npz */
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,9 +1,9 @@
-"""Writes the archives beside it: small ones, sound and hostile, from which the fuzzer starts.
+"""Writes the fuzzer's corpus to this folder: small archives, valid and hostile.
 
     python -m tests.c.corpus.make
 
-The first word of a name is what ``lg_open`` says of it: ``ok``, or the status that refuses it. The
-same release of numpy writes the same bytes.
+The first word of a name is the result of ``lg_open``: ``ok`` or a status. The same release of numpy
+writes the same bytes.
 """
 
 import io
@@ -23,12 +23,12 @@ Arrays = dict[str, Array]
 
 
 def archives() -> dict[str, bytes]:
-    """All of them, by name."""
+    """All archives, by name."""
     return {**_sound(), **_unfit(), **_hostile(), **_overlapping()}
 
 
 def main() -> None:
-    """Write them all."""
+    """Write all archives."""
     for old in HERE.glob("*.npz"):
         old.unlink()
     for name, data in archives().items():
@@ -57,7 +57,7 @@ def _lcf() -> Arrays:
 
 
 def _siren(name: str = "siren", hidden: int = 2) -> Arrays:
-    """A network of two maps, or of one where nothing is hidden."""
+    """A network of two linear maps, or of one without a hidden layer."""
     neurons = np.array([0, 2, 1], np.int32)
     widths = [len(neurons), hidden, 2] if hidden else [len(neurons), 2]
     arrays = {
@@ -121,7 +121,7 @@ def _decided() -> Arrays:
 
 
 def _npz(arrays: Arrays, *, packed: bool = False) -> bytes:
-    """As numpy writes it."""
+    """The archive as numpy writes it."""
     buffer = io.BytesIO()
     (np.savez_compressed if packed else np.savez)(buffer, **arrays)  # type: ignore[arg-type]
     return buffer.getvalue()
@@ -173,7 +173,7 @@ def _npy(array: Array) -> bytes:
 
 
 def _npy_2() -> bytes:
-    """Version 2 of the format, keys in another order, quotes of the other kind."""
+    """Version 2 of the format, with keys in another order and double quotes."""
     header = b'{"shape": (2,), "fortran_order": False, "descr": "<f4"}\n'
     data = np.array([0.5, 1], np.float32).tobytes()
     return b"\x93NUMPY\x02\0" + struct.pack("<I", len(header)) + header + data
@@ -197,13 +197,13 @@ def _zip(members: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
 
 
 def _patched(data: bytes, mark: bytes, offset: int, value: bytes) -> bytes:
-    """With bytes replaced behind the last place of a mark."""
+    """The data with bytes replaced after the last occurrence of a mark."""
     start = data.rindex(mark) + offset
     return data[:start] + value + data[start + len(value) :]
 
 
 def _swelling() -> bytes:
-    """A member that unpacks to more than it claims; what it claims is sound."""
+    """A member that unpacks to more bytes than its header says; the header is valid."""
     claimed = _npy(np.zeros(2))
     data = _zip({"lcf/mu.npy": claimed + bytes(4000)}, zipfile.ZIP_DEFLATED)
     for mark, first in ((b"PK\3\4", 14), (b"PK\1\2", 16)):
@@ -213,13 +213,13 @@ def _swelling() -> bytes:
 
 
 def _local(name: str, data: bytes) -> bytes:
-    """A stored member behind its own header."""
+    """A stored member with its local header."""
     head = struct.pack("<HHHHHIII", 20, 0, 0, 0, 0x21, zlib.crc32(data), len(data), len(data))
     return b"PK\3\4" + head + struct.pack("<HH", len(name), 0) + name.encode() + data
 
 
 def _directory(body: bytes, *entries: tuple[str, bytes, int]) -> bytes:
-    """These bytes, and behind them where members lie: name, data, offset of the header."""
+    """These bytes, followed by a directory of members: name, data, offset of the header."""
     found = b""
     for name, data, offset in entries:
         sizes = struct.pack("<III", zlib.crc32(data), len(data), len(data))
@@ -233,7 +233,7 @@ _ENTRY = b"PK\1\2" + struct.pack("<HH", 20, 20)
 
 
 def _overlapping() -> dict[str, bytes]:
-    """Each refused by one check alone: whoever leaves that out reads every member of it."""
+    """Each is refused by exactly one check; without this check all its members could be read."""
     names = "lcf/mu.npy", "lcf/mv.npy", "lcf/mw.npy"
     data = _npy(np.zeros(2))
     inner = _local(names[1], data)

@@ -1,4 +1,4 @@
-"""Bring what the tests in C, C++ and Node need into ``.cache/embed``.
+"""Download the dependencies of the tests in C, C++ and Node to ``.cache/embed``.
 
 onnxruntime-node comes from npm, ONNX Runtime's C and C++ headers from Debian's libonnxruntime-dev
 (1.21; Debian 13 and later). Programs compiled with them run on the library of the newer onnxruntime
@@ -17,7 +17,7 @@ _DEBIAN_PACKAGE, _SUITE = "libonnxruntime-dev", "trixie"
 
 
 def bring_node() -> None:
-    """The binding with the processor's provider, which lies in the package: no script is run."""
+    """Download the Node binding with the CPU provider it contains; no install script is run."""
     if (MODULES / "onnxruntime-node").is_dir():
         return
     FOLDER.mkdir(parents=True, exist_ok=True)
@@ -26,7 +26,7 @@ def bring_node() -> None:
 
 
 def bring_headers() -> None:
-    """The package's headers, downloaded by apt from the suite that has them, and unpacked."""
+    """Download the package's headers with apt from a suite that has them, and unpack them."""
     if (INCLUDE / "onnxruntime_c_api.h").is_file():
         return
     with tempfile.TemporaryDirectory() as name:
@@ -42,7 +42,7 @@ def bring_headers() -> None:
 
 
 def _sources(folder: Path) -> None:
-    """This machine's own Debian mirror, asked for another suite."""
+    """Write apt sources: this machine's Debian mirror with another suite."""
     for part in ("sources.list.d", "preferences.d", "apt.conf.d"):
         (folder / "etc" / part).mkdir(parents=True)
     for settings in Path("/etc/apt/apt.conf.d").glob("*"):

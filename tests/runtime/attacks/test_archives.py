@@ -85,7 +85,7 @@ def test_members_that_play_tricks_are_named(bundle: Path, case: str) -> None:
 def test_members_that_stand_twice_are_named(bundle: Path) -> None:
     """Two members of one name could be read differently by two readers."""
     put(bundle, _ARCHIVE, _zip([("lcf/mu.npy", _npy(1.0)), ("lcf/mu.npy", _npy(2.0))]))
-    refused(bundle, "'lcf/mu.npy' stands there 2 times")
+    refused(bundle, "'lcf/mu.npy' appears 2 times")
 
 
 @pytest.mark.parametrize(("method", "number"), [("DEFLATED", 8), ("BZIP2", 12), ("LZMA", 14)])

@@ -49,9 +49,9 @@ _MESSAGES: dict[str, tuple[Any, str]] = {
     "turn-is-text": ([_USER, "hello"], r"messages\[1\]: found str; expected an object"),
     "turn-is-null": ([None], r"messages\[0\]: found NoneType"),
     "turn-is-a-list": ([["user", "hello"]], r"messages\[0\]: found list"),
-    "turn-is-empty": ([{}], "a message with no keys, its role NoneType"),
-    "no-role": ([{"content": "a"}], "a message with content, its role NoneType"),
-    "role-is-a-number": ([{"role": 1, "content": "a"}], "its role int"),
+    "turn-is-empty": ([{}], "a message with no keys and a role of type NoneType"),
+    "no-role": ([{"content": "a"}], "a message with content and a role of type NoneType"),
+    "role-is-a-number": ([{"role": 1, "content": "a"}], "a role of type int"),
     "content-is-a-number": ([{"role": "user", "content": 7}], "content is int"),
     "content-is-an-object": ([{"role": "user", "content": {"text": "a"}}], "content is dict"),
     "content-is-bytes": ([{"role": "user", "content": b"a"}], "content is bytes"),
@@ -79,7 +79,7 @@ _MESSAGES: dict[str, tuple[Any, str]] = {
     ),
     "part-has-no-type": (
         [{"role": "user", "content": [{"image": "x"}]}],
-        r"content\[0\]: found a part of type 'text' with image; expected text parts alone",
+        r"content\[0\]: found a part of type 'text' with image; expected only text parts",
     ),
     "part-holds-a-number": ([{"role": "user", "content": [{"text": 7}]}], "a list of text parts"),
     "assistant-says-a-number": (
@@ -190,15 +190,15 @@ _NEVER_WORKS: dict[str, tuple[str, str]] = {
     "changes-its-arguments": ("{{ messages.append(1) }}", "'append' of 'list' object is unsafe"),
     "counts-for-ever": (
         "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
-        "more than 200000 loop turns and calls",
+        "more than 200000 loop iterations and calls",
     ),
     "counts-for-ever-over-a-list": (
         "{% set x = range(9999)|list %}{% for a in x %}{% for b in x %}{% endfor %}{% endfor %}",
-        "more than 200000 loop turns and calls",
+        "more than 200000 loop iterations and calls",
     ),
     "calls-for-ever": (
         "{% macro f(n) %}{% if n %}{{ f(n-1) }}{{ f(n-1) }}{% endif %}{% endmacro %}{{ f(50) }}",
-        "more than 200000 loop turns and calls",
+        "more than 200000 loop iterations and calls",
     ),
     "calls-itself": ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "recursion depth"),
     "range-too-long": ("{% for a in range(10 ** 7) %}{% endfor %}", "more than a template needs"),

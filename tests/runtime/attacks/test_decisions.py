@@ -50,7 +50,7 @@ _CARDS: dict[str, tuple[Callable[[Any], None], str]] = {
     "unknown-detector": (lambda d: d["detectors"].append("x"), "decision.detectors is"),
     "detector-lacks": (lambda d: d["detectors"].pop(), "decision.detectors is"),
     "shadow-unknown": (lambda d: d["shadow"].append("x"), "decision.shadow is ['x']"),
-    "none-decides": (lambda d: d["shadow"].extend(["lcf", "siren"]), "one at least decides"),
+    "none-decides": (lambda d: d["shadow"].extend(["lcf", "siren"]), "at least one must decide"),
     "policy-unknown": (lambda d: d.update(policy="most"), "decision.policy is 'most'"),
     "policy-of-two": (lambda d: d.update(policy="lcf"), "decision.policy is 'lcf'"),
     "no-target": (lambda d: d.update(target_fpr=0), "target_fpr 0.0"),

@@ -138,7 +138,7 @@ def test_a_full_disk_leaves_the_old_bundle(
         monkeypatch.setattr(Path, "write_bytes", fail)
     else:
         monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(MachineError, match="what stood there is untouched") as caught:
+    with pytest.raises(MachineError, match="its old contents are unchanged") as caught:
         make_bundle(bundle)
     monkeypatch.undo()
     assert os.strerror(code) in str(caught.value)
@@ -177,7 +177,7 @@ def test_what_is_no_bundle_is_not_overwritten(tmp_path: Path, make: object) -> N
 
 def test_a_bundle_needs_a_folder_to_stand_in(tmp_path: Path) -> None:
     """Parents are not made in silence."""
-    with pytest.raises(InputError, match="is not a folder; make it first"):
+    with pytest.raises(InputError, match="is not a folder; expected an existing one"):
         make_bundle(tmp_path / "no" / "where" / "bundle")
 
 

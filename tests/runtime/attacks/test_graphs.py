@@ -90,7 +90,7 @@ def _future_opset(model: ModelProto) -> None:
 
 _MISMATCHED: dict[str, tuple[Callable[[ModelProto], None], tuple[str, ...]]] = {
     "output-missing": (_without_output("mean_02"), ("has no output mean_02",)),
-    "input-too-many": (_another_input, ("takes an input 'position_ids'", "alone")),
+    "input-too-many": (_another_input, ("takes an input 'position_ids'", "expected only")),
     "input-of-another-name": (_input_renamed, ("'tokens'", "has no input input_ids")),
     "unknown-operator": (_unknown_operator, ("cannot be loaded", "GatherWhatYouLike")),
     "opset-of-the-future": (_future_opset, ("cannot be loaded", "999")),

@@ -29,7 +29,7 @@ _BYTES: dict[str, tuple[_Break, str]] = {
     "twin-key": (lambda data: data.replace(b'"schema": 1', b'"schema": 1, "schema": 1'), "twice"),
     "twin-key-inside": (
         lambda data: data.replace(b'"width": 16', b'"width": 16, "width": 17'),
-        "'width' stands twice",
+        "'width' appears twice",
     ),
     "list": (lambda data: b"[" + data + b"]", "expected an object"),
     "text": (lambda _: b'"manifest"', "expected an object"),

@@ -148,7 +148,7 @@ def test_a_second_rename_that_fails_gives_the_old_bundle_its_name_back(
 
     monkeypatch.setattr(write, "_renameat2", lambda *_: False)
     monkeypatch.setattr(Path, "rename", rename_but)
-    with pytest.raises(MachineError, match="what stood there is untouched"):
+    with pytest.raises(MachineError, match="its old contents are unchanged"):
         make_bundle(bundle, LCF)
     assert _content(bundle) == before
     assert sorted(path.name for path in bundle.parent.iterdir()) == ["bundle"]

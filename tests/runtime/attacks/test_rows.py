@@ -40,7 +40,7 @@ _ROWS: dict[str, tuple[bytes, str]] = {
     "null-text": (b'{"text": null}', "found nothing; expected exactly one"),
     "number-for-text": (b'{"text": 7}', "text: found int; expected a str"),
     "list-for-text": (b'{"text": ["a"]}', "text: found list; expected a str"),
-    "half-a-pair": (b'{"text": "\\ud800"}', "text: found '\\ud800', half of a surrogate pair"),
+    "half-a-pair": (b'{"text": "\\ud800"}', "text: found '\\ud800', a lone surrogate"),
     "half-a-pair-in-the-id": (b'{"id": "\\udc00", "text": "a"}', "id: found '\\udc00'"),
     "half-a-pair-in-the-domain": (b'{"domain": "\\udc00", "text": "a"}', "domain: found"),
     "text-and-prompt": (b'{"text": "a", "prompt": "b"}', "found text and prompt"),
@@ -52,7 +52,7 @@ _ROWS: dict[str, tuple[bytes, str]] = {
     "messages-are-text": (b'{"messages": "hello"}', "messages: found str; expected a list"),
     "messages-are-texts": (b'{"messages": ["hello"]}', "messages[0]: found str"),
     "messages-are-empty": (b'{"messages": []}', "messages: found an empty list"),
-    "no-role": (b'{"messages": [{"content": "a"}]}', "its role NoneType"),
+    "no-role": (b'{"messages": [{"content": "a"}]}', "a role of type NoneType"),
     "content-is-a-number": (
         b'{"messages": [{"role": "user", "content": 7}]}',
         "content is int; expected a str",
@@ -93,7 +93,7 @@ def test_a_file_of_faults_alone_lists_the_first(
     rows.write_bytes(b"\n".join(line for line, _ in list(_ROWS.values())[:9]))
     assert main(["score", str(sound), "--input", str(rows)]) == 2
     err = capsys.readouterr().err
-    assert "found no usable row; expected JSON objects, one a line" in err
+    assert "found no usable row; expected one JSON object per line" in err
     assert err.count(f"{rows}:") == 1 + 5
 
 

@@ -37,7 +37,7 @@ _WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "narrow": (lambda: _states(width=8), "width 8"),
     "wide": (lambda: _states(width=32), "width 32; expected 4 of width 16"),
     "no-width": (lambda: _states(width=0), "width"),
-    "no-tokens": (lambda: _states(tokens=0), "no token"),
+    "no-tokens": (lambda: _states(tokens=0), "no unmasked token"),
     "one-dimension": (lambda: [state[0] for state in _states()], "found shape (16,)"),
     "three-dimensions": (lambda: [state[None] for state in _states()], "shape (1, 5, 16)"),
     "one-array-of-rank-four": (lambda: np.stack(_states())[:, None], "shape (1, 5, 16)"),
@@ -83,7 +83,7 @@ _MASKS: dict[str, tuple[Any, str]] = {
     "scalar": (True, "mask: found shape"),
     "text": ("11111", "mask: found shape"),
     "empty": (np.zeros(0), "mask: found shape (0,), expected (5,)"),
-    "keeps-nothing": (np.zeros(5), "the mask keeps no token"),
+    "keeps-nothing": (np.zeros(5), "there is no unmasked token"),
 }
 
 

@@ -56,8 +56,8 @@ _NO_TEXT: dict[str, tuple[Any, str]] = {
     "number": (7, "found int"),
     "list": (["the garden"], "found list"),
     "object": ({"text": "the garden"}, "found dict"),
-    "high-surrogate": ("the \ud800 garden", "'\\ud800', half of a surrogate pair, at character 4"),
-    "low-surrogate": ("\udfff", "'\\udfff', half of a surrogate pair, at character 0"),
+    "high-surrogate": ("the \ud800 garden", "'\\ud800', a lone surrogate, at character 4"),
+    "low-surrogate": ("\udfff", "'\\udfff', a lone surrogate, at character 0"),
     "undecodable-byte": (b"\xff".decode("utf-8", "surrogateescape"), "'\\udcff'"),
 }
 

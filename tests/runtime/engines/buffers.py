@@ -1,4 +1,4 @@
-"""States as engines hold them."""
+"""States in the forms in which engines hold them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,24 +17,24 @@ STATES = LAYERS + 1
 
 
 def tensors(tokens: int = 5, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
-    """[L + 1, tokens, hidden], of a model as large as the toy bundle's."""
+    """Tensors [L + 1, tokens, hidden] with the size of the toy bundle's model."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(STATES, tokens, WIDTH, generator=generator).to(dtype)
 
 
 def singles(states: Any) -> Array:
-    """The same values as one float32 array of numpy's own."""
+    """The same values as one float32 numpy array."""
     return np.stack([state.float().numpy() for state in states])
 
 
 def addresses(arrays: Any) -> list[int]:
-    """Where the first element of each array or tensor lies."""
+    """The address of the first element of each array or tensor."""
     return [a.data_ptr() if isinstance(a, Tensor) else a.ctypes.data for a in arrays]
 
 
 @contextmanager
 def refused(*words: str) -> Iterator[None]:
-    """An error that says all of the words."""
+    """The call fails, and the error contains all of the words."""
     with pytest.raises(InputError) as caught:
         yield
     for word in words:

@@ -1,4 +1,4 @@
-"""What proves that states are read where they lie."""
+"""A fixture that proves that states are read in place."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from layerguard.runtime.kernels import call
 
 @pytest.fixture
 def in_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Kernels that refuse what they would have to convert or copy before they read it."""
+    """Kernels that fail if they would have to convert or copy their input."""
 
     def refuse(_: Any) -> Any:
         raise InputError("these states are not read in place")

@@ -1,4 +1,4 @@
-"""Arrays of other libraries, through the protocols that they offer them by."""
+"""Arrays of other libraries, read through DLPack and the array interface."""
 
 import gc
 import weakref
@@ -17,7 +17,7 @@ dtypes = pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
 
 
 class Offer:
-    """An array that offers itself by some attributes of another, and by nothing else."""
+    """An object that exposes only some attributes of another array."""
 
     def __init__(self, of: Any, *names: str, **others: Any) -> None:
         for name in names:
@@ -27,14 +27,14 @@ class Offer:
 
 
 def by_dlpack(tensor: Any) -> Any:
-    """The tensor as an object that has the protocol alone."""
+    """The tensor as an object that only supports DLPack."""
     return Offer(tensor, "__dlpack__", "__dlpack_device__")
 
 
 @pytest.mark.usefixtures("in_place")
 @dtypes
 def test_torch_tensors_are_read_where_they_lie(guard: Guard, dtype: torch.dtype) -> None:
-    """A list of tensors, one tensor of all, and objects of DLPack alone: one address, one score."""
+    """Lists of tensors, one tensor, and DLPack objects are all read in place."""
     states = tensors(dtype=dtype)
     expected = guard.score_states(singles(states)).readings
     for given in (list(states), states, [by_dlpack(s) for s in states], by_dlpack(states)):
@@ -45,7 +45,7 @@ def test_torch_tensors_are_read_where_they_lie(guard: Guard, dtype: torch.dtype)
 @pytest.mark.usefixtures("in_place")
 @dtypes
 def test_rows_may_lie_apart(guard: Guard, dtype: torch.dtype) -> None:
-    """Every third token of a longer buffer, and columns out of a wider one."""
+    """Row strides are supported: every third token, or columns of a wider buffer."""
     states = tensors(15, dtype)
     for apart in (states[:, ::3], torch.cat([states, states], dim=2)[:, 2:7, 16:]):
         expected = guard.score_states(singles(apart)).readings
@@ -55,7 +55,7 @@ def test_rows_may_lie_apart(guard: Guard, dtype: torch.dtype) -> None:
 
 @pytest.mark.usefixtures("in_place")
 def test_rows_may_lie_backwards(guard: Guard) -> None:
-    """A negative stride is read in place; torch has none, numpy does."""
+    """A negative stride is read in place; numpy has them, torch does not."""
     states = singles(tensors())
     expected = guard.score_states(states[:, ::-1].copy()).readings
     assert guard.score_states(states[:, ::-1]).readings == expected
@@ -64,7 +64,7 @@ def test_rows_may_lie_backwards(guard: Guard) -> None:
 
 @pytest.mark.usefixtures("in_place")
 def test_array_interface_is_read_where_it_lies(guard: Guard) -> None:
-    """Objects that have ``__array_interface__`` alone, and memory views."""
+    """Objects with only ``__array_interface__``, and memory views, are read in place."""
     states = singles(tensors())
     expected = guard.score_states(states).readings
     offers: list[Any] = [Offer(state, "__array_interface__") for state in states]
@@ -74,7 +74,7 @@ def test_array_interface_is_read_where_it_lies(guard: Guard) -> None:
 
 
 def test_bfloat16_bits_outlive_their_tensor() -> None:
-    """The capsule keeps the memory until the last view of it goes, and no longer."""
+    """The capsule keeps the memory alive until the last view is gone, and no longer."""
     memory = np.arange(40, dtype=np.uint16)
     alive = weakref.ref(memory)
     bits = host(by_dlpack(torch.from_numpy(memory).view(torch.bfloat16)))[30:]
@@ -88,7 +88,7 @@ def test_bfloat16_bits_outlive_their_tensor() -> None:
 
 
 def test_bfloat16_of_a_versioned_capsule() -> None:
-    """Makers of DLPack 1.0 put a version before the tensor."""
+    """DLPack 1.0 puts a version before the tensor."""
     tensor = tensors(dtype=torch.bfloat16)
     versioned = Offer(
         tensor,
@@ -99,7 +99,7 @@ def test_bfloat16_of_a_versioned_capsule() -> None:
 
 
 def test_bfloat16_of_any_shape() -> None:
-    """No dimension, no element, one element: what numpy makes of other dtypes."""
+    """Zero dimensions, zero elements and one element work as for other dtypes."""
     for shape in ((), (0,), (2, 0, 3), (1, 1)):
         bits = host(torch.ones(shape, dtype=torch.bfloat16))
         assert (bits.dtype, bits.shape) == (np.dtype(np.uint16), shape)
@@ -107,7 +107,7 @@ def test_bfloat16_of_any_shape() -> None:
 
 
 def test_pinned_memory_is_the_host_s() -> None:
-    """What engines copy states to before they leave the accelerator."""
+    """Pinned host memory is accepted."""
     tensor = tensors()
     pinned = Offer(tensor, "__dlpack__", __dlpack_device__=lambda: (3, 0))
     assert addresses([host(pinned)]) == addresses([tensor])
@@ -115,7 +115,7 @@ def test_pinned_memory_is_the_host_s() -> None:
 
 @pytest.mark.parametrize(("kind", "name"), [(2, "CUDA"), (10, "ROCm"), (99, "DLPack's type 99")])
 def test_an_accelerator_s_memory_is_refused(guard: Guard, kind: int, name: str) -> None:
-    """In a plain sentence, for each layer or for the one array of all."""
+    """The error is one clear sentence, for a list of layers and for one array."""
 
     def there(tensor: Any) -> Any:
         return Offer(tensor, "__dlpack__", __dlpack_device__=lambda: (kind, 1))
@@ -128,7 +128,7 @@ def test_an_accelerator_s_memory_is_refused(guard: Guard, kind: int, name: str) 
 
 
 def test_what_a_maker_refuses_is_passed_on(guard: Guard) -> None:
-    """A tensor that needs a gradient says itself what to do."""
+    """The error of a tensor that requires a gradient is passed on."""
     with refused("layer 0: found Tensor", "use tensor.detach()"):
         guard.score_states(list(tensors().requires_grad_()))
     with refused("layer 0: found Tensor", "meta"):
@@ -137,12 +137,12 @@ def test_what_a_maker_refuses_is_passed_on(guard: Guard) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.int32, torch.float8_e4m3fn, torch.bool])
 def test_other_dtypes_are_refused(guard: Guard, dtype: torch.dtype) -> None:
-    """Wider, narrower or whole numbers are not converted behind the caller's back."""
+    """Other dtypes are refused and not converted silently."""
     with pytest.raises(InputError, match="layer 0: found"):
         guard.score_states(list(tensors().to(dtype)))
 
 
 def test_columns_apart_are_refused(guard: Guard) -> None:
-    """[tokens, hidden] that lies transposed: the elements of a row do not follow each other."""
+    """A transposed [tokens, hidden] array is refused: its rows are not contiguous."""
     with refused("layer 3: found", "np.ascontiguousarray"):
         guard.score_states([state.T.contiguous().T for state in tensors()])

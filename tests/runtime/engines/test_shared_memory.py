@@ -28,7 +28,7 @@ block.close()
 @pytest.mark.usefixtures("in_place")
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_another_process_s_states_are_read_in_place(guard: Guard, dtype: str) -> None:
-    """Written there, scored here, from one block of memory."""
+    """States written by another process are scored from the same memory."""
     states = tensors(dtype=DTYPES[dtype])
     data = states.contiguous().view(torch.uint8).numpy().tobytes()
     block = shared_memory.SharedMemory(create=True, size=len(data))
@@ -47,7 +47,7 @@ def test_another_process_s_states_are_read_in_place(guard: Guard, dtype: str) ->
 
 
 def test_layers_may_lie_apart(guard: Guard) -> None:
-    """Each at an offset of its own."""
+    """Each layer may have its own offset."""
     states = singles(tensors())
     buffer = b"head" + states.tobytes()
     layers = [view(buffer, SHAPE[1:], "float32", 4 + i * states[0].nbytes) for i in range(4)]
@@ -60,7 +60,7 @@ def test_layers_may_lie_apart(guard: Guard) -> None:
         (SHAPE, "float64", 0, "dtype: found 'float64'; expected float32, float16, bfloat16"),
         ((4, 0, 16), "float32", 0, "expected sizes of 1 or more"),
         ((), "float32", 0, "expected sizes of 1 or more"),
-        (SHAPE, "float32", -4, "no offset before the buffer"),
+        (SHAPE, "float32", -4, "an offset of 0 or more"),
         ((5, 5, 16), "float32", 0, "buffer: found 1280 bytes; expected 1600"),
         (SHAPE, "float32", 4, "expected 1284"),
     ],
@@ -68,6 +68,6 @@ def test_layers_may_lie_apart(guard: Guard) -> None:
 def test_what_does_not_fit_is_refused(
     shape: tuple[int, ...], dtype: str, offset: int, words: str
 ) -> None:
-    """Another dtype, sizes that cannot be, a block that is too short."""
+    """Another dtype, impossible sizes and a block that is too short are refused."""
     with refused(words):
         view(bytes(1280), shape, dtype, offset)

@@ -20,7 +20,7 @@ IDS = torch.arange(3, 17).reshape(2, 7)
 
 @pytest.fixture(scope="module")
 def model() -> PreTrainedModel:
-    """As deep and wide as the toy bundle's model."""
+    """A model with the depth and width of the toy bundle's model."""
     return build("llama", hidden_size=WIDTH, num_hidden_layers=LAYERS, head_dim=4)
 
 
@@ -38,7 +38,7 @@ def blocks_watched(model: Any) -> Iterator[list[torch.Tensor]]:
 
 @torch.inference_mode()
 def run(model: Any, ids: torch.Tensor = IDS) -> tuple[Any, LastBlock, list[torch.Tensor]]:
-    """Hidden states, the watched last block, and what all blocks wrote, in one pass."""
+    """Hidden states, the recorded last block, and the outputs of all blocks, of one pass."""
     with blocks_watched(model) as written, LastBlock(model.layers[-1]) as last:
         hidden = model(input_ids=ids, output_hidden_states=True).hidden_states
     return hidden, last, written
@@ -49,7 +49,7 @@ def run(model: Any, ids: torch.Tensor = IDS) -> tuple[Any, LastBlock, list[torch
 def test_the_states_are_what_the_blocks_wrote(
     guard: Guard, model: PreTrainedModel, row: int
 ) -> None:
-    """Each row of the batch, in place, with the last state from before the final norm."""
+    """Each row is read in place, with the last state from before the final norm."""
     hidden, last, written = run(model)
     found = states(hidden, last, row)
     assert len(found) == STATES
@@ -60,7 +60,7 @@ def test_the_states_are_what_the_blocks_wrote(
 
 
 def test_half_precision_is_read_in_place(guard: Guard, model: PreTrainedModel) -> None:
-    """bfloat16 as its bits, from where the model left them."""
+    """bfloat16 states are read in place as bits."""
     hidden, last, written = run(build("llama", hidden_size=WIDTH, head_dim=4).bfloat16())
     found = states(hidden, last)
     assert {state.dtype for state in found} == {np.dtype(np.uint16)}
@@ -71,7 +71,7 @@ def test_half_precision_is_read_in_place(guard: Guard, model: PreTrainedModel) -
 
 
 def test_padding_is_left_out_by_the_mask(guard: Guard, model: PreTrainedModel) -> None:
-    """A row padded on either side scores as the row alone does."""
+    """A row padded on either side scores as the row without padding."""
     mask = torch.tensor([[0, 0, 1, 1, 1, 1, 1]])
     with torch.inference_mode(), LastBlock(model.layers[-1]) as last:
         positions = (mask.cumsum(1) - 1).clamp(min=0)
@@ -89,14 +89,14 @@ def test_padding_is_left_out_by_the_mask(guard: Guard, model: PreTrainedModel) -
 
 @pytest.mark.parametrize("other", [None, "tensor"])
 def test_the_state_after_the_norm_is_refused(model: PreTrainedModel, other: Any) -> None:
-    """Without a watched block there is no state before the final norm."""
+    """Without a recorded block, the last state is refused."""
     hidden, _, _ = run(model)
     with refused("expected a LastBlock", "after the final norm"):
         states(hidden, other and hidden[-1])
 
 
 def test_a_pass_goes_with_its_own_hidden_states(model: PreTrainedModel) -> None:
-    """All rows of it; states of an earlier pass, or of several, are not put under this one's."""
+    """States of an earlier pass, or of several passes, are refused."""
     hidden, last, written = run(model)
     for row in (0, 1):
         assert addresses(states(hidden, last, row)[-1:]) == addresses([written[-1][row]])
@@ -110,7 +110,7 @@ def test_a_pass_goes_with_its_own_hidden_states(model: PreTrainedModel) -> None:
 
 
 def test_another_pass_s_shape_is_refused(model: PreTrainedModel) -> None:
-    """The watched block saw other tokens."""
+    """The recorded block must have read the same tokens."""
     hidden, _, _ = run(model)
     _, last, _ = run(model, IDS[:, :4])
     with refused("found shapes [(2, 4, 16), (2, 7, 16)]"):
@@ -126,7 +126,7 @@ def test_a_row_outside_the_batch_is_refused(model: PreTrainedModel, row: int) ->
 
 
 def test_what_is_no_forward_pass_is_refused(model: PreTrainedModel) -> None:
-    """No hidden states, chosen ones alone, or those of ``generate``, a tuple a step."""
+    """No hidden states, selected ones, or those of ``generate`` are refused."""
     hidden, last, _ = run(model)
     cases = ((None, "nothing"), ((hidden[0], None), "NoneType"), ((hidden, hidden), "tuple"))
     for wrong, kind in cases:

@@ -1,4 +1,4 @@
-"""Buffers of the shapes that vLLM gives."""
+"""Buffers in the shapes that vLLM returns."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.b
 @pytest.mark.usefixtures("in_place")
 @dtypes
 def test_a_saved_prompt_is_read_in_place(guard: Guard, dtype: torch.dtype) -> None:
-    """[tokens, layers, hidden]: each layer's rows lie a token's layers apart."""
+    """In [tokens, layers, hidden], the rows of a layer have a stride."""
     states = tensors(dtype=dtype)
     written = states.transpose(0, 1).contiguous()
     found = saved(written, [3, 0, 2, 1])
@@ -29,7 +29,7 @@ def test_a_saved_prompt_is_read_in_place(guard: Guard, dtype: torch.dtype) -> No
 @pytest.mark.usefixtures("in_place")
 @dtypes
 def test_a_step_is_read_request_by_request(guard: Guard, dtype: torch.dtype) -> None:
-    """Flat layers of three requests, filled up with rows of no request."""
+    """Flat layers of three requests with padding rows are split."""
     states = tensors(16, dtype)
     states[:, 13:] = float("nan")
     starts = torch.tensor([0, 5, 6, 13], dtype=torch.int32)
@@ -43,7 +43,7 @@ def test_a_step_is_read_request_by_request(guard: Guard, dtype: torch.dtype) -> 
 
 @pytest.mark.parametrize("ids", [range(1, STATES + 1), range(STATES - 1), (0, 1, 2, 2), ()])
 def test_layers_that_are_not_all_are_refused(ids: Any) -> None:
-    """Ids from 1, one too few, one twice: a state would be read as its neighbour."""
+    """Ids from 1, one too few, or one twice would give wrong layers."""
     for call in (
         lambda: saved(tensors().transpose(0, 1), ids),
         lambda: batch(list(tensors()), [0, 5], ids),
@@ -53,13 +53,13 @@ def test_layers_that_are_not_all_are_refused(ids: Any) -> None:
 
 
 def test_a_last_layer_that_was_left_out_is_refused() -> None:
-    """All ids were asked for, and the architecture counts the inputs of blocks alone."""
-    with refused(f"found {STATES - 1} layers for ids [0, 1, 2, 3]", "keeps the last"):
+    """An architecture that counts only the inputs of blocks omits the last state."""
+    with refused(f"found {STATES - 1} layers for ids [0, 1, 2, 3]", "returns the last state"):
         saved(tensors()[:-1].transpose(0, 1), IDS)
 
 
 def test_layers_side_by_side_are_refused() -> None:
-    """Two dimensions are another engine's."""
+    """A two-dimensional array belongs to another engine."""
     with refused("found shape (5, 64); expected [tokens, layers, hidden]"):
         saved(tensors().transpose(0, 1).reshape(5, -1), IDS)
 
@@ -67,14 +67,14 @@ def test_layers_side_by_side_are_refused() -> None:
 @pytest.mark.parametrize(
     ("starts", "words"),
     [
-        ([0], "expected 0, the end of each request"),
+        ([0], "expected 0, then the end of each request"),
         ([1, 5], "found [1, 5]"),
-        ([0, 6], "no more than the states' 5 rows"),
+        ([0, 6], "at most 5, the number of rows"),
         ([0, 2, 5, 5], "request 2 has no tokens"),
         ([0, 3, 2, 5], "found 2 after 3"),
     ],
 )
 def test_places_that_cannot_be_are_refused(starts: list[int], words: str) -> None:
-    """They begin at 0, ascend, and end within the rows; padding is the engine's."""
+    """Starts must begin at 0, increase, and end within the rows."""
     with refused("starts: found", words):
         batch(list(tensors()), np.array(starts), IDS)

@@ -1,0 +1,105 @@
+"""The ``Calibrator`` of a detector: its kind of rows, its tap and its fit, for ``calibrate``.
+
+Each detector's package has one ``Calibrator``; ``registry.py`` lists all of them.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from layerguard.calibration.rows.leakage import prompt_group
+from layerguard.calibration.stages import FittedParameters
+from layerguard.calibration.states.blockwise import States
+from layerguard.calibration.states.collect import RecordedStates
+from layerguard.calibration.thresholds.conformal import DEFAULT_TARGET_FPR
+from layerguard.calibration.weights.tuning import Tuning
+from layerguard.runtime.bundle.manifest import ModelCard
+from layerguard.runtime.rows.jsonl import Row
+from layerguard.runtime.types import Tap
+
+Mode = Literal["cross-fit", "loo", "reference"]
+"""How thresholds are set; a detector without leave-one-out uses cross-fitting instead."""
+
+RowKind = Literal["clean", "labelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The options of a calibration.
+
+    Attributes:
+        mode: how thresholds are set.
+        eta: for SIREN, the share of the probes' weight that the chosen neurons hold, in (0, 1].
+        target_fpr: share of clean traffic that may be flagged.
+        seed: random seed.
+        cache: folder of temporary files of states; None for the system's.
+    """
+
+    mode: Mode = "cross-fit"
+    eta: float = 0.9
+    target_fpr: float = DEFAULT_TARGET_FPR
+    seed: int = 0
+    cache: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """The data that detectors are fitted to.
+
+    Attributes:
+        clean: clean rows; may be empty.
+        labelled: labelled rows; may be empty.
+        tuning: weight changes of the model, or None.
+        model: model card of the bundle.
+        options: options of the calibration.
+    """
+
+    clean: Sequence[Row]
+    labelled: Sequence[Row]
+    tuning: Tuning | None
+    model: ModelCard
+    options: Options
+
+    def rows(self, kind: RowKind) -> Sequence[Row]:
+        """The rows of one kind."""
+        return self.clean if kind == "clean" else self.labelled
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """A prepared fit.
+
+    Attributes:
+        tap: the states of each row that it reads.
+        method: how thresholds are set, for the manifest.
+        fit: maps recorded states to parameters and held-out scores.
+    """
+
+    tap: Tap
+    method: str
+    fit: Callable[[RecordedStates[States]], FittedParameters]
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrator:
+    """How ``calibrate`` fits one detector.
+
+    Attributes:
+        name: name of the detector in the runtime's registry.
+        rows: kind of the rows it is fitted to.
+        applies: whether the detector is fitted to the given inputs.
+        prepare: returns the fit to the given inputs.
+        probability: whether its score is a probability of harm.
+    """
+
+    name: str
+    rows: RowKind
+    applies: Callable[[Inputs], bool]
+    prepare: Callable[[Inputs], Fit]
+    probability: bool = False
+
+
+def prompt_groups(recorded: RecordedStates[States]) -> list[str]:
+    """The group of each recorded window for the folds: the prompt of its row."""
+    return [prompt_group(recorded.rows[row]) for row in recorded.owner]

@@ -1,0 +1,113 @@
+"""Measure a calibrated bundle on labelled rows, file by file."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from layerguard.calibration.evaluation.domains import Cell, matrix
+from layerguard.calibration.evaluation.methods import (
+    Measured,
+    detector_methods,
+    fit_baselines,
+    measure,
+)
+from layerguard.calibration.evaluation.results import FileResult
+from layerguard.calibration.notify import Notify, silent
+from layerguard.calibration.rows.labelled import read_labelled
+from layerguard.calibration.rows.sources import RowSources, listed
+from layerguard.runtime.guard import Guard
+from layerguard.runtime.model.session import Device
+from layerguard.runtime.rows.jsonl import Row
+
+_NAME = "rows"
+"""Name of the rows that are given without a file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """The metrics of a bundle.
+
+    Attributes:
+        bundle_id: id of the bundle.
+        files: the metrics of every method on each file, in the order of the files.
+        domains: the share of each domain's clean rows that the thresholds of every domain flag,
+            over all files; empty if neither bundle nor rows have more than one domain.
+        faults: one message for each row that was not used.
+    """
+
+    bundle_id: str
+    files: tuple[FileResult, ...]
+    domains: tuple[Cell, ...]
+    faults: tuple[str, ...]
+
+
+def evaluate(
+    bundle: str | Path,
+    rows: RowSources,
+    *,
+    train: RowSources = (),
+    seed: int = 0,
+    device: Device = "cpu",
+    threads: int = 0,
+    notify: Notify = silent,
+    on_file: Callable[[FileResult], object] = silent,
+) -> Evaluation:
+    """Score the rows and compare the scores with the labels.
+
+    Args:
+        bundle: folder of a calibrated bundle, or name of an installed one.
+        rows: files of labelled rows, each measured separately; or rows, measured together.
+        train: files or rows to fit two baselines on: TF-IDF with logistic regression, and the best
+            probe of a single layer. Rows whose text ``rows`` contains are left out.
+        seed: random seed of the baselines' folds.
+        device: where the graph runs.
+        threads: threads of one operator; 0 lets ONNX Runtime choose.
+        notify: called with a message on training rows that are left out.
+        on_file: called with the metrics of each file as soon as they are known.
+
+    Raises:
+        InputError: a file cannot be opened, or has no row with a label.
+        CalibrationError: too few training rows of a label.
+        BundleError: the bundle is invalid, or has no detectors.
+    """
+    sets = [(name, read_labelled(own)) for name, own in _sets(rows)]
+    guard = Guard.load(Path(bundle), device=device, threads=threads)
+    methods = detector_methods(guard.bundle)
+    faults: list[str] = []
+    if train:
+        baselines = fit_baselines(guard.backbone, train, rows, seed=seed)
+        methods += baselines.methods
+        faults += baselines.faults
+        if baselines.dropped:
+            notify(f"dropped {baselines.dropped} rows of --train that the measured files hold")
+    measured: list[Measured] = []
+    for name, labelled in sets:
+        measured.append(measure(guard.backbone, methods, guard.decision, name, labelled))
+        faults += measured[-1].faults
+        on_file(measured[-1].result)
+    return Evaluation(
+        bundle_id=guard.bundle.id,
+        files=tuple(item.result for item in measured),
+        domains=_domains(guard, measured),
+        faults=tuple(faults),
+    )
+
+
+def _sets(sources: RowSources) -> list[tuple[str, RowSources]]:
+    """Every file with its name, and one set of all rows that are given without a file."""
+    items = listed(sources)
+    files: list[tuple[str, RowSources]] = [(p.stem, [p]) for p in items if isinstance(p, Path)]
+    rows = [row for row in items if isinstance(row, Row)]
+    return [*files, *([(_NAME, rows)] if rows else [])]
+
+
+def _domains(guard: Guard, measured: Sequence[Measured]) -> tuple[Cell, ...]:
+    """False-positive rates of each domain's thresholds on every domain, over all files."""
+    rows = [row for item in measured for row in item.rows]
+    scores = {
+        name: np.concatenate([item.scores[name] for item in measured])
+        for name in guard.bundle.manifest.detectors
+    }
+    return matrix(guard.decision, scores, rows)

@@ -1,0 +1,222 @@
+"""Fit the detectors of a bundle to rows of text and freeze them into it."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from layerguard.calibration.calibrator import Inputs, Mode, Options
+from layerguard.calibration.guard.fit_detectors import detectors_to_fit, fit_detectors
+from layerguard.calibration.guard.freeze import freeze
+from layerguard.calibration.guard.removed import removed_by_a_change
+from layerguard.calibration.notify import Notify, silent
+from layerguard.calibration.rows.fingerprint import text_hashes
+from layerguard.calibration.rows.labelled import LabelledRows, read_clean, read_labelled
+from layerguard.calibration.rows.leakage import TestTexts, prompt_group
+from layerguard.calibration.rows.sources import RowSources
+from layerguard.calibration.stages import FittedDetector
+from layerguard.calibration.thresholds.conformal import DEFAULT_TARGET_FPR
+from layerguard.calibration.thresholds.guard_thresholds import (
+    FIXED,
+    GuardThresholds,
+    Policy,
+    set_thresholds,
+)
+from layerguard.calibration.thresholds.kept_detectors import KeptDetectors, seen_texts
+from layerguard.calibration.weights.tuning import Tuning
+from layerguard.runtime.bundle import Bundle
+from layerguard.runtime.bundle.decision import DecisionCard
+from layerguard.runtime.bundle.manifest import DetectorCard
+from layerguard.runtime.errors import CalibrationError, InputError
+from layerguard.runtime.model.backbone import Backbone
+from layerguard.runtime.model.session import Device
+from layerguard.runtime.rows.jsonl import Row
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """The result of a calibration.
+
+    Attributes:
+        bundle: folder of the bundle.
+        bundle_id: id of the bundle after the change.
+        detectors: the cards of the fitted detectors, by name.
+        decision: the deciding detectors and the promised false-positive rate.
+        clean_texts: number of given clean texts; ``decision.n`` of them set the thresholds.
+        removed: files deleted because they belong to the old detectors: fused graphs, a signature.
+        faults: one message for each row that was not used.
+    """
+
+    bundle: Path
+    bundle_id: str
+    detectors: Mapping[str, DetectorCard]
+    decision: DecisionCard
+    clean_texts: int
+    removed: tuple[str, ...]
+    faults: tuple[str, ...]
+
+
+def calibrate(
+    bundle: str | Path,
+    *,
+    clean: RowSources = (),
+    labelled: RowSources = (),
+    tuning: Tuning | None = None,
+    test: RowSources = (),
+    target_fpr: float = DEFAULT_TARGET_FPR,
+    policy: str = "any",
+    shadow: Sequence[str] = (),
+    mode: Mode = "cross-fit",
+    eta: float = 0.9,
+    seed: int = 0,
+    cache: Path | None = None,
+    device: Device = "cpu",
+    threads: int = 0,
+    notify: Notify = silent,
+) -> Calibration:
+    """Fit the detectors of a bundle and freeze them into it, with thresholds for one target.
+
+    Clean rows calibrate LCF, and WeightWatch if ``tuning`` is given; labelled rows train SIREN.
+    Detectors that are not fitted in this call are kept unchanged. The thresholds of all detectors
+    are set together on the clean rows, or without clean rows on the labelled rows of label 0.
+
+    Args:
+        bundle: folder of an exported model.
+        clean: files or rows of harmless prompts.
+        labelled: files or rows with label 0 or 1.
+        tuning: weight changes, from ``weights.tuning.between`` or ``adapter_alone``.
+        test: test files or rows; rows that share a text with them are left out.
+        target_fpr: share of clean traffic that the whole guard may flag, in (0, 1).
+        policy: ``any`` or ``all`` of the detectors, or the name of the only one that decides.
+        shadow: detectors whose scores are reported but never decide.
+        mode: ``cross-fit``; ``loo``; or ``reference``, the published thresholds.
+        eta: for SIREN, the share of the probes' weight that the chosen neurons hold, in (0, 1].
+        seed: random seed.
+        cache: folder of temporary files of states; None for the system's.
+        device: where the graph runs; the thresholds fit that device.
+        threads: threads of one operator; 0 lets ONNX Runtime choose.
+        notify: called with one message for each kind of rows of which some are left out.
+
+    Raises:
+        InputError: there are no rows, or an argument has an invalid value.
+        CalibrationError: the rows do not suffice for the target or a fit. Messages on rows that
+            were not used are the error's notes (``__notes__``).
+        BundleError: the bundle is invalid.
+        MachineError: the disk is too small for the recorded states.
+    """
+    before = Bundle.load(Path(bundle))
+    rows = _Rows.read(clean, labelled, test, notify)
+    options = Options(mode, eta, target_fpr, seed, cache)
+    inputs = Inputs(rows.clean, rows.labelled, tuning, before.manifest.model, options)
+    names = detectors_to_fit(inputs)
+    others = before.manifest.detectors.keys() - set(names)
+    deciding = Policy.over({*names, *others}, policy, shadow, target_fpr)
+    kept = KeptDetectors(before, others, rows.for_thresholds)
+    if mode != "reference":
+        _check_support(kept, rows.for_thresholds, deciding, {*names, *others})
+
+    backbone = Backbone(before, device, threads)
+    fitted, faults = fit_detectors(backbone, inputs, kept)
+    faults = (*rows.faults, *faults)
+    try:
+        thresholds = _thresholds(before, fitted, kept, rows, deciding)
+    except CalibrationError as error:
+        for fault in faults:  # a possible cause
+            error.add_note(fault)
+        raise
+    removed = removed_by_a_change(before)
+    manifest = freeze(before, backbone, fitted, thresholds)
+    return Calibration(
+        bundle=before.path,
+        bundle_id=Bundle.load(before.path).id,
+        detectors={name: manifest.detectors[name] for name in sorted(names)},
+        decision=thresholds.card,
+        clean_texts=len(set(map(prompt_group, rows.for_thresholds))),
+        removed=removed,
+        faults=faults,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """The rows to calibrate on, and one message for each row that was not used."""
+
+    clean: tuple[Row, ...]
+    labelled: tuple[Row, ...]
+    faults: tuple[str, ...]
+
+    @classmethod
+    def read(
+        cls, clean: RowSources, labelled: RowSources, test: RowSources, notify: Notify
+    ) -> "_Rows":
+        if not clean and not labelled:
+            raise InputError("found neither --clean nor --labelled; expected rows to calibrate on")
+        tests = TestTexts.read(test)
+        none = LabelledRows((), ())
+        clean_rows = read_clean(clean) if clean else none
+        clean_kept = _without_leaks(clean_rows.rows, tests, "--clean", notify)
+        labelled_rows = read_labelled(labelled) if labelled else none
+        return cls(
+            clean_kept,
+            _without_leaks(labelled_rows.rows, tests, "--labelled", notify),
+            (*tests.faults, *clean_rows.faults, *labelled_rows.faults),
+        )
+
+    @property
+    def for_thresholds(self) -> tuple[Row, ...]:
+        """The clean rows, or without clean rows the labelled rows of label 0."""
+        return self.clean or tuple(row for row in self.labelled if row.label == 0)
+
+
+def _without_leaks(
+    rows: tuple[Row, ...], tests: TestTexts, option: str, notify: Notify
+) -> tuple[Row, ...]:
+    """The rows that share no text with the test rows."""
+    remaining = tests.without(rows)
+    if len(remaining) < len(rows):
+        notify(f"dropped {len(rows) - len(remaining)} of {len(rows)} rows of {option}: in --test")
+    return remaining
+
+
+def _check_support(
+    kept: KeptDetectors, rows: Sequence[Row], policy: Policy, detectors: Collection[str]
+) -> None:
+    """Refuse a target for which the clean texts do not suffice, before any state is recorded.
+
+    Raises:
+        CalibrationError: too few texts, or too few with scores of the kept detectors; says how
+            many have no score, and why.
+    """
+    texts = set(map(prompt_group, rows))
+    policy.check_support(len(texts), detectors)
+    scored = kept.texts() if kept.names else texts
+    try:
+        policy.check_support(len(scored), detectors)
+    except CalibrationError as error:
+        names = ", ".join(kept.names)
+        raise CalibrationError(
+            f"{error}. {len(texts) - len(scored)} of {len(texts)} are left out: detectors of the "
+            f"bundle were fitted on them, and the earlier calibration of {names} stored no score "
+            "of them; calibrate all detectors in one call"
+        ) from error
+
+
+def _thresholds(
+    before: Bundle,
+    fitted: Sequence[FittedDetector],
+    kept: KeptDetectors,
+    rows: _Rows,
+    policy: Policy,
+) -> GuardThresholds:
+    """Set the thresholds of the newly fitted and of the kept detectors."""
+    methods = {name: before.manifest.detectors[name].method for name in kept.names}
+    methods |= {detector.name: detector.method for detector in fitted}
+    fitted_on = text_hashes(map(prompt_group, (*rows.clean, *rows.labelled)))
+    return set_thresholds(
+        kept.scores() | {detector.name: detector.clean_scores for detector in fitted},
+        rows.for_thresholds,
+        policy,
+        fixed={name for name, method in methods.items() if method in FIXED},
+        seen=np.append(seen_texts(before), fitted_on),
+    )

@@ -1,0 +1,9 @@
+"""Rows of text for calibration: labels, test files, folds.
+
+sources      reads rows from JSONL files, or takes them as given
+labelled     selects rows by their label
+leakage      leaves out rows whose text a test file contains
+folds        folds that keep a group of rows together
+stratified   the same, with similar shares of each label
+fingerprint  hashes of texts and of sets of rows
+"""

@@ -1,0 +1,107 @@
+"""A detector bound to its frozen parameters: C computes, this module builds the readings."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from layerguard.runtime.errors import InputError
+from layerguard.runtime.kernels import VALID, Scorer, pool_last, pool_mean
+from layerguard.runtime.types import Array, Directions, Evidence, Pooling, Reading, Tap
+
+States = Sequence[Array] | Array
+"""States of one text: L + 1 arrays [tokens, hidden], or one array [L + 1, tokens, hidden];
+float32, float16 or bfloat16."""
+
+Params = Mapping[str, Array]
+"""Frozen parameters by name, as ``fit`` returns them."""
+
+Measure = Callable[[int], str]
+"""Maps the ``place`` of an ``lg_evidence`` to the text of ``Evidence.measure``."""
+
+EVIDENCE = 5
+"""Maximum number of entries of evidence of a reading."""
+
+POOLS: Mapping[Pooling, Callable[[States, Array | None], Array]] = {
+    "last": pool_last,
+    "mean": pool_mean,
+}
+"""Pooling functions: states of one text and its mask -> float32 [L + 1, hidden]."""
+
+
+class BoundDetector:
+    """A detector bound to its frozen parameters; thread-safe.
+
+    Attributes:
+        name: name of the detector.
+        tap: what it reads.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        params: Params,
+        tap: Tap,
+        measure: Callable[[Params], Measure],
+        directions: Callable[[Params], Directions] | None = None,
+    ) -> None:
+        """Bind the parameters.
+
+        Args:
+            name: name of the detector.
+            params: its frozen parameters.
+            tap: what it reads.
+            measure: params -> the texts of its evidence.
+            directions: params -> watched directions, for a detector that reads extremes.
+
+        Raises:
+            InputError: parameters are missing or invalid; every fault is listed.
+        """
+        extremes = directions is not None
+        if extremes != (tap.pooling == "extremes"):
+            expected = "extremes" if extremes else "pooled states"
+            raise InputError(f"{name} reads {expected}; found a tap of pooling {tap.pooling}")
+        self._scorer = Scorer(name, params, extremes=extremes)
+        self.name, self._measure = name, measure(params)
+        self.tap = replace(tap, directions=directions(params)) if directions else tap
+
+    def score(
+        self, states: States, mask: Array | None = None, roles: Array | None = None
+    ) -> Reading:
+        """The reading of one text from the states of its tokens; see ``Detector.score``."""
+        return self.score_pooled(self._pool(states, mask, roles))[0]
+
+    def score_pooled(self, layers: States) -> list[Reading]:
+        """One reading per row of pooled input; see ``Detector.score_pooled``."""
+        return [
+            Reading(
+                detector=self.name,
+                score=score,
+                threshold=threshold,
+                p_value=p_value,
+                flagged=flagged != 0,
+                evidence=tuple([Evidence(at, self._measure(i), v) for v, at, i in entries]),
+                status="ok" if status == VALID else "invalid",
+            )
+            for (status, flagged, score, threshold, p_value, *_), entries in self._scorer.score(
+                layers, EVIDENCE
+            )
+        ]
+
+    def _pool(self, states: States, mask: Array | None, roles: Array | None) -> States:
+        """Pool one text to a row as the tap requires."""
+        directions = self.tap.directions
+        if directions is None:
+            if self.tap.pooling not in POOLS:
+                raise InputError(
+                    f"{self.name} reads {self.tap.pooling}, the blocks' feed-forward outputs, "
+                    "which are not part of the states; check the text instead"
+                )
+            return POOLS[self.tap.pooling](states, mask)[:, None, :]
+        extremes = directions.extremes(states, mask, roles)
+        if np.isinf(extremes[:, 0, 0]).all():
+            raise InputError(
+                f"{self.name}: found no unmasked token; expected at least one: pass more tokens, "
+                "or another mask"
+            )
+        return [extremes[None]]

@@ -1,0 +1,58 @@
+"""Splitting a request into its fixed part and the answer that grows."""
+
+from dataclasses import dataclass, replace
+
+from layerguard.runtime.text.request import Message, Request, text_of
+
+
+@dataclass(frozen=True, slots=True)
+class GrowingRequest:
+    """A request whose answer is still being written.
+
+    Attributes:
+        request: the request as it was when the stream was opened.
+        prompt_part: the request up to the start of the answer.
+        earlier_text: all text before the growing answer.
+        earlier_answer: the part of ``earlier_text`` that already belongs to the answer: assistant
+            turns before the last one.
+        answer_start: the beginning of the growing answer that the request already had.
+    """
+
+    request: Request
+    prompt_part: Request
+    earlier_text: str
+    earlier_answer: str
+    answer_start: str
+
+    @classmethod
+    def split(cls, request: Request) -> "GrowingRequest":
+        """Split a request. In a chat that ends with an assistant turn, that turn grows."""
+        if request.messages is None:
+            prompt_part = Request(request.prompt)
+            return cls(request, prompt_part, request.prompt, "", request.response or "")
+        head = _head(request)
+        last = request.messages[len(head) :]
+        return cls(
+            request=request,
+            prompt_part=replace(request, messages=replace(request, messages=head).prompt_turns),
+            earlier_text="\n".join(text for text in map(text_of, head) if text),
+            earlier_answer=replace(request, messages=head).answer,
+            answer_start=text_of(last[0]) if last else "",
+        )
+
+    def with_answer(self, text: str) -> Request:
+        """The whole request with ``text`` as the growing answer."""
+        if self.request.messages is None:
+            return replace(self.request, response=text)
+        head = _head(self.request)
+        last = self.request.messages[len(head) :]
+        if not last and not text:
+            return self.request
+        turn = {**(last[0] if last else {"role": "assistant"}), "content": text}
+        return replace(self.request, messages=(*head, turn))
+
+
+def _head(request: Request) -> tuple[Message, ...]:
+    """The turns of a chat, without the last turn if that is an answer."""
+    turns = request.messages or ()
+    return turns[:-1] if len(request.prompt_turns) < len(turns) else turns

@@ -1,0 +1,76 @@
+"""Canaries: texts with known scores, which are replayed before a guard serves."""
+
+from pathlib import Path
+
+import pytest
+
+from layerguard.runtime import Guard
+from layerguard.runtime.bundle.manifest import Canary
+from tests.runtime.tamper import refused
+from tests.tiny import make_bundle, make_params
+
+_TEXT = "a quiet garden"
+
+
+@pytest.fixture
+def scores(guard: Guard) -> dict[str, float]:
+    """What the canary text scores."""
+    return {name: reading.score for name, reading in guard.check(_TEXT).readings.items()}
+
+
+def _bundle(folder: Path, scores: dict[str, float], tolerance: float = 1e-6) -> Path:
+    return make_bundle(folder / "bundle", canaries=(Canary(_TEXT, scores, tolerance),))
+
+
+def test_canaries_that_agree_are_served(tmp_path: Path, scores: dict[str, float]) -> None:
+    """Known scores within their tolerance let the guard serve."""
+    assert Guard.load(_bundle(tmp_path, scores), threads=1).check(_TEXT).status == "ok"
+
+
+@pytest.mark.parametrize("shift", [2e-3, -2e-3, 1e9])
+def test_a_score_that_differs_stops_the_bundle(
+    tmp_path: Path, scores: dict[str, float], shift: float
+) -> None:
+    """If one canary's score differs, the error gives both scores and the remedy."""
+    expected = scores | {"lcf": scores["lcf"] + shift}
+    bundle = _bundle(tmp_path, expected, tolerance=1e-4)
+    words = (f"lcf scores {scores['lcf']:.6g} here", f"expected {expected['lcf']:.6g}", "doctor")
+    (fault,) = refused(bundle, *words)
+    assert "siren" not in fault
+
+
+def test_tolerance_grows_with_the_score(tmp_path: Path, scores: dict[str, float]) -> None:
+    """The tolerance is relative to 1 + |expected|."""
+    expected = scores["lcf"] + 0.9 * 1e-3 * (1 + scores["lcf"])
+    Guard.load(_bundle(tmp_path, {"lcf": expected}, tolerance=1e-3), threads=1)
+
+
+def test_every_canary_that_differs_is_listed(tmp_path: Path, scores: dict[str, float]) -> None:
+    """All canaries are replayed, even if the first one fails."""
+    wrong = {name: score + 1 for name, score in scores.items()}
+    canaries = (Canary(_TEXT, wrong, 1e-6), Canary("the river", {"lcf": -1.0}, 1e-6))
+    bundle = make_bundle(tmp_path / "bundle", canaries=canaries)
+    assert len(refused(bundle, "'a quiet garden'", "'the river'")) == 3
+
+
+def test_a_canary_of_an_unknown_detector_stops_the_bundle(tmp_path: Path) -> None:
+    """A canary of a detector that the bundle lacks never matches."""
+    refused(_bundle(tmp_path, {"oracle": 1.0}), "oracle scores nan here")
+
+
+def test_a_score_that_is_not_finite_stops_the_bundle(tmp_path: Path) -> None:
+    """No tolerance covers a NaN."""
+    params = make_params()
+    params["lcf"]["precision"] = -params["lcf"]["precision"]
+    canaries = (Canary(_TEXT, {"lcf": 1.0}, 1e300),)
+    refused(make_bundle(tmp_path / "bundle", params, canaries=canaries), "lcf scores nan here")
+
+
+def test_a_canary_that_cannot_be_checked_stops_the_bundle(tmp_path: Path) -> None:
+    """A canary that the chat template refuses is named."""
+    source = "{% if 'garden' in messages[0].content %}{{ raise_exception('no') }}{% endif %}a"
+    canaries = (Canary(_TEXT, {}, 1.0),)
+    bundle = make_bundle(
+        tmp_path / "bundle", template="chat", chat_template=source, canaries=canaries
+    )
+    refused(bundle, "canary 'a quiet garden' cannot be checked", "refused the messages (no)")

@@ -1,0 +1,118 @@
+"""Windows: how a text that exceeds the window is split."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from layerguard.runtime import Bundle
+from layerguard.runtime.text.request import request
+from layerguard.runtime.text.tokens import TokenReader, Windows
+from tests.runtime.tamper import edit_manifest
+from tests.tiny import WORDS, make_bundle
+
+_BEFORE, _AFTER = (WORDS.index("[CLS]"),), (WORDS.index("[SEP]"),)
+_ORDINARY = range(5, len(WORDS))
+_TEXTS = st.lists(st.sampled_from(_ORDINARY), max_size=80)
+_RULES = [("head-tail", 12, 4), ("head-tail", 9, 1), ("sliding", 12, 4), ("sliding", 11, 100)]
+
+
+@pytest.fixture(scope="module", params=_RULES, ids=str)
+def rules(request: pytest.FixtureRequest) -> Any:
+    """Random window rules: kind, tokens per window, most windows."""
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def reader(rules: Any, tmp_path_factory: pytest.TempPathFactory) -> TokenReader:
+    """A reader with these window rules."""
+    return _reader(tmp_path_factory.mktemp("windows"), *rules)
+
+
+def _reader(folder: Path, windows: Any, max_tokens: int, max_windows: int) -> TokenReader:
+    bundle = make_bundle(folder / "bundle", windows=windows)
+    sizes = {"max_tokens": max_tokens, "max_windows": max_windows}
+    return TokenReader(Bundle.load(edit_manifest(bundle, lambda v: v["text"].update(sizes))))
+
+
+def _read(reader: TokenReader, ids: list[int]) -> Windows:
+    text = " ".join(WORDS[number] for number in ids)
+    return reader.read(request(text), {"content"})["content"]
+
+
+@given(ids=_TEXTS)
+def test_windows_are_framed_and_never_too_long(
+    reader: TokenReader, rules: Any, ids: list[int]
+) -> None:
+    """Each window has the special tokens and at most ``max_tokens`` tokens."""
+    found = _read(reader, ids)
+    assert 1 <= len(found.windows) <= rules[2]
+    assert found.tokens == len(ids) + 2
+    for window in found.windows:
+        assert len(window) <= rules[1]
+        assert window[:1] == _BEFORE
+        assert window[-1:] == _AFTER
+
+
+@given(ids=_TEXTS)
+def test_what_fits_is_read_whole(reader: TokenReader, rules: Any, ids: list[int]) -> None:
+    """A text within the window is one window, untruncated, token for token."""
+    ids = ids[: rules[1] - 2]
+    expected = Windows(((*_BEFORE, *ids, *_AFTER),), tokens=len(ids) + 2, truncated=False)
+    assert _read(reader, ids) == expected
+
+
+@given(ids=st.lists(st.sampled_from(_ORDINARY), min_size=11, max_size=80))
+def test_cut_texts_keep_what_their_rule_promises(
+    reader: TokenReader, rules: Any, ids: list[int]
+) -> None:
+    """Head-tail keeps the first and last tokens; sliding covers all, in order, or says it did not.
+
+    Sliding windows overlap by a fourth.
+    """
+    found = _read(reader, ids)
+    parts = [list(window[1:-1]) for window in found.windows]
+    room = rules[1] - 2
+    if rules[0] == "head-tail":
+        assert found.truncated
+        assert parts == [ids[: room // 2] + ids[-(room - room // 2) :]]
+        return
+    step = room - room // 4
+    assert all(part == ids[i * step : i * step + room] for i, part in enumerate(parts))
+    covered = (len(parts) - 1) * step + len(parts[-1])
+    assert found.truncated == (covered < len(ids))
+    assert not found.truncated or len(parts) == rules[2]
+    assert found.truncated or covered == len(ids)
+
+
+def test_no_window_holds_only_what_another_does(tmp_path: Path) -> None:
+    """Each sliding window has a token that the earlier windows lack."""
+    reader = _reader(tmp_path, "sliding", 12, 100)
+    for count in range(11, 60):
+        parts = [window[1:-1] for window in _read(reader, [5] * count).windows]
+        assert (len(parts) - 2) * 8 + 10 < count
+
+
+@pytest.mark.parametrize("view", ["prompt", "content"])
+def test_both_views_are_cut_alike(tmp_path: Path, view: Any) -> None:
+    """The window rule belongs to the bundle, not to the view."""
+    found = _reader(tmp_path, "head-tail", 8, 1).read(request("the garden " * 9), {view})[view]
+    assert found.truncated
+    assert found.tokens == 20
+    assert len(found.windows[0]) == 8
+
+
+def test_views_that_read_the_same_are_the_same(tmp_path: Path) -> None:
+    """Views with the same text share their windows."""
+    found = _reader(tmp_path, "sliding", 12, 4).read(request("the garden"), {"prompt", "content"})
+    assert found["prompt"] is found["content"]
+
+
+def test_a_tokenizer_without_a_frame_reads_at_least_one_token(tmp_path: Path) -> None:
+    """An empty text is one padding token."""
+    bundle = make_bundle(tmp_path / "bundle", template="chat", chat_template="{{ '' }}")
+    reader = TokenReader(Bundle.load(bundle))
+    reader._before = ()
+    assert reader.read(request("a"), {"prompt"})["prompt"].windows == ((0,),)
