@@ -38,7 +38,7 @@ class LabelledFit:
         self._trained_on = {prompt_group(row) for row in detector.rows}
         self._clean = clean
         self.fresh = [row for row in clean if prompt_group(row) not in self._trained_on]
-        # a placeholder: scores do not depend on the threshold, which is set from them later
+        # binding needs a threshold, on which scores do not depend; the real one is set from them
         params = {**detector.params, **published_threshold(0.0).arrays()}
         self.scorer = TextScorer({detector.name: REGISTRY[detector.name].bind(params)})
 

@@ -153,8 +153,13 @@ static lg_status open_memory(opening *const opening, void const *const archive, 
     return open_guard(opening, guard);
 }
 
-static lg_status read_options(lg_open_options const *const argument, opening *const opening)
+/* Checks the arguments that all calls have; *guard is null until a guard is open. */
+static lg_status read_options(lg_open_options const *const argument, lg_guard **const guard,
+                              opening *const opening)
 {
+    if (!guard)
+        return LG_ERR_NULL;
+    *guard = NULL;
     lg_open_options options = {.max_bytes = 0};
     lg_status const status = argument ? lg_copy_in(&options, sizeof options, argument) : LG_OK;
     if (status == LG_OK)
@@ -165,11 +170,8 @@ static lg_status read_options(lg_open_options const *const argument, opening *co
 lg_status lg_open_memory(void const *const archive, size_t const size,
                          lg_open_options const *const options, lg_guard **const guard)
 {
-    if (!guard)
-        return LG_ERR_NULL;
-    *guard = NULL;
     opening opening;
-    lg_status const status = read_options(options, &opening);
+    lg_status const status = read_options(options, guard, &opening);
     if (status != LG_OK)
         return status;
     return archive ? open_memory(&opening, archive, size, guard) : LG_ERR_NULL;
@@ -178,11 +180,8 @@ lg_status lg_open_memory(void const *const archive, size_t const size,
 lg_status lg_open(char const *const path, lg_open_options const *const options,
                   lg_guard **const guard)
 {
-    if (!guard)
-        return LG_ERR_NULL;
-    *guard = NULL;
     opening opening;
-    lg_status const status = read_options(options, &opening);
+    lg_status const status = read_options(options, guard, &opening);
     if (status != LG_OK)
         return status;
     return path ? open_path(&opening, path, guard) : LG_ERR_NULL;

@@ -16,32 +16,32 @@ static lg_status check_pool(lg_pool_call const *const call)
     return LG_ERR_EMPTY;
 }
 
-lg_status lg_pool_mean(lg_pool_call const *const call)
+static lg_status pool(lg_pool_call const *const call, int const mean)
 {
     lg_status status = check_pool(call);
     if (status != LG_OK)
         return status;
-    if (!call->workspace)
+    if (mean && !call->workspace)
         return LG_ERR_NULL;
     lg_run run;
     if ((status = lg_enter(&run)) != LG_OK)
         return status;
-    run.kernels->pool_mean(call);
+    if (mean)
+        run.kernels->pool_mean(call);
+    else
+        run.kernels->pool_last(call);
     lg_leave(&run);
     return LG_OK;
 }
 
+lg_status lg_pool_mean(lg_pool_call const *const call)
+{
+    return pool(call, 1);
+}
+
 lg_status lg_pool_last(lg_pool_call const *const call)
 {
-    lg_status status = check_pool(call);
-    if (status != LG_OK)
-        return status;
-    lg_run run;
-    if ((status = lg_enter(&run)) != LG_OK)
-        return status;
-    run.kernels->pool_last(call);
-    lg_leave(&run);
-    return LG_OK;
+    return pool(call, 0);
 }
 
 static lg_status check_sums(lg_sums_call const *const call)
