@@ -72,8 +72,10 @@ def _nothing() -> None:
     pass
 
 
-def report(name: str, question: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print the rows as a table and write them with the machine's card to ``results/NAME.json``."""
+def report(
+    name: str, question: str, rows: Sequence[Mapping[str, Any]], folder: Path = RESULTS
+) -> None:
+    """Print the rows as a table and write them with the machine's card to ``folder/NAME.json``."""
     print(f"\n{question}\n{_card_line()}")
     columns = list(dict.fromkeys(key for row in rows for key in row))
     cells = [columns, *[[_cell(row.get(column)) for column in columns] for row in rows]]
@@ -82,9 +84,9 @@ def report(name: str, question: str, rows: Sequence[Mapping[str, Any]]) -> None:
         print(
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         )
-    RESULTS.mkdir(exist_ok=True)
+    folder.mkdir(exist_ok=True)
     content = {"question": question, "machine": machine(), "rows": list(rows)}
-    (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    (folder / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def machine() -> dict[str, Any]:
