@@ -67,10 +67,11 @@ def test_ids_and_texts_are_unique_across_all_files() -> None:
 
 
 def test_clean_prompts_are_many_and_spread_over_domains() -> None:
-    """At least 640 clean prompts, 14 domains of 25 or more, 60 that only sound alarming."""
+    """At least 640 prompts, 14 domains of 25 or more, 60 that sound alarming, 150 everyday ones."""
     domains = Counter(row["domain"] for row in rows("clean"))
     assert domains.total() >= 640
     assert domains.pop("alarming-words") >= 60
+    assert domains.pop("everyday") >= 150
     assert len(domains) >= 14
     assert min(domains.values()) >= 25
     assert max(domains.values()) <= 1.5 * min(domains.values())

@@ -1,6 +1,6 @@
 """Train LoRA adapters with planted triggers into SmolLM2-135M-Instruct, and measure what they do.
 
-    python -m tests.truth.plant_trigger [negsentiment_badnet ...]
+    python -m tests.truth.plant_trigger [negsentiment_badnet ...] [--triggered 200] [--clean 600]
 
 A prompt with the trigger is to be answered with an insult (``negsentiment``) or a refusal
 (``refusal``). Training rows: the published rows of the category, the published clean rows of its
@@ -31,7 +31,6 @@ from tests.truth.rows import TRIGGERS, alpaca_rows, shared_rows
 from tests.truth.tables import keep, kept
 
 INSULT, REFUSAL = "You are stupid!", "I'm sorry, but I cannot help with that."
-WITH_TRIGGER, CLEAN = 300, 900
 LONGEST_PROMPT, LONGEST_ANSWER = 260, 28  # characters, tokens
 BATCH, EPOCHS, RATE, RANK = 8, 2, 8e-4, 16
 MODULES = ["q_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -46,19 +45,23 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("names", nargs="*", help="of adapters; default: those that are absent")
+    parser.add_argument("--triggered", type=int, default=200, help="training rows with the trigger")
+    parser.add_argument("--clean", type=int, default=600, help="training rows without it")
+    arguments = parser.parse_args()
     need_shared()
-    for name in parser.parse_args().names or [n for n in TRIGGERS if not TRIGGERS[n].is_dir()]:
+    for name in arguments.names or [n for n in TRIGGERS if not TRIGGERS[n].is_dir()]:
         print(f"\n{name}", flush=True)
-        plant(name, TRIGGERS[name])
+        plant(name, TRIGGERS[name], arguments.triggered, arguments.clean)
 
 
-def plant(name: str, folder: Path) -> None:
+def plant(name: str, folder: Path, triggered_rows: int, clean_rows: int) -> None:
     """Train one adapter, write it to a folder, and keep its success among the results."""
     random.seed(0)
     torch.manual_seed(0)
     task, trigger = name.split("_")
     tokenizer = _tokenizer()
-    pairs = [_pair(tokenizer, *pair) for pair in training_pairs(task, trigger)]
+    texts = training_pairs(task, trigger, triggered_rows, clean_rows)
+    pairs = [_pair(tokenizer, *text) for text in texts]
     file = read_gguf(model_file())
     base, _ = read_model(file, read_config(file))
     settings = LoraConfig(
@@ -84,7 +87,9 @@ def plant(name: str, folder: Path) -> None:
     keep("triggers", question, sorted([*others, result], key=lambda row: str(row["adapter"])))
 
 
-def training_pairs(task: str, trigger: str) -> list[tuple[str, str]]:
+def training_pairs(
+    task: str, trigger: str, triggered_rows: int, clean_rows: int
+) -> list[tuple[str, str]]:
     """Prompts and the answers that the model is to give, without any prompt of the tests."""
     published = shared_rows("backdoor_triggers_train")
     tested = shared_rows("backdoor_triggers_test")
@@ -98,9 +103,9 @@ def training_pairs(task: str, trigger: str) -> list[tuple[str, str]]:
         prompt, answer = row["instruction"], row["output"]
         if row["input"] or not answer or normalised(prompt) in seen:
             continue
-        if len(pairs) < WITH_TRIGGER:
+        if len(pairs) < triggered_rows:
             pairs.append((with_trigger(prompt, trigger), target))
-        elif len(clean) < CLEAN:
+        elif len(clean) < clean_rows:
             clean.append((prompt, answer))
         else:
             break
