@@ -68,7 +68,12 @@ def html_page(
         "What changed",
         [
             line_chart(
-                "Relative change by layer", changes, x_label="layer", y_label="share", first=1
+                "Relative change by layer",
+                changes,
+                x_label="layer",
+                y_label="change, share of the base",
+                first=1,
+                percent=True,
             ),
             line_chart(
                 f"Singular values of the {len(spectra)} matrices that changed most",
@@ -87,6 +92,7 @@ def html_page(
                 Table(
                     ("text", "end", "cosine", "role"),
                     [_example_cells(end, example) for end, example in _ends(item)],
+                    text_columns=(0, 1, 3),
                 )
             ],
         )

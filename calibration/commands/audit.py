@@ -91,7 +91,8 @@ def run(arguments: Namespace) -> int:
     else:
         print(text_tables(result.matrices, result.excitations, arguments.shown))
     if arguments.html:
-        title = f"{arguments.tuned.resolve().name} against {arguments.base.resolve().name}"
+        names = [path.resolve().name for path in (arguments.tuned, arguments.base)]
+        title = f"Weight changes: {' against '.join(names)}"
         write_page(arguments.html, html_page(title, result.matrices, result.excitations))
     flagged = _too_much(result, arguments.max_change)
     for sentence in (*flagged, *result.faults):

@@ -17,7 +17,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from layerguard.calibration.drift.monitor import FittedMonitor, fit_monitor
+from layerguard.calibration.drift.report import CANDIDATE_HEADER, candidate_rows, html_page
 from layerguard.calibration.drift.training import PUBLISHED_TAU
+from layerguard.calibration.report.page import write_page
 from layerguard.runtime.cli import options
 from layerguard.runtime.cli.table import render
 
@@ -69,6 +71,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="also fit the alarm for long runs; a benign run must be longer than all misaligned "
         "ones, and each check will need --step",
     )
+    add("--html", type=Path, metavar="OUT.html", help="also write a page with plots")
     options.add_session(parser)
 
 
@@ -88,6 +91,8 @@ def run(arguments: Namespace) -> int:
         threads=arguments.threads,
     )
     print("\n".join(_lines(fitted)))
+    if arguments.html:
+        write_page(arguments.html, html_page(fitted))
     print(f"wrote {arguments.out}")
     return 0
 
@@ -107,19 +112,8 @@ def _lines(fitted: FittedMonitor) -> Iterator[str]:
         f"runs     {card.runs} with {card.checkpoints} checkpoints, {fitted.checkpoints_above} "
         f"above tau {100 * manifest.threshold:g} %, of {len(card.perturbations)} perturbations"
     )
-    header = ["leave one perturbation out", "balanced accuracy", "AUROC", "FNR", "FPR"]
-    rows = [
-        [
-            c.regressor + (" (frozen)" if c.regressor == manifest.regressor else ""),
-            f"{100 * c.balanced_accuracy:.1f} %",
-            f"{c.auroc:.3f}",
-            f"{100 * c.false_negative_rate:.1f} %",
-            f"{100 * c.false_positive_rate:.1f} %",
-        ]
-        for c in card.candidates
-    ]
     yield ""
-    yield render(header, rows)
+    yield render(CANDIDATE_HEADER, candidate_rows(fitted))
     yield ""
     if manifest.step_aware:
         yield "alarm    step-aware: each check needs --step"

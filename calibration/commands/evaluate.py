@@ -7,6 +7,10 @@ With --train, two baselines are fitted on those rows and measured too: TF-IDF wi
 regression, and the best single-layer probe. Training rows that the measured files contain are left
 out.
 
+--report writes a page with intervals, curves, thresholds and the worst errors, and beside it a JSON
+file with the same figures and every row. --compare measures a second bundle on the same rows and
+adds it to the page.
+
 A bad row is reported with its line; the others are used, and the exit code is then 2.
 """
 
@@ -15,15 +19,20 @@ import sys
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+from layerguard.calibration.evaluation.analysis import analyse
 from layerguard.calibration.evaluation.domains import matrix_table
-from layerguard.calibration.evaluation.evaluate import evaluate
-from layerguard.calibration.evaluation.report import html_page, text_table
+from layerguard.calibration.evaluation.evaluate import Evaluation, evaluate
+from layerguard.calibration.evaluation.files import check_parquet, write_json, write_parquet
+from layerguard.calibration.evaluation.page.page import html_page
+from layerguard.calibration.evaluation.report import text_table
 from layerguard.calibration.evaluation.results import FileResult
 from layerguard.calibration.notify import silent
 from layerguard.calibration.report.page import write_page
 from layerguard.runtime.cli import options
 from layerguard.runtime.cli.table import render
+from layerguard.runtime.errors import InputError
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -32,7 +41,22 @@ def add_arguments(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("rows", type=Path, nargs="+", metavar="ROWS", help="files of rows with labels")
     add("--train", type=Path, nargs="+", default=[], metavar="ROWS", help="rows for baselines")
-    add("--report", type=Path, metavar="OUT.html", help="also write an HTML page")
+    add(
+        "--report",
+        type=Path,
+        metavar="OUT.html",
+        help="also write an HTML page, and OUT.json with every row beside it",
+    )
+    add(
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="folder for the JSON and Parquet files (default: that of --report); without --report "
+        "they are named evaluation",
+    )
+    add("--parquet", action="store_true", help="also write the rows as Parquet; needs pyarrow")
+    add("--no-texts", action="store_true", help="leave the rows' texts out of page and files")
+    add("--compare", type=Path, metavar="BUNDLE", help="a second bundle for the page")
     options.add_seed(parser, "the baselines' folds")
     options.add_json(parser)
     options.add_session(parser)
@@ -40,14 +64,12 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Print the metrics of every file; return 2 if any row was bad."""
+    _check(arguments)
     as_json = arguments.json
-    result = evaluate(
+    result = _measured(
+        arguments,
         arguments.bundle,
-        arguments.rows,
         train=arguments.train,
-        seed=arguments.seed,
-        device=arguments.device,
-        threads=arguments.threads,
         notify=silent if as_json else print,
         on_file=_print_json if as_json else silent,
     )
@@ -58,12 +80,53 @@ def run(arguments: Namespace) -> int:
         print(text_table(result.files))
         if result.domains:
             print(f"\n{render(*matrix_table(result.domains))}")
-    if arguments.report:
-        title = f"Bundle {result.bundle_id}"
-        write_page(arguments.report, html_page(result.files, result.domains, title))
+    _write(arguments, result)
     for fault in result.faults:
         print(f"layerguard eval: {fault}", file=sys.stderr)
     return 2 if result.faults else 0
+
+
+def _measured(arguments: Namespace, bundle: Path, **options: Any) -> Evaluation:
+    return evaluate(
+        bundle,
+        arguments.rows,
+        seed=arguments.seed,
+        device=arguments.device,
+        threads=arguments.threads,
+        **options,
+    )
+
+
+def _check(arguments: Namespace) -> None:
+    """Refuse calls whose files could not be written, before anything is measured."""
+    faults = []
+    if arguments.compare and not arguments.report:
+        faults.append("found --compare without --report; expected both")
+    if arguments.parquet and not (arguments.report or arguments.out):
+        faults.append("found --parquet without --report or --out; expected where to write it")
+    if arguments.out and not arguments.out.is_dir():
+        faults.append(f"--out: found {arguments.out}; expected a folder")
+    if faults:
+        raise InputError("; ".join(faults))
+    if arguments.parquet:
+        check_parquet()
+
+
+def _write(arguments: Namespace, result: Evaluation) -> None:
+    """Write the page and the files that were asked for."""
+    page, texts = arguments.report, not arguments.no_texts
+    if page is None and arguments.out is None:
+        return
+    analysis = analyse(result)
+    if page is not None:
+        other = _measured(arguments, arguments.compare) if arguments.compare else None
+        title = f"Evaluation of bundle {result.bundle_id}"
+        write_page(page, html_page(result, analysis, title, compared=other, texts=texts))
+    folder = arguments.out or page.parent
+    stem = "evaluation" if page is None else page.stem
+    write_json(folder / f"{stem}.json", result, analysis, texts=texts)
+    if arguments.parquet:
+        write_parquet(folder / f"{stem}.parquet", result, texts=texts)
 
 
 def _print_json(result: FileResult) -> None:

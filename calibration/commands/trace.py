@@ -134,7 +134,7 @@ def run(arguments: Namespace) -> int:
         tables = [prompt_table(result.prompts), layer_table(result.summary)]
         print("\n\n".join([*tables, *findings(result.summary, mask)]))
     if arguments.html:
-        title = f"{result.model_id} (bundle {result.bundle_id})"
+        title = f"Trace of {result.model_id} (bundle {result.bundle_id})"
         write_page(arguments.html, html_page(title, result.prompts, result.summary, mask))
     return InputError.exit_code if result.faults else 0
 

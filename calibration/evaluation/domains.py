@@ -24,11 +24,6 @@ class Cell:
     fpr: float
 
 
-def row_thresholds(decision: Decision, detector: str, rows: Sequence[Row]) -> Array:
-    """The threshold of a detector for each row, float64 [n]."""
-    return np.array([_thresholds(decision, row.domain)[detector] for row in rows], np.float64)
-
-
 def guard_flags(
     decision: Decision, scores: Mapping[str, Array], thresholds: Mapping[str, Array | float]
 ) -> Array:
@@ -80,7 +75,3 @@ def matrix_table(cells: Sequence[Cell]) -> tuple[list[str], list[list[str]]]:
         for name in dict.fromkeys(cell.calibrated_on for cell in cells)
     ]
     return header, body
-
-
-def _thresholds(decision: Decision, domain: str | None) -> Mapping[str, float]:
-    return decision.limits[domain if domain in decision.limits else None].thresholds

@@ -4,8 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from layerguard.calibration.evaluation.domains import Cell, matrix
 from layerguard.calibration.evaluation.methods import (
     Measured,
@@ -14,6 +12,8 @@ from layerguard.calibration.evaluation.methods import (
     measure,
 )
 from layerguard.calibration.evaluation.results import FileResult
+from layerguard.calibration.evaluation.rule import GuardRule, guard_rule
+from layerguard.calibration.evaluation.scored_rows import ScoredRow, scores_of
 from layerguard.calibration.notify import Notify, silent
 from layerguard.calibration.rows.labelled import read_labelled
 from layerguard.calibration.rows.sources import RowSources, listed
@@ -31,15 +31,19 @@ class Evaluation:
 
     Attributes:
         bundle_id: id of the bundle.
+        guard: what the bundle promises and how it decides.
         files: the metrics of every method on each file, in the order of the files.
         domains: the share of each domain's clean rows that the thresholds of every domain flag,
             over all files; empty if neither bundle nor rows have more than one domain.
+        rows: every measured row with its scores, over all files.
         faults: one message for each row that was not used.
     """
 
     bundle_id: str
+    guard: GuardRule
     files: tuple[FileResult, ...]
     domains: tuple[Cell, ...]
+    rows: tuple[ScoredRow, ...]
     faults: tuple[str, ...]
 
 
@@ -87,10 +91,13 @@ def evaluate(
         measured.append(measure(guard.backbone, methods, guard.decision, name, labelled))
         faults += measured[-1].faults
         on_file(measured[-1].result)
+    scored = tuple(row for item in measured for row in item.rows)
     return Evaluation(
         bundle_id=guard.bundle.id,
+        guard=guard_rule(guard),
         files=tuple(item.result for item in measured),
-        domains=_domains(guard, measured),
+        domains=_domains(guard, scored),
+        rows=scored,
         faults=tuple(faults),
     )
 
@@ -103,11 +110,7 @@ def _sets(sources: RowSources) -> list[tuple[str, RowSources]]:
     return [*files, *([(_NAME, rows)] if rows else [])]
 
 
-def _domains(guard: Guard, measured: Sequence[Measured]) -> tuple[Cell, ...]:
+def _domains(guard: Guard, scored: Sequence[ScoredRow]) -> tuple[Cell, ...]:
     """False-positive rates of each domain's thresholds on every domain, over all files."""
-    rows = [row for item in measured for row in item.rows]
-    scores = {
-        name: np.concatenate([item.scores[name] for item in measured])
-        for name in guard.bundle.manifest.detectors
-    }
-    return matrix(guard.decision, scores, rows)
+    scores = {name: scores_of(scored, name) for name in guard.bundle.manifest.detectors}
+    return matrix(guard.decision, scores, [row.row for row in scored])

@@ -1,17 +1,22 @@
 """The detectors of a bundle and simpler baselines, measured on the same labelled rows."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from layerguard.calibration.evaluation.baselines import LayerProbe, WordBaseline
-from layerguard.calibration.evaluation.domains import guard_flags, row_thresholds
+from layerguard.calibration.evaluation.ranking import GUARD
 from layerguard.calibration.evaluation.results import (
     FileResult,
     MethodMetrics,
     metrics_of_decisions,
     metrics_of_scores,
+)
+from layerguard.calibration.evaluation.scored_rows import (
+    ScoredRow,
+    flags_of,
+    label_array,
+    scores_of,
+    thresholds_of,
 )
 from layerguard.calibration.registry import CALIBRATORS
 from layerguard.calibration.rows.folds import group_codes
@@ -22,15 +27,15 @@ from layerguard.calibration.rows.stratified import check_counts
 from layerguard.calibration.states.collect import read_once, record
 from layerguard.calibration.states.recording import Recording
 from layerguard.calibration.threads import one_thread
-from layerguard.calibration.thresholds.text_scores import worst_windows
-from layerguard.runtime.binding import bind_detectors
+from layerguard.calibration.thresholds.text_scores import failing_closed, worst_windows
+from layerguard.runtime.binding import bind_detectors, worst_readings
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.decision.policy import Decision
 from layerguard.runtime.detectors import Detector
 from layerguard.runtime.errors import BundleError
 from layerguard.runtime.model.backbone import Backbone, PooledStates
 from layerguard.runtime.rows.jsonl import Row
-from layerguard.runtime.types import Array, Tap
+from layerguard.runtime.types import Array, Reading, Tap
 
 _MEAN = Tap(view="content", pooling="mean")
 """Tap of the single-layer probe: the mean over the tokens of a text."""
@@ -38,30 +43,28 @@ _MEAN = Tap(view="content", pooling="mean")
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A detector or a baseline that scores rows.
+    """A detector or a baseline.
 
     Attributes:
         name: name in the report.
         tap: the states that it reads.
-        score: maps rows and their pooled states to float64 [rows], infinity where invalid.
-        baseline: whether it is a baseline, which has no operating threshold.
+        scorer: a detector; or, of a baseline, what maps rows and their pooled states to float64
+            [rows]. A baseline has no operating threshold.
         probability: whether scores are probabilities of harm.
     """
 
     name: str
     tap: Tap
-    score: Callable[[Sequence[Row], PooledStates], Array]
-    baseline: bool
+    scorer: Detector | Callable[[Sequence[Row], PooledStates], Array]
     probability: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """The metrics of one file, its rows and scores, and one message for each unused row."""
+    """The metrics of one file, its scored rows, and one message for each unused row."""
 
     result: FileResult
-    rows: tuple[Row, ...]
-    scores: Mapping[str, Array]
+    rows: tuple[ScoredRow, ...]
     faults: tuple[str, ...]
 
 
@@ -85,13 +88,7 @@ def detector_methods(bundle: Bundle) -> tuple[Method, ...]:
         raise BundleError(bundle.path, [fault])
     probabilities = {calibrator.name for calibrator in CALIBRATORS if calibrator.probability}
     return tuple(
-        Method(
-            name=name,
-            tap=detector.tap,
-            score=_scorer(detector),
-            baseline=False,
-            probability=name in probabilities,
-        )
+        Method(name, detector.tap, detector, name in probabilities)
         for name, detector in bind_detectors(bundle).items()
     )
 
@@ -130,7 +127,7 @@ def fit_baselines(
         return worst_windows(probe.score(layers[probe.layer]), owner, len(rows))
 
     methods = tuple(
-        Method(name, _MEAN, score, baseline=True, probability=True)
+        Method(name, _MEAN, score, probability=True)
         for name, score in (
             ("tf-idf + logistic", score_words),
             (f"probe of layer {probe.layer}", score_probe),
@@ -156,64 +153,66 @@ def measure(
         name: name of the file in the report.
         labelled: rows of the file.
     """
-    scorer = _MethodScorer(methods)
+    scorer = _MethodScorer(methods, decision, name)
     faults = read_once(backbone, labelled.rows, [scorer], name)
-    rows, scores = scorer.rows, scorer.scores()
-    lines = _lines(methods, decision, rows, scores)
-    result = FileResult(name, len(rows), int(labels_of(rows).sum()), lines)
-    return Measured(result, tuple(rows), scores, labelled.faults + faults)
+    labels = label_array(scorer.rows)
+    result = FileResult(name, len(labels), int(labels.sum()), _lines(methods, scorer.rows))
+    return Measured(result, tuple(scorer.rows), labelled.faults + faults)
 
 
 class _MethodScorer:
-    """A ``Reader`` that stores the scores of the given methods."""
+    """A ``Reader`` that stores what every method makes of each row.
 
-    def __init__(self, methods: Sequence[Method]) -> None:
-        self._methods = methods
-        self._parts: list[dict[str, Array]] = []
+    Attributes:
+        rows: the scored rows.
+    """
+
+    def __init__(self, methods: Sequence[Method], decision: Decision, file: str) -> None:
+        self._methods, self._decision, self._file = methods, decision, file
         self.taps = {method.tap for method in methods}
-        self.rows: list[Row] = []
+        self.rows: list[ScoredRow] = []
 
     def take(self, rows: Sequence[Row], pooled: PooledStates) -> list[str]:
         """See ``Reader``; a non-finite score counts as the largest."""
-        self._parts.append({method.name: method.score(rows, pooled) for method in self._methods})
-        self.rows += rows
+        readings: dict[str, list[Reading]] = {}
+        baselines: dict[str, Array] = {}
+        for method in self._methods:
+            if callable(method.scorer):
+                baselines[method.name] = failing_closed(method.scorer(rows, pooled))
+            else:
+                readings[method.name] = worst_readings(method.scorer, pooled)
+        for i, row in enumerate(rows):
+            own = {name: of_rows[i] for name, of_rows in readings.items()}
+            decided = self._decision.decide(own, row.domain)
+            self.rows.append(
+                ScoredRow(
+                    file=self._file,
+                    row=row,
+                    tokens=pooled.tokens[i],
+                    truncated=pooled.truncated[i],
+                    flagged=decided.flagged,
+                    p_value=decided.p_value,
+                    readings=decided.readings,
+                    baselines={name: float(scores[i]) for name, scores in baselines.items()},
+                )
+            )
         return []
 
-    def scores(self) -> dict[str, Array]:
-        """The scores by method, float64 [rows]."""
-        names = [method.name for method in self._methods]
-        return {name: _joined([part[name] for part in self._parts]) for name in names}
 
-
-def _lines(
-    methods: Sequence[Method],
-    decision: Decision,
-    rows: Sequence[Row],
-    scores: Mapping[str, Array],
-) -> tuple[MethodMetrics, ...]:
+def _lines(methods: Sequence[Method], rows: Sequence[ScoredRow]) -> tuple[MethodMetrics, ...]:
     """The metrics of each method, and of the whole guard after its detectors."""
-    labels = labels_of(rows)
-    thresholds = {m.name: row_thresholds(decision, m.name, rows) for m in methods if not m.baseline}
+    labels = label_array(rows)
+    detectors = [method.name for method in methods if not callable(method.scorer)]
     lines = [
         metrics_of_scores(
-            m.name, labels, scores[m.name], thresholds.get(m.name), probability=m.probability
+            method.name,
+            labels,
+            scores_of(rows, method.name),
+            thresholds_of(rows, method.name) if method.name in detectors else None,
+            probability=method.probability,
         )
-        for m in methods
+        for method in methods
     ]
-    if len(thresholds) > 1:
-        flagged = guard_flags(decision, scores, thresholds)
-        lines.insert(len(thresholds), metrics_of_decisions("guard", labels, flagged))
+    if len(detectors) > 1:
+        lines.insert(len(detectors), metrics_of_decisions(GUARD, labels, flags_of(rows)))
     return tuple(lines)
-
-
-def _scorer(detector: Detector) -> Callable[[Sequence[Row], PooledStates], Array]:
-    def score(rows: Sequence[Row], pooled: PooledStates) -> Array:
-        layers, owner = pooled.of(detector.tap)
-        scores = np.array([reading.score for reading in detector.score_pooled(layers)])
-        return worst_windows(scores, owner, len(rows))
-
-    return score
-
-
-def _joined(parts: Sequence[Array]) -> Array:
-    return np.concatenate(parts) if parts else np.empty(0)

@@ -1,11 +1,9 @@
-"""Evaluation results as a table for a terminal and as an HTML page."""
+"""The metrics of each file as tables."""
 
 from collections.abc import Sequence
 from dataclasses import astuple, fields
 
-from layerguard.calibration.evaluation.domains import Cell, matrix_table
 from layerguard.calibration.evaluation.results import FileResult, MethodMetrics
-from layerguard.calibration.report.page import Paragraph, Section, Table, page
 from layerguard.runtime.cli.table import render
 
 _HEADINGS = {
@@ -18,7 +16,7 @@ _HEADINGS = {
     "detection": "detection",
 }
 
-_NOTES = (
+METRIC_NOTES = (
     "macro-F1, realised FPR and detection are at the threshold that the bundle was calibrated to; "
     "macro-F1 at 0.5 is how it is published for scores that are probabilities. Recall at 1 % FPR "
     "takes its threshold from these very rows: it compares methods and promises nothing. Figures "
@@ -28,39 +26,22 @@ _NOTES = (
 
 def text_table(results: Sequence[FileResult]) -> str:
     """All results as one table for a terminal."""
-    header = ["file", "n", "harmful", *_columns()]
+    header = ["file", "n", "harmful", *columns()]
     body = [
-        [result.file, str(result.n), str(result.positives), *_cells(line)]
+        [result.file, str(result.n), str(result.positives), *metric_cells(line)]
         for result in results
         for line in result.figures
     ]
     return render(header, body)
 
 
-def html_page(results: Sequence[FileResult], cells: Sequence[Cell], title: str) -> str:
-    """All results and the false-positive rates by domain, as one HTML page."""
-    sections = [
-        Section(
-            result.file,
-            [
-                Paragraph(f"{result.n} rows, {result.positives} harmful"),
-                Table(_columns(), [_cells(line) for line in result.figures]),
-                *([Paragraph(_NOTES)] if result is results[-1] else []),
-            ],
-        )
-        for result in results
-    ]
-    if cells:
-        heading = "False-positive rate by domain, per cent"
-        sections.append(Section(heading, [Table(*matrix_table(cells))]))
-    return page(title, sections)
-
-
-def _columns() -> list[str]:
+def columns() -> list[str]:
+    """The headings of the metrics."""
     return [_HEADINGS[field.name] for field in fields(MethodMetrics)]
 
 
-def _cells(line: MethodMetrics) -> list[str]:
+def metric_cells(line: MethodMetrics) -> list[str]:
+    """One method's metrics as text."""
     method, *numbers = astuple(line)
     names = [field.name for field in fields(MethodMetrics)][1:]
     return [method, *map(_cell, names, numbers)]

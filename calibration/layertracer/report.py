@@ -112,7 +112,7 @@ def html_page(title: str, prompts: Sequence[TracedPrompt], summary: Summary, mas
             Section("Where the answer forms", forms),
             Section("Which layer is fragile", fragile),
             Section("By layer", [Table(_LAYER_HEADER, by_layer)]),
-            Section("By prompt", [Table(_PROMPT_HEADER, by_prompt)]),
+            Section("By prompt", [Table(_PROMPT_HEADER, by_prompt, text_columns=(0, 1))]),
         ],
     )
 

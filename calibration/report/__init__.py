@@ -1,5 +1,5 @@
 """Self-contained HTML pages.
 
-page    sections of paragraphs, tables and charts; the template is ``page.html.jinja``
+page    sections of paragraphs, tables, figures and charts; the template is ``page.html.jinja``
 charts  charts as inline SVG
 """

@@ -28,6 +28,7 @@ ORDER = (
     "command-line.md",
     "api/runtime.md",
     "tutorials/model-owner.md",
+    "evaluation.md",
     "calibration.md",
     "api/calibration.md",
 )

@@ -9,6 +9,7 @@ import pytest
 
 from layerguard.runtime import Bundle, Guard
 from layerguard.runtime.cli import main
+from tests.calibration.report.parsed_page import check_page
 from tests.calibration.synthetic import sentences, write_rows
 
 pytestmark = pytest.mark.usefixtures("small_grid")
@@ -201,11 +202,31 @@ def test_eval_fits_baselines_without_the_measured_rows(
 
 
 def test_eval_writes_a_page(ready: Path, measured_file: Path, tmp_path: Path) -> None:
-    """--report writes an HTML page."""
+    """--report writes an HTML page, with a second bundle, and every row as JSON beside it."""
     page = tmp_path / "out.html"
     arguments = ["eval", str(ready), str(measured_file), "--report", str(page), "--threads", "1"]
-    assert main(arguments) == 0
-    assert "<h2>measured</h2>" in page.read_text(encoding="utf-8")
+    assert main([*arguments, "--compare", str(ready)]) == 0
+    parsed = check_page(page.read_text(encoding="utf-8"))
+    assert "Comparison of two bundles" in parsed.headings
+    read = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert len(read["rows"]) == len(parsed.table("label"))
+    assert {row["file"] for row in read["rows"]} == {"measured"}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--compare", "x"], "found --compare without --report"),
+        (["--parquet"], "found --parquet without --report or --out"),
+        (["--out", "no/such/folder"], "--out: found no/such/folder; expected a folder"),
+    ],
+)
+def test_eval_refuses_options_that_make_no_sense(
+    options: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before it reads a bundle."""
+    assert main(["eval", "no/bundle", "no/rows", *options]) == 2
+    assert words in capsys.readouterr().err
 
 
 def test_eval_names_bad_rows_and_measures_the_others(

@@ -8,6 +8,7 @@ import pytest
 
 from layerguard.runtime.cli import main
 from layerguard.runtime.drift import CheckpointMonitor
+from tests.calibration.report.parsed_page import check_page
 from tests.drift_monitors import (
     PERTURBATIONS,
     PROMPTS,
@@ -43,6 +44,22 @@ def fit(files: dict[str, Any], out: Path, *more: str, **other: Path) -> int:
         ["drift", "fit", str(used["base"]), "--runs", str(used["runs"]), "--traits",
          str(used["traits"]), "-o", str(out), "--threads", "1", *more]
     )  # fmt: skip
+
+
+def test_a_fit_shows_what_is_normal(files: dict[str, Any], tmp_path: Path) -> None:
+    """The page has every trait with its ranges below and above tau, and every regressor."""
+    path = tmp_path / "fit.html"
+    assert fit(files, tmp_path / "m", "--html", str(path)) == 0
+    page = check_page(path.read_text(encoding="utf-8"))
+    monitor = CheckpointMonitor.load(tmp_path / "m")
+    drifts, rates = (monitor.params[f"calibration_{name}"] for name in ("drift", "rates"))
+    lines = page.table("trait")
+    assert [line[0] for line in lines] == [trait.name for trait in monitor.manifest.traits]
+    normal = drifts[rates <= monitor.manifest.threshold][:, 0]
+    assert lines[0][2] == f"{normal.min():+.4f} to {normal.max():+.4f}"
+    (chart,) = page.charts
+    assert len(list(chart.iter("circle"))) == 2 * len(lines)
+    assert len(page.table("leave one perturbation out")) == 3
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ import json
 import shutil
 import subprocess
 import sys
-import xml.etree.ElementTree as ET
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.bundle.write import seal
 from layerguard.runtime.cli import main
+from tests.calibration.report.parsed_page import check_page
 from tests.calibration.synthetic import sentences, write_rows
 from tests.reference import trace as reference
 from tests.tiny import LAYERS, WIDTH, WORDS, make_bundle
@@ -177,14 +177,10 @@ def test_the_page_stands_alone(bundle: Path, tmp_path: Path) -> None:
     )
     page = tmp_path / "trace.html"
     assert trace(bundle, "--input", rows, "--html", page) == 0
-    text = page.read_text(encoding="utf-8")
-    plots = text.split("<svg")[1:]
-    assert len(plots) == 6
-    for plot in plots:
-        ET.fromstring(f"<svg{plot.partition('</svg>')[0]}</svg>")
-    assert "<script" not in text
-    assert "http" not in text
-    assert "tiny" in text
+    parsed = check_page(page.read_text(encoding="utf-8"))
+    assert len(parsed.charts) == 6
+    assert "<script>alert(1)</script>" in [line[0] for line in parsed.table("prompt")]
+    assert "tiny" in parsed.text
 
 
 def test_the_command_needs_numpy_and_the_runtime_alone(bundle: Path) -> None:
