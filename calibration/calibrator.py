@@ -16,7 +16,7 @@ from layerguard.calibration.thresholds.conformal import DEFAULT_TARGET_FPR
 from layerguard.calibration.weights.tuning import Tuning
 from layerguard.runtime.bundle.manifest import ModelCard
 from layerguard.runtime.rows.jsonl import Row
-from layerguard.runtime.types import Tap
+from layerguard.runtime.types import OnUnfamiliar, Tap
 
 Mode = Literal["cross-fit", "loo", "reference"]
 """How thresholds are set; a detector without leave-one-out uses cross-fitting instead."""
@@ -34,6 +34,7 @@ class Options:
         target_fpr: share of clean traffic that may be flagged.
         seed: random seed.
         cache: folder of temporary files of states; None for the system's.
+        on_unfamiliar: what the guard does with a text unlike the calibration rows.
     """
 
     mode: Mode = "cross-fit"
@@ -41,6 +42,7 @@ class Options:
     target_fpr: float = DEFAULT_TARGET_FPR
     seed: int = 0
     cache: Path | None = None
+    on_unfamiliar: OnUnfamiliar = "allow"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,10 @@
 """The detectors that can be calibrated; a new detector needs a package and a line here."""
 
 from layerguard.calibration.calibrator import Calibrator
+from layerguard.calibration.familiarity.calibrator import FAMILIARITY
 from layerguard.calibration.lcf.calibrator import LCF
 from layerguard.calibration.siren.calibrator import SIREN
 from layerguard.calibration.weightwatch.calibrator import WEIGHTWATCH
 
-CALIBRATORS: tuple[Calibrator, ...] = (LCF, WEIGHTWATCH, SIREN)
+CALIBRATORS: tuple[Calibrator, ...] = (FAMILIARITY, LCF, WEIGHTWATCH, SIREN)
 """In the order of a bundle's detectors."""

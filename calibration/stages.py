@@ -35,6 +35,14 @@ class FittedParameters:
     published: Threshold | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """How many of the clean texts of a source a detector flags that has not seen the source."""
+
+    texts: int
+    flagged: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class FittedDetector:
     """One detector that was fitted to rows of text, or imported.
@@ -49,6 +57,10 @@ class FittedDetector:
         threshold: its own threshold, if the guard does not set one.
         clean_scores: held-out scores of clean texts by ``prompt_group``; the thresholds of the
             guard are taken from these.
+        harmful_scores: scores of the texts of label 1 by ``prompt_group``; held out if the detector
+            was fitted to them.
+        left_out: false alarms on each source that a refit has not seen.
+        not_left_out: why there is no such refit for other sources.
         reads: its tap, if it differs from the tap of its kind.
     """
 
@@ -60,6 +72,9 @@ class FittedDetector:
     settings: Mapping[str, Any]
     threshold: Threshold | None = None
     clean_scores: Mapping[str, float] = field(default_factory=dict)
+    harmful_scores: Mapping[str, float] = field(default_factory=dict)
+    left_out: Mapping[str, LeftOut] = field(default_factory=dict)
+    not_left_out: Mapping[str, str] = field(default_factory=dict)
     reads: Tap | None = None
 
     @property

@@ -465,10 +465,11 @@ typedef struct lg_verdict {
     int reserved;   /* 0 */
 } lg_verdict;
 
-/* Decides over the readings of all detectors by the policy in the archive. An archive without a
- * decision uses LG_ANY. LG_ERR_DECISION: a deciding detector was not read, or the archive is too old
- * to hold the policy. On failure the verdict is flagged and invalid; with a wrong struct_size it is
- * unchanged. */
+/* Decides over the readings of all detectors by the policy in the archive. If the reading of a
+ * detector that never decides is flagged, the text is unfamiliar: the others then have their largest
+ * thresholds, over all traffic and the domains. An archive without a decision uses LG_ANY.
+ * LG_ERR_DECISION: a deciding detector was not read, or the archive is too old to hold the policy. On
+ * failure the verdict is flagged and invalid; with a wrong struct_size it is unchanged. */
 lg_status lg_decide(lg_guard const *guard, lg_decide_call const *call, lg_verdict *verdict);
 
 /* ---- thresholds and p-values -------------------------------------------------------------------

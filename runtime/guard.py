@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -27,7 +27,7 @@ from layerguard.runtime.model.session import Device, Weights
 from layerguard.runtime.streaming.stream import DEFAULT_STRIDE, GuardCallbacks, Stream
 from layerguard.runtime.streaming.view_factory import ViewFactory
 from layerguard.runtime.text.request import Message, Request, check_text, request
-from layerguard.runtime.types import Array, Verdict
+from layerguard.runtime.types import Array, OnUnfamiliar, Verdict
 
 
 class Guard:
@@ -41,18 +41,26 @@ class Guard:
         streams: the factory of the streams' view readers.
         decision: combines the detectors' readings into one decision.
         monitor: compares the share of flagged texts with the target, over all checked texts.
+        traffic: compares the p-values of all checked texts with those of the clean texts, for each
+            ``domain`` that callers name.
     """
 
     def __init__(
-        self, bundle: Bundle, backbone: Backbone, detectors: Mapping[str, Detector]
+        self,
+        bundle: Bundle,
+        backbone: Backbone,
+        detectors: Mapping[str, Detector],
+        on_unfamiliar: OnUnfamiliar | None = None,
     ) -> None:
         self.bundle = bundle
         self.backbone = backbone
         self._detectors = dict(detectors)
         self._taps = {detector.tap for detector in self._detectors.values()}
         self.streams = ViewFactory(bundle, backbone.reader, backbone.session, self._detectors)
-        self._verdicts = Verdicts(bundle)
+        self._on_unfamiliar = on_unfamiliar
+        self._verdicts = Verdicts(bundle, on_unfamiliar)
         self.decision, self.monitor = self._verdicts.decision, self._verdicts.monitor
+        self.traffic = self._verdicts.traffic
         self._verify: str | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -67,6 +75,7 @@ class Guard:
             "threads": session.threads,
             "verify": self._verify,
             "weights": "packed" if session.weights is None else "mapped",
+            "on_unfamiliar": self._on_unfamiliar,
         }
         where = str(self.bundle.path.absolute())
         return _loaded_again, (type(self), where, arguments, self.bundle.id)
@@ -80,6 +89,7 @@ class Guard:
         threads: int = 0,
         verify: str | Path | None = None,
         weights: Weights = "packed",
+        on_unfamiliar: OnUnfamiliar | None = None,
     ) -> "Guard":
         """Load and verify a bundle, and replay its canaries.
 
@@ -94,6 +104,8 @@ class Guard:
                 file. This needs less memory and loads in a fraction of the time. A check takes
                 longer, above all of a short text; a streamed token takes about as long.
                 tests/bench/loading.py prints the measurements.
+            on_unfamiliar: what happens with a text that is unlike the calibration rows: ``allow``,
+                ``flag`` or ``ask``; see ``Verdict.unfamiliar``. None: as the bundle says.
 
         Raises:
             BundleError: the bundle has faults, is not calibrated, a canary gives another score, or
@@ -102,6 +114,8 @@ class Guard:
             MachineError: onnxruntime or model-signing is missing, or the device is unavailable.
         """
         folder = find_bundle(path)
+        if on_unfamiliar is not None and on_unfamiliar not in get_args(OnUnfamiliar):
+            raise InputError(f"on_unfamiliar: found {on_unfamiliar!r}; expected allow, flag or ask")
 
         def load_once() -> Guard:
             bundle = Bundle.load(folder) if verify is None else load_verified(folder, verify)
@@ -109,9 +123,10 @@ class Guard:
                 fault = "it has no detectors yet; run `layerguard calibrate BUNDLE --clean ROWS`"
                 raise BundleError(folder, [fault])
             backbone = Backbone(bundle, device, threads, weights)
-            guard = cls(bundle, backbone, bind_detectors(bundle))
+            guard = cls(bundle, backbone, bind_detectors(bundle), on_unfamiliar)
             replay_canaries(bundle, guard.check)
             guard.monitor.reset()
+            guard.traffic.reset()
             faults = changed(folder, bundle.manifest.files) if verify is not None else []
             if faults:  # files were replaced after their verification
                 raise BundleError(folder, faults)
@@ -243,7 +258,7 @@ class Guard:
         return GuardCallbacks(
             assemble=partial(self._verdicts.give, truncated=False, domain=domain, counted=False),
             check=lambda whole: self.check_requests([whole], [domain], counted=False)[0],
-            count=lambda last: self._verdicts.count(flagged=last.flagged, domain=last.domain),
+            count=lambda last: self._verdicts.count(last, domain),
         )
 
     def check_requests(

@@ -39,9 +39,14 @@ Semantics = Literal["block", "hf"]
 Combination = Literal["any", "all"]
 """How many of the deciding detectors must flag a text for it to be flagged."""
 
-Status = Literal["ok", "invalid", "drifting"]
+Status = Literal["ok", "invalid", "drifting", "unfamiliar"]
 """``invalid``: a score is not finite. An invalid reading is always flagged: it fails closed.
-``drifting`` (verdicts only): the share of flagged traffic no longer matches the target."""
+``drifting`` (verdicts only): the share of flagged traffic no longer matches the target.
+``unfamiliar`` (verdicts only): the text is unlike the calibration rows."""
+
+OnUnfamiliar = Literal["allow", "flag", "ask"]
+"""What happens with a text that is unlike the calibration rows: ``allow``: the detectors decide;
+``flag``: it is flagged; ``ask``: the detectors decide, and the verdict asks for another check."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,9 +162,9 @@ class Verdict:
 
     Attributes:
         flagged: whether the text should be stopped, by the policy over the deciding readings; True
-            if one of them is invalid, with any policy.
+            if one of them is invalid, with any policy, or if an unfamiliar text is to be flagged.
         status: ``invalid`` if a deciding reading is; else ``drifting`` if the share of flagged
-            traffic no longer matches the target; else ``ok``.
+            traffic no longer matches the target; else ``unfamiliar`` if the text is; else ``ok``.
         reason: one sentence that explains the decision.
         readings: by detector name.
         timings_ms: milliseconds by stage: ``tokenize``, ``graph``, ``score``, ``total``. Texts
@@ -173,6 +178,12 @@ class Verdict:
             flag this text; None if the bundle has no calibrated decision.
         domain: the domain whose thresholds were used; None for those of all traffic.
         unread_tokens: of a stream: pushed tokens that this verdict does not include yet.
+        familiarity: conformal p-value of the text's distance from the calibration rows, in (0, 1];
+            None if the bundle does not measure it.
+        unfamiliar: whether that distance is above its threshold. The deciding detectors then have
+            their largest thresholds, over all traffic and the domains.
+        on_unfamiliar: what happens then.
+        ask: whether a person or another check should look at the text, because it is unfamiliar.
     """
 
     flagged: bool
@@ -188,12 +199,18 @@ class Verdict:
     p_value: float | None = None
     domain: str | None = None
     unread_tokens: int = 0
+    familiarity: float | None = None
+    unfamiliar: bool = False
+    on_unfamiliar: OnUnfamiliar = "allow"
+    ask: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a verdict that contradicts its readings."""
         deciding = [r for name, r in self.readings.items() if name not in self.shadow]
         flagged, invalid = decision_of(deciding, self.policy)
-        if self.flagged != flagged:
+        if self.ask != (self.unfamiliar and self.on_unfamiliar == "ask"):
+            raise ValueError(f"ask is {self.ask}, and the text unfamiliar: {self.unfamiliar}")
+        if self.flagged != (flagged or (self.unfamiliar and self.on_unfamiliar == "flag")):
             count = sum(reading.flagged for reading in deciding)
             raise ValueError(
                 f"flagged is {self.flagged}, and {count} of {len(deciding)} deciding readings are "

@@ -21,7 +21,7 @@ from tests.tiny import LAYERS, WIDTH, params_of
 
 SYMBOLS = ROOT / "tests" / "c" / "symbols.txt"
 CONSUMER = ROOT / "tests" / "c" / "consumer"
-NAMES = ("agent_siren", "lcf", "siren", "weightwatch")
+NAMES = ("agent_siren", "familiarity", "lcf", "siren", "weightwatch")
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from layerguard.runtime.detectors import REGISTRY
 from layerguard.runtime.errors import InputError
 from layerguard.runtime.kernels import Scorer, parameters
 from layerguard.runtime.types import ROLES, Array
+from tests import tiny
 from tests.kernel_cases import levels
 from tests.random_detectors import make_params
 from tests.scorers import CALIBRATED, scored
@@ -143,7 +144,7 @@ def test_p_values_count_clean_scores_that_are_as_large() -> None:
 @pytest.mark.parametrize("name", REGISTRY)
 def test_the_table_names_what_fit_returns(name: str) -> None:
     """Names and dtypes of the arrays that tests freeze are those that C declares."""
-    made: Any = make_params(LAYERS, WIDTH)
+    made: Any = {"familiarity": tiny.params_of("familiarity"), **make_params(LAYERS, WIDTH)}
     params = made[name.removeprefix("agent_")]
     declared = parameters(name)
     for item in declared:

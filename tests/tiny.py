@@ -175,6 +175,16 @@ def params_of(name: str) -> dict[str, Array]:
             "bias_0": np.array([0, 0.3], np.float32),
         }
         params[name] = linear | {key: params["siren"][key] for key in CALIBRATED}
+    if name == "familiarity":
+        rng = np.random.default_rng(3)
+        directions = np.linalg.qr(rng.normal(size=(WIDTH, 4)))[0].T * 0.9
+        distances = {
+            "layer": np.array(1, np.int32),
+            "centres": rng.normal(size=(2, WIDTH)).astype(np.float32),
+            "scale": rng.uniform(0.5, 2, WIDTH).astype(np.float32),
+            "directions": directions.astype(np.float32),
+        }
+        params[name] = distances | {key: params["siren"][key] for key in CALIBRATED}
     if name == "weightwatch":
         params[name] = _weightwatch() | {key: params["siren"][key] for key in CALIBRATED}
     return params[name]

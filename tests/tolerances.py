@@ -117,6 +117,21 @@ def siren_score(logit_error: Doubles) -> Doubles:
     return logit_error.sum(axis=-1) / 4 + LOGIT_EXPONENTIAL
 
 
+def familiarity(z: Doubles, directions: Doubles) -> Doubles:
+    """Absolute error of the squared distance |z|^2 - sum_r (d_r . z)^2, computed in float64, (...).
+
+    A sum of n products has at most n + 2 roundings of 2^-53 relative to the sum of magnitudes
+    (Higham, section 3.1), for |z|^2 and for each d_r . z; squaring doubles that of the latter.
+
+    Args:
+        z: (..., width).
+        directions: (directions, width).
+    """
+    along = np.abs(z) @ np.abs(directions).T
+    roundings = 2 * (z.shape[-1] + len(directions) + 4) * 2.0**-53
+    return roundings * ((z**2).sum(axis=-1) + (along**2).sum(axis=-1))
+
+
 def drift(states: Doubles, base: Doubles) -> float:
     """Absolute error of (pi_s - pi_0) / N, computed in float64 from float32 states.
 

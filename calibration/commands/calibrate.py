@@ -10,6 +10,10 @@ thresholds fit the device. Detectors that are not calibrated in this call are ke
 clean rows (without --clean, on the labelled rows of label 0). A "domain" with enough of these rows
 gets thresholds of its own.
 
+Rows may have a "source" (else their "domain"). Each of the largest sources is left out in turn: a
+detector that surely flags more than --max-shift times the target of a source that it has not seen
+is put in shadow. It is fitted once more for each source.
+
 A bad row is reported with its line; the others are used, and the exit code is then 2.
 """
 
@@ -23,9 +27,12 @@ from layerguard.calibration.calibrator import Mode
 from layerguard.calibration.commands.summary import decision_lines, detector_line, removed_line
 from layerguard.calibration.guard.calibrate import calibrate
 from layerguard.calibration.thresholds.conformal import DEFAULT_TARGET_FPR
+from layerguard.calibration.votes.ballot import DEFAULT_MAX_SHIFT
 from layerguard.calibration.weights.tuning import Tuning, adapter_alone, between
 from layerguard.runtime.cli import options
+from layerguard.runtime.cli.votes import vote_lines
 from layerguard.runtime.errors import CalibrationError, InputError
+from layerguard.runtime.types import OnUnfamiliar
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -66,6 +73,21 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="NAME",
         help="detectors whose scores are reported but never decide",
     )
+    add(
+        "--enforce",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a detector that decides whatever is measured; may be repeated",
+    )
+    add(
+        "--max-shift",
+        type=float,
+        default=DEFAULT_MAX_SHIFT,
+        metavar="TIMES",
+        help="multiple of the target that a detector may flag of a source that it has not seen; "
+        "beyond it, it is put in shadow (default: 3)",
+    )
     add("--mode", choices=get_args(Mode), default="cross-fit", help="how thresholds are set")
     add(
         "--eta",
@@ -73,6 +95,13 @@ def add_arguments(parser: ArgumentParser) -> None:
         default=0.9,
         metavar="SHARE",
         help="SIREN: share of a probe's weight that its chosen neurons hold (default: 0.9)",
+    )
+    add(
+        "--on-unfamiliar",
+        choices=get_args(OnUnfamiliar),
+        default="allow",
+        help="what the guard does with a text that is unlike the clean rows: the detectors decide, "
+        "it is flagged, or the verdict asks for another check (default: allow)",
     )
     add(
         "--cache",
@@ -97,8 +126,11 @@ def run(arguments: Namespace) -> int:
             target_fpr=arguments.target_fpr,
             policy=arguments.policy,
             shadow=arguments.shadow,
+            enforce=arguments.enforce,
+            max_shift=arguments.max_shift,
             mode=arguments.mode,
             eta=arguments.eta,
+            on_unfamiliar=arguments.on_unfamiliar,
             seed=arguments.seed,
             cache=arguments.cache,
             device=arguments.device,
@@ -112,6 +144,7 @@ def run(arguments: Namespace) -> int:
         print(detector_line(name, card))
     for line in (
         *decision_lines(result.decision, result.clean_texts),
+        *vote_lines(result.votes),
         *map(removed_line, result.removed),
     ):
         print(line)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from layerguard.runtime.bundle.decision import DecisionCard
 from layerguard.runtime.bundle.files import SIGNATURE
 from layerguard.runtime.bundle.manifest import DetectorCard
+from layerguard.runtime.detectors import REGISTRY
 
 _TEXTS_ADVISED = 200
 
@@ -25,7 +26,8 @@ def decision_lines(card: DecisionCard, texts: int) -> Iterator[str]:
     deciding = ", ".join(card.enforced)
     if card.policy in ("any", "all"):
         deciding = f"{card.policy} of {deciding}"
-    shadow = f"; in shadow: {', '.join(card.shadow)}" if card.shadow else ""
+    kept_out = [name for name in card.shadow if REGISTRY[name].decides]
+    shadow = f"; in shadow: {', '.join(kept_out)}" if kept_out else ""
     advice = f"; {_TEXTS_ADVISED} or more are advised" if card.n < _TEXTS_ADVISED else ""
     yield f"guard: flags where {deciding} does{shadow}; {card.n} clean prompts{advice}"
     if card.n < texts:

@@ -112,5 +112,5 @@ def _sets(sources: RowSources) -> list[tuple[str, RowSources]]:
 
 def _domains(guard: Guard, scored: Sequence[ScoredRow]) -> tuple[Cell, ...]:
     """False-positive rates of each domain's thresholds on every domain, over all files."""
-    scores = {name: scores_of(scored, name) for name in guard.bundle.manifest.detectors}
+    scores = {name: scores_of(scored, name) for name in guard.decision.enforced}
     return matrix(guard.decision, scores, [row.row for row in scored])

@@ -31,7 +31,7 @@ from layerguard.calibration.thresholds.text_scores import failing_closed, worst_
 from layerguard.runtime.binding import bind_detectors, worst_readings
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.decision.policy import Decision
-from layerguard.runtime.detectors import Detector
+from layerguard.runtime.detectors import REGISTRY, Detector
 from layerguard.runtime.errors import BundleError
 from layerguard.runtime.model.backbone import Backbone, PooledStates
 from layerguard.runtime.rows.jsonl import Row
@@ -78,7 +78,7 @@ class Baselines:
 
 
 def detector_methods(bundle: Bundle) -> tuple[Method, ...]:
-    """The bundle's detectors as methods.
+    """The bundle's detectors as methods, without those that never decide.
 
     Raises:
         BundleError: the bundle has no detectors, or a kernel rejects its parameters.
@@ -90,6 +90,7 @@ def detector_methods(bundle: Bundle) -> tuple[Method, ...]:
     return tuple(
         Method(name, detector.tap, detector, name in probabilities)
         for name, detector in bind_detectors(bundle).items()
+        if REGISTRY[name].decides
     )
 
 

@@ -10,28 +10,30 @@ from layerguard.calibration.calibrator import Inputs, Mode, Options
 from layerguard.calibration.guard.fit_detectors import detectors_to_fit, fit_detectors
 from layerguard.calibration.guard.freeze import freeze
 from layerguard.calibration.guard.removed import removed_by_a_change
+from layerguard.calibration.guard.scored import ScoredDetectors, rule_of
 from layerguard.calibration.notify import Notify, silent
 from layerguard.calibration.rows.fingerprint import text_hashes
 from layerguard.calibration.rows.labelled import LabelledRows, read_clean, read_labelled
 from layerguard.calibration.rows.leakage import TestTexts, prompt_group
 from layerguard.calibration.rows.sources import RowSources
-from layerguard.calibration.stages import FittedDetector
 from layerguard.calibration.thresholds.conformal import DEFAULT_TARGET_FPR
 from layerguard.calibration.thresholds.guard_thresholds import (
-    FIXED,
     GuardThresholds,
     Policy,
     set_thresholds,
 )
 from layerguard.calibration.thresholds.kept_detectors import KeptDetectors, seen_texts
+from layerguard.calibration.votes.ballot import DEFAULT_MAX_SHIFT
 from layerguard.calibration.weights.tuning import Tuning
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.bundle.decision import DecisionCard
 from layerguard.runtime.bundle.manifest import DetectorCard
+from layerguard.runtime.bundle.votes import VotesCard
 from layerguard.runtime.errors import CalibrationError, InputError
 from layerguard.runtime.model.backbone import Backbone
 from layerguard.runtime.model.session import Device
 from layerguard.runtime.rows.jsonl import Row
+from layerguard.runtime.types import OnUnfamiliar
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ class Calibration:
         bundle_id: id of the bundle after the change.
         detectors: the cards of the fitted detectors, by name.
         decision: the deciding detectors and the promised false-positive rate.
+        votes: why each detector decides or not, and what it flags.
         clean_texts: number of given clean texts; ``decision.n`` of them set the thresholds.
         removed: files deleted because they belong to the old detectors: fused graphs, a signature.
         faults: one message for each row that was not used.
@@ -52,6 +55,7 @@ class Calibration:
     bundle_id: str
     detectors: Mapping[str, DetectorCard]
     decision: DecisionCard
+    votes: VotesCard
     clean_texts: int
     removed: tuple[str, ...]
     faults: tuple[str, ...]
@@ -67,8 +71,11 @@ def calibrate(
     target_fpr: float = DEFAULT_TARGET_FPR,
     policy: str = "any",
     shadow: Sequence[str] = (),
+    enforce: Sequence[str] = (),
+    max_shift: float = DEFAULT_MAX_SHIFT,
     mode: Mode = "cross-fit",
     eta: float = 0.9,
+    on_unfamiliar: OnUnfamiliar = "allow",
     seed: int = 0,
     cache: Path | None = None,
     device: Device = "cpu",
@@ -81,6 +88,11 @@ def calibrate(
     Detectors that are not fitted in this call are kept unchanged. The thresholds of all detectors
     are set together on the clean rows, or without clean rows on the labelled rows of label 0.
 
+    A detector decides only if the rows give no evidence against it: each source of the rows is left
+    out in turn, and a detector that surely flags more than ``max_shift`` times the target of it is
+    put in shadow; if none is left, the one with the least shift decides. The modes other than
+    ``reference`` apply this rule; all modes measure.
+
     Args:
         bundle: folder of an exported model.
         clean: files or rows of harmless prompts.
@@ -90,8 +102,13 @@ def calibrate(
         target_fpr: share of clean traffic that the whole guard may flag, in (0, 1).
         policy: ``any`` or ``all`` of the detectors, or the name of the only one that decides.
         shadow: detectors whose scores are reported but never decide.
+        enforce: detectors that decide whatever was measured.
+        max_shift: multiple of the target that may be flagged of a source that was left out, 1 or
+            more.
         mode: ``cross-fit``; ``loo``; or ``reference``, the published thresholds.
         eta: for SIREN, the share of the probes' weight that the chosen neurons hold, in (0, 1].
+        on_unfamiliar: what the guard does with a text that is unlike the clean rows: ``allow``,
+            ``flag`` or ``ask``; see ``Verdict.unfamiliar``.
         seed: random seed.
         cache: folder of temporary files of states; None for the system's.
         device: where the graph runs; the thresholds fit that device.
@@ -107,11 +124,12 @@ def calibrate(
     """
     before = Bundle.load(Path(bundle))
     rows = _Rows.read(clean, labelled, test, notify)
-    options = Options(mode, eta, target_fpr, seed, cache)
+    options = Options(mode, eta, target_fpr, seed, cache, on_unfamiliar)
     inputs = Inputs(rows.clean, rows.labelled, tuning, before.manifest.model, options)
     names = detectors_to_fit(inputs)
     others = before.manifest.detectors.keys() - set(names)
     deciding = Policy.over({*names, *others}, policy, shadow, target_fpr)
+    rule = rule_of(deciding, {*names, *others}, enforce, max_shift, mode)
     kept = KeptDetectors(before, others, rows.for_thresholds)
     if mode != "reference":
         _check_support(kept, rows.for_thresholds, deciding, {*names, *others})
@@ -119,19 +137,24 @@ def calibrate(
     backbone = Backbone(before, device, threads)
     fitted, faults = fit_detectors(backbone, inputs, kept)
     faults = (*rows.faults, *faults)
+    scored = ScoredDetectors(before, fitted, kept, rows.for_thresholds)
     try:
-        thresholds = _thresholds(before, fitted, kept, rows, deciding)
+        votes = scored.votes(rule)
+        failed = [name for name, vote in votes.detectors.items() if not vote.decides]
+        thresholds = _thresholds(scored, rows, deciding.without(failed))
     except CalibrationError as error:
         for fault in faults:  # a possible cause
             error.add_note(fault)
         raise
     removed = removed_by_a_change(before)
-    manifest = freeze(before, backbone, fitted, thresholds)
+    votes = scored.measured(votes, thresholds)
+    manifest = freeze(before, backbone, fitted, thresholds, votes)
     return Calibration(
         bundle=before.path,
         bundle_id=Bundle.load(before.path).id,
         detectors={name: manifest.detectors[name] for name in sorted(names)},
         decision=thresholds.card,
+        votes=votes,
         clean_texts=len(set(map(prompt_group, rows.for_thresholds))),
         removed=removed,
         faults=faults,
@@ -202,21 +225,13 @@ def _check_support(
         ) from error
 
 
-def _thresholds(
-    before: Bundle,
-    fitted: Sequence[FittedDetector],
-    kept: KeptDetectors,
-    rows: _Rows,
-    policy: Policy,
-) -> GuardThresholds:
+def _thresholds(scored: ScoredDetectors, rows: _Rows, policy: Policy) -> GuardThresholds:
     """Set the thresholds of the newly fitted and of the kept detectors."""
-    methods = {name: before.manifest.detectors[name].method for name in kept.names}
-    methods |= {detector.name: detector.method for detector in fitted}
     fitted_on = text_hashes(map(prompt_group, (*rows.clean, *rows.labelled)))
     return set_thresholds(
-        kept.scores() | {detector.name: detector.clean_scores for detector in fitted},
+        scored.clean,
         rows.for_thresholds,
         policy,
-        fixed={name for name, method in methods.items() if method in FIXED},
-        seen=np.append(seen_texts(before), fitted_on),
+        fixed=scored.published.keys(),
+        seen=np.append(seen_texts(scored.before), fitted_on),
     )

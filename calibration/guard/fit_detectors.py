@@ -1,22 +1,27 @@
 """Fit the detectors that apply to given inputs, with as few passes of the graph as possible.
 
-One pass over the labelled rows records states for all detectors that are fitted to them. Then one
-pass over the clean rows records states for the other detectors, and scores the rows with the
-detectors that already have parameters.
+One pass over the labelled rows records states for all detectors that are fitted to them, and of the
+rows of label 1 for the others, which score them later. Then one pass over the clean rows records
+states for the other detectors, and scores the rows with the detectors that already have parameters.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from layerguard.calibration.calibrator import Calibrator, Fit, Inputs, RowKind
 from layerguard.calibration.guard.labelled_fit import LabelledFit
 from layerguard.calibration.registry import CALIBRATORS
-from layerguard.calibration.stages import FittedDetector
+from layerguard.calibration.rows.traffic import MOST_SOURCES, MOST_TRAINED
+from layerguard.calibration.stages import FittedDetector, FittedParameters
+from layerguard.calibration.states.chosen import ChosenRows
 from layerguard.calibration.states.collect import Collector, Reader, read_once
 from layerguard.calibration.states.recording import Recording
 from layerguard.calibration.thresholds.kept_detectors import KeptDetectors
-from layerguard.calibration.thresholds.text_scores import TextScorer, largest, worst_windows
+from layerguard.calibration.thresholds.text_scores import largest, worst_windows
+from layerguard.calibration.thresholds.threshold import published_threshold
+from layerguard.calibration.votes.left_out import leave_one_source_out, pooled_scores
+from layerguard.runtime.detectors import REGISTRY
 from layerguard.runtime.model.backbone import Backbone
 from layerguard.runtime.rows.jsonl import Row
 
@@ -45,12 +50,14 @@ def fit_detectors(
     """
     fitted: dict[str, FittedDetector] = {}
     with ExitStack() as stack:
-        pending = _pending("labelled", inputs, stack)
-        faults = _read(backbone, inputs.labelled, pending, "labelled rows")
-        labelled = [LabelledFit(*fit.made(inputs, faults), inputs.clean) for fit in pending]
-    scorers = [(kept.scorer, kept.fresh), *((fit.scorer, fit.fresh) for fit in labelled)]
-    with ExitStack() as stack:
         pending = _pending("clean", inputs, stack)
+        labelled_fits = _pending("labelled", inputs, stack)
+        harmful = [_harmful_only(fit.harmful) for fit in pending]
+        if kept.names:
+            harmful.append(_harmful_only(kept.harmful, unless=kept.has_seen))
+        faults = _read(backbone, inputs.labelled, labelled_fits, "labelled rows", harmful)
+        labelled = [LabelledFit(*fit.made(inputs, faults), inputs.clean) for fit in labelled_fits]
+        scorers = [(kept.scorer, kept.fresh), *((fit.scorer, fit.fresh) for fit in labelled)]
         joint = [scorer for scorer, rows in scorers if pending and len(rows) == len(inputs.clean)]
         clean_faults = _read(backbone, inputs.clean, pending, "clean rows", joint)
         for scorer, rows in scorers:
@@ -66,12 +73,13 @@ def fit_detectors(
 
 @dataclass(frozen=True, slots=True)
 class _PendingFit:
-    """A detector whose states are being recorded."""
+    """A detector whose states are being recorded, and those of rows of label 1 beside them."""
 
     calibrator: Calibrator
     fit: Fit
     recording: Recording
     collector: Collector
+    harmful: Collector
 
     def made(
         self, inputs: Inputs, faults: Sequence[str]
@@ -82,8 +90,13 @@ class _PendingFit:
         """
         recorded = self.collector.recorded(len(inputs.rows(self.calibrator.rows)), faults)
         fitted = self.fit.fit(recorded)
+        left_out = leave_one_source_out(
+            self.calibrator.name, self.fit, recorded, inputs.options.target_fpr, self._most_sources
+        )
         self.recording.close()
         worst = worst_windows(fitted.held_out, recorded.owner, len(recorded.rows))
+        scored = list(zip(recorded.rows, worst.tolist(), strict=True))
+        harmful = largest((row, score) for row, score in scored if row.label == 1)
         detector = FittedDetector(
             name=self.calibrator.name,
             method=self.fit.method,
@@ -92,8 +105,29 @@ class _PendingFit:
             seed=inputs.options.seed,
             settings=fitted.settings,
             threshold=fitted.published,
+            harmful_scores=harmful or self._harmful_scores(fitted),
+            left_out=left_out.measured,
+            not_left_out=left_out.failed,
         )
-        return detector, list(zip(recorded.rows, worst.tolist(), strict=True))
+        return detector, scored
+
+    @property
+    def _most_sources(self) -> int:
+        """The most sources without which it is fitted again."""
+        if not REGISTRY[self.calibrator.name].decides:
+            return 0
+        return MOST_SOURCES if self.calibrator.rows == "clean" else MOST_TRAINED
+
+    def _harmful_scores(self, fitted: FittedParameters) -> Mapping[str, float]:
+        """The scores of the texts of label 1 that were recorded beside the detector's own rows."""
+        if not self.harmful.rows:
+            return {}
+        recorded = self.harmful.recorded(len(self.harmful.rows), ())
+        params = {**fitted.params, **published_threshold(0.0).arrays()}
+        bound = REGISTRY[self.calibrator.name].bind(params, self.fit.tap)
+        scores = pooled_scores(bound, recorded.states)
+        worst = worst_windows(scores, recorded.owner, len(recorded.rows)).tolist()
+        return largest(zip(recorded.rows, worst, strict=True))
 
 
 def _pending(kind: RowKind, inputs: Inputs, stack: ExitStack) -> list[_PendingFit]:
@@ -102,9 +136,18 @@ def _pending(kind: RowKind, inputs: Inputs, stack: ExitStack) -> list[_PendingFi
     for calibrator in CALIBRATORS:
         if calibrator.rows == kind and calibrator.applies(inputs):
             fit = calibrator.prepare(inputs)
-            recording = stack.enter_context(Recording(len(inputs.rows(kind)), inputs.options.cache))
-            pending.append(_PendingFit(calibrator, fit, recording, Collector(fit.tap, recording)))
+            own, beside = (
+                stack.enter_context(Recording(len(rows), inputs.options.cache))
+                for rows in (inputs.rows(kind), inputs.labelled)
+            )
+            collectors = Collector(fit.tap, own), Collector(fit.tap, beside)
+            pending.append(_PendingFit(calibrator, fit, own, *collectors))
     return pending
+
+
+def _harmful_only(reader: Reader, unless: Callable[[Row], bool] = lambda _: False) -> Reader:
+    """Reads the rows of label 1, apart from some."""
+    return ChosenRows(reader, lambda row: row.label == 1 and not unless(row))
 
 
 def _read(
@@ -112,8 +155,8 @@ def _read(
     rows: Sequence[Row],
     pending: Sequence[_PendingFit],
     description: str,
-    scorers: Sequence[TextScorer] = (),
+    others: Sequence[Reader] = (),
 ) -> list[str]:
     """Read the rows once if a fit records them; one message for each unused row."""
-    readers: list[Reader] = [*(fit.collector for fit in pending), *scorers]
+    readers: list[Reader] = [*(fit.collector for fit in pending), *others]
     return list(read_once(backbone, rows, readers, description)) if pending else []

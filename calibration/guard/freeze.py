@@ -14,6 +14,7 @@ from layerguard.runtime.bundle.files import DETECTORS
 from layerguard.runtime.bundle.manifest import Canary, DetectorCard
 from layerguard.runtime.bundle.npz import write_npz
 from layerguard.runtime.bundle.serving import SERVING, serving_arrays
+from layerguard.runtime.bundle.votes import VotesCard
 from layerguard.runtime.bundle.write import carry_over, replacing, seal
 from layerguard.runtime.detectors import REGISTRY
 from layerguard.runtime.errors import CalibrationError, InputError
@@ -43,11 +44,13 @@ def freeze(
     backbone: Backbone,
     detectors: Sequence[FittedDetector],
     guard: GuardThresholds | None = None,
+    votes: VotesCard | None = None,
 ) -> Manifest:
     """Write the detectors into the bundle; other detectors of the bundle are kept.
 
     ``guard`` sets the thresholds of all detectors and the decision. Without it the bundle has no
-    decision: any detector may flag, and no common false-positive rate is promised.
+    decision: any detector may flag, and no common false-positive rate is promised. ``votes`` says
+    why detectors decide; None keeps those of the bundle, without detectors that are fitted now.
 
     The same rows, seed and library versions give the same bytes. If freezing fails or is killed,
     the old bundle is unchanged. Fused graphs are removed, because they contain the old detectors.
@@ -86,6 +89,7 @@ def freeze(
         canaries=(),
         fused={},  # they contain the old detectors
         decision=guard.card if guard else None,
+        votes=votes or _kept_votes(bundle.manifest, detectors),
     )
     ready = replace(bundle, manifest=manifest, params=params, decision=decision)
     manifest = replace(manifest, canaries=_canaries(ready, backbone))
@@ -119,6 +123,15 @@ def _card(item: FittedDetector) -> DetectorCard:
         settings=dict(item.settings),
         limit=item.tap.budget,
     )
+
+
+def _kept_votes(manifest: Manifest, fitted: Sequence[FittedDetector]) -> VotesCard | None:
+    """The bundle's votes of the detectors that are not replaced."""
+    if manifest.votes is None:
+        return None
+    new = {detector.name for detector in fitted}
+    kept = {name: vote for name, vote in manifest.votes.detectors.items() if name not in new}
+    return replace(manifest.votes, detectors=kept)
 
 
 def _at_threshold(card: DetectorCard, params: Mapping[str, Array]) -> DetectorCard:

@@ -71,6 +71,34 @@ class ArrayStates:
         return self._states[:, index]
 
 
+class SelectedStates:
+    """Some rows of other states, in the same order."""
+
+    def __init__(self, states: States, chosen: Array) -> None:
+        """Select the rows where ``chosen``, bool [rows], is True."""
+        self._states, self._chosen = states, chosen
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Rows, layers, width."""
+        _, layers, width = self._states.shape
+        return int(np.count_nonzero(self._chosen)), layers, width
+
+    def blocks(self) -> Iterator[tuple[slice, Array]]:
+        """See ``States.blocks``."""
+        start = 0
+        for rows, block in self._states.blocks():
+            some = block[:, self._chosen[rows]]
+            if some.shape[1]:
+                yield slice(start, start + some.shape[1]), some
+                start += some.shape[1]
+
+    def layer(self, index: int) -> Array:
+        """See ``States.layer``."""
+        selected: Array = self._states.layer(index)[self._chosen]
+        return selected
+
+
 def rows_at_once(layers: int, width: int) -> int:
     """The number of rows in a block."""
     return max(1, BLOCK_BYTES // (layers * width * np.dtype(np.float32).itemsize))

@@ -55,13 +55,17 @@ class Reader(Protocol):
 
 
 class Collector:
-    """A ``Reader`` that stores the states of one tap."""
+    """A ``Reader`` that stores the states of one tap.
+
+    Attributes:
+        rows: the rows whose states are stored.
+    """
 
     def __init__(self, tap: Tap, recording: Recording) -> None:
         """Store the states in ``recording``, which the caller closes."""
         self.taps = (tap,)
         self._recording = recording
-        self._rows: list[Row] = []
+        self.rows: list[Row] = []
         self._owners: list[Array] = []
 
     def take(self, rows: Sequence[Row], pooled: PooledStates) -> list[str]:
@@ -71,14 +75,14 @@ class Collector:
         states = np.stack(layers, axis=1)
         good = np.ones(len(rows), dtype=bool)
         good[owner[_broken(states, tap).any(axis=tuple(range(1, states.ndim)))]] = False
-        number = len(self._rows) + np.cumsum(good) - 1
+        number = len(self.rows) + np.cumsum(good) - 1
         good_windows = good[owner]
         if good_windows.any():
             finite = states if good_windows.all() else states[good_windows]
             width = finite.shape[-1]
             self._recording.append(finite.reshape(len(finite), -1, width))
             self._owners.append(number[owner[good_windows]])
-        self._rows += compress(rows, good)
+        self.rows += compress(rows, good)
         return [
             f"{row.place}: its states are not finite; export the model in float32"
             for row in compress(rows, ~good)
@@ -90,12 +94,12 @@ class Collector:
         Raises:
             CalibrationError: no row could be read.
         """
-        if not self._rows:
+        if not self.rows:
             raise CalibrationError(
                 f"none of {rows} rows could be read; expected texts: {'; '.join(faults[:3])}"
             )
         owner = np.concatenate(self._owners)
-        return RecordedStates(tuple(self._rows), self._recording, owner, tuple(faults))
+        return RecordedStates(tuple(self.rows), self._recording, owner, tuple(faults))
 
 
 def read_once(

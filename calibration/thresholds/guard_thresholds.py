@@ -7,7 +7,7 @@ thresholds of that domain if there are enough of them.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from layerguard.calibration.thresholds.threshold import NOTHING_PROMISED, Thresh
 from layerguard.runtime.bundle.decision import DecisionCard, DomainCard
 from layerguard.runtime.decision.blocks import Blocks, allowed
 from layerguard.runtime.decision.policy import combination
+from layerguard.runtime.detectors import REGISTRY
 from layerguard.runtime.errors import CalibrationError, InputError
 from layerguard.runtime.rows.jsonl import Row
 from layerguard.runtime.types import Array
@@ -52,8 +53,9 @@ class Policy:
         Raises:
             InputError: a name is not that of a detector, or no detector is left to decide.
         """
-        known = ", ".join(sorted(detectors))
-        not_deciding = set(shadow)
+        measuring = {name for name in detectors if name in REGISTRY and not REGISTRY[name].decides}
+        known = ", ".join(sorted(set(detectors) - measuring))
+        not_deciding = {*shadow, *measuring}
         if name not in ("any", "all"):
             if name not in detectors or name in not_deciding:
                 raise InputError(f"--policy: found {name!r}; expected any, all, or one of {known}")
@@ -64,6 +66,10 @@ class Policy:
         if not set(detectors) - not_deciding:
             raise InputError(f"--shadow: found all of {known}; at least one must decide")
         return cls(name, tuple(sorted(not_deciding)), target_fpr)
+
+    def without(self, names: Iterable[str]) -> "Policy":
+        """The policy with more detectors in shadow."""
+        return replace(self, shadow=tuple(sorted({*self.shadow, *names})))
 
     def enforced(self, detectors: Iterable[str]) -> tuple[str, ...]:
         """The deciding detectors, in order of their names."""

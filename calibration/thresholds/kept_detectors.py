@@ -24,6 +24,7 @@ class KeptDetectors:
     Attributes:
         fresh: the rows that ``scorer`` has to read.
         scorer: scores the rows of ``fresh``.
+        harmful: scores rows of label 1, for the detection that calibration reports.
     """
 
     def __init__(self, bundle: Bundle, kept: Collection[str], rows: Sequence[Row]) -> None:
@@ -46,12 +47,17 @@ class KeptDetectors:
             )
         texts = list(dict.fromkeys(map(prompt_group, rows)))
         codes = dict(zip(texts, text_hashes(texts).tolist(), strict=True))
-        stored, seen = _stored(bundle), set(seen_texts(bundle).tolist())
+        stored, self._seen = _stored(bundle), set(seen_texts(bundle).tolist())
         self._stored = {text: stored[code] for text, code in codes.items() if code in stored}
-        unseen = (row for row in rows if codes[prompt_group(row)] not in seen)
+        unseen = (row for row in rows if codes[prompt_group(row)] not in self._seen)
         self.fresh = list(unseen) if kept else []
         bound = bind_detectors(bundle) if kept else {}
         self.scorer = TextScorer({name: bound[name] for name in self.names})
+        self.harmful = TextScorer({name: bound[name] for name in self.names})
+
+    def has_seen(self, row: Row) -> bool:
+        """Whether a detector of the bundle was fitted on the text of a row."""
+        return text_hashes([prompt_group(row)]).tolist()[0] in self._seen
 
     def texts(self) -> set[str]:
         """The texts with stored scores, and the texts of the rows of ``fresh``."""

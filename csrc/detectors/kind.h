@@ -43,6 +43,7 @@ struct lg_kind {
     size_t (*explain)(lg_bound const *bound, lg_input const *input, size_t row,
                       lg_reading const *reading, lg_evidence *evidence, size_t count);
     int explains_cheaply; /* lg_score and lg_stream_read also call `explain` */
+    int never_decides;    /* it gives readings and is always in shadow */
 };
 
 /* All kinds, ordered by name. */

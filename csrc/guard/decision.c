@@ -17,7 +17,39 @@ static lg_domain const *find_domain(lg_guard const *const guard, char const *con
     return NULL;
 }
 
-/* Applies the thresholds of the domain to the readings, and combines them. */
+/* The threshold of a detector for an unfamiliar text: the largest over all traffic and domains. */
+static lg_threshold const *cautious(lg_guard const *const guard, size_t const detector)
+{
+    lg_threshold const *largest = &guard->detectors[detector].threshold;
+    for (size_t m = 0; m < guard->decision.domain_count; m++) {
+        lg_threshold const *const own = &guard->decision.domains[m].thresholds[detector];
+        if (own->value > largest->value)
+            largest = own;
+    }
+    return largest;
+}
+
+/* Applies the thresholds of the domain, or those of an unfamiliar text, to the readings. */
+static void apply(lg_guard const *const guard, lg_decide_call const *const call,
+                  lg_domain const *const domain)
+{
+    int unfamiliar = 0;
+    for (size_t d = 0; d < guard->detector_count; d++) {
+        lg_reading *const reading = lg_reading_at(call->readings, call->reading_size, d);
+        if (reading->status != LG_UNREAD)
+            lg_threshold_apply(domain ? &domain->thresholds[d] : &guard->detectors[d].threshold,
+                               reading);
+        if (guard->detectors[d].kind->never_decides && reading->status != LG_UNREAD)
+            unfamiliar |= reading->flagged != 0;
+    }
+    for (size_t d = 0; unfamiliar && d < guard->detector_count; d++) {
+        lg_reading *const reading = lg_reading_at(call->readings, call->reading_size, d);
+        if (!guard->detectors[d].kind->never_decides && reading->status != LG_UNREAD)
+            lg_threshold_apply(cautious(guard, d), reading);
+    }
+}
+
+/* Applies thresholds to the readings, and combines them. */
 static lg_status decide(lg_guard const *const guard, lg_decide_call const *const call,
                         lg_verdict *const verdict)
 {
@@ -25,11 +57,9 @@ static lg_status decide(lg_guard const *const guard, lg_decide_call const *const
     lg_blocks const *const blocks = domain ? &domain->blocks : &guard->decision.blocks;
     double scores[LG_MOST_KINDS];
     size_t deciding = 0, flagged = 0, invalid = 0, unread = 0;
+    apply(guard, call, domain);
     for (size_t d = 0; d < guard->detector_count; d++) {
-        lg_reading *const reading = lg_reading_at(call->readings, call->reading_size, d);
-        if (reading->status != LG_UNREAD)
-            lg_threshold_apply(domain ? &domain->thresholds[d] : &guard->detectors[d].threshold,
-                               reading);
+        lg_reading const *const reading = lg_reading_at(call->readings, call->reading_size, d);
         if (guard->detectors[d].shadow)
             continue;
         scores[deciding++] = reading->score;

@@ -40,7 +40,8 @@ static void bind_detector(lg_guard *const guard, lg_kind const *const kind, size
 {
     lg_binding binding = lg_binding_of(&guard->archive, kind->name, &guard->memory, faults);
     lg_detector *const detector = &guard->detectors[guard->detector_count++];
-    *detector = (lg_detector){.kind = kind, .view = kind->view, .pooling = kind->pooling};
+    *detector = (lg_detector){
+        .kind = kind, .view = kind->view, .pooling = kind->pooling, .shadow = kind->never_decides};
     lg_set_length(&binding, 'L', layers);
     lg_set_length(&binding, 'D', width);
     size_t const before = faults->count;

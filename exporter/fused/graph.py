@@ -16,7 +16,7 @@ from layerguard.exporter.fused.taps import Taps
 from layerguard.runtime.binding import bind_detectors
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.decision.policy import Decision
-from layerguard.runtime.detectors import Detector
+from layerguard.runtime.detectors import REGISTRY, Detector
 from layerguard.runtime.errors import ExportError
 from layerguard.runtime.model.plan import Planner
 from layerguard.runtime.types import TokenSource
@@ -182,10 +182,17 @@ def _check(model: ModelProto) -> None:
 def _decide(nodes: Nodes, bundle: Bundle, scores: Mapping[str, str]) -> None:
     """Append thresholds, p-values and the decision, and name the outputs."""
     rule = Decision(bundle)
-    flags = {}
-    for name, score in scores.items():
+    flags: dict[str, str] = {}
+    unfamiliar = ""
+    for name, score in sorted(scores.items(), key=lambda item: REGISTRY[item[0]].decides):
         threshold = nodes.overridable(f"{name}_threshold", float(bundle.params[name]["threshold"]))
+        if unfamiliar:
+            largest = nodes.constant(rule.cautious(name).thresholds[name], np.float64)
+            larger = nodes.add("Max", threshold, largest)
+            threshold = nodes.add("Where", unfamiliar, larger, threshold)
         flags[name] = decision.flagged(nodes, score, threshold)
+        if not REGISTRY[name].decides and len(rule.limits) > 1:
+            unfamiliar = flags[name]
         clean = bundle.params[name]["clean_scores"]
         nodes.output(f"{name}_score", score, np.float64)
         nodes.output(f"{name}_p_value", decision.p_value(nodes, score, clean), np.float64)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from layerguard.runtime.bundle.decision import DecisionCard, contradictions
 from layerguard.runtime.bundle.fused import FusedCard, fused_contradictions, fused_from
 from layerguard.runtime.bundle.schema import decode, parse
+from layerguard.runtime.bundle.votes import VotesCard, vote_faults
 from layerguard.runtime.types import Pooling, Semantics, TokenBudget, View
 
 SCHEMA = 1
@@ -164,7 +165,7 @@ class Manifest:
     """The contents of ``manifest.json``; without a ``decision`` the policy is ``any``.
 
     ``fused`` holds the graphs with built-in detectors, by the name of the graph they were built
-    from.
+    from. ``votes`` is what calibration measured before the detectors decide; None in older bundles.
     """
 
     schema: int
@@ -177,6 +178,7 @@ class Manifest:
     canaries: tuple[Canary, ...] = ()
     decision: DecisionCard | None = None
     fused: dict[str, FusedCard] = field(default_factory=dict)
+    votes: VotesCard | None = None
 
     def to_bytes(self) -> bytes:
         """The canonical JSON with sorted keys: the same manifest gives the same bytes."""
@@ -246,6 +248,8 @@ def _contradictions(manifest: Manifest) -> list[str]:
         faults += _card_contradictions(f"manifest.json: detectors.{name}", card, manifest)
     if manifest.decision:
         faults += contradictions(manifest.decision, manifest.detectors)
+    if manifest.votes:
+        faults += vote_faults(manifest.votes, manifest.detectors)
     made_of = fused_from(manifest.files, manifest.detectors, manifest.decision)
     faults += fused_contradictions(manifest.fused, made_of, manifest.detectors)
     return faults

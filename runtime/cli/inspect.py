@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.bundle.decision import DecisionCard
 from layerguard.runtime.cli import options
+from layerguard.runtime.cli.votes import vote_lines
 from layerguard.runtime.detectors import REGISTRY
 
 
@@ -71,6 +72,8 @@ def _lines(bundle: Bundle) -> Iterator[str]:
         yield from _decision(manifest.decision)
     elif manifest.detectors:
         yield "decision any detector that flags; no false-positive rate is promised for the guard"
+    if manifest.votes:
+        yield from (f"vote     {line}" for line in vote_lines(manifest.votes))
     if not manifest.detectors:
         yield "detector none yet: run `layerguard calibrate`"
     yield f"canaries {len(manifest.canaries)}"

@@ -32,7 +32,8 @@ class FlagRateMonitor:
 
     Attributes:
         n: number of texts counted.
-        flagged: number of flagged texts.
+        flagged: number of texts that the detectors flagged.
+        unfamiliar: number of texts unlike the calibration rows, whether flagged or not.
         e_value: the largest wealth so far; the traffic is drifting at 1 / ``ALPHA`` or more.
     """
 
@@ -55,7 +56,7 @@ class FlagRateMonitor:
     def reset(self) -> None:
         """Forget all texts."""
         with self._lock:
-            self.n, self.flagged, self.e_value = 0, 0, 1.0
+            self.n, self.flagged, self.unfamiliar, self.e_value = 0, 0, 0, 1.0
             self._wealth = [0.0] * (2 * len(_TIMES))
 
     @property
@@ -68,11 +69,12 @@ class FlagRateMonitor:
         """Whether the share of flagged texts has left the interval; stays True until ``reset``."""
         return self.e_value * ALPHA >= 1
 
-    def update(self, *, flagged: bool, domain: str | None = None) -> None:
-        """Count one text, flagged or not at the thresholds of ``domain``."""
+    def update(self, *, flagged: bool, domain: str | None = None, unfamiliar: bool = False) -> None:
+        """Count one text, flagged or not by the detectors at the thresholds of ``domain``."""
         with self._lock:
             self.n += 1
             self.flagged += flagged
+            self.unfamiliar += unfamiliar
             if self.drifting:
                 return
             stake = 1 / (self.n * (self.n + 1) * len(self._wealth))

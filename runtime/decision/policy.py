@@ -9,8 +9,9 @@ from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.bundle.decision import DecisionCard
 from layerguard.runtime.decision.blocks import Blocks
 from layerguard.runtime.decision.flag_rate import Interval
+from layerguard.runtime.detectors import REGISTRY
 from layerguard.runtime.detectors.decide import decide
-from layerguard.runtime.types import Array, Combination, Reading, decision_of
+from layerguard.runtime.types import Array, Combination, OnUnfamiliar, Reading, decision_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """The decision on one text; see ``Verdict`` for the attributes."""
+    """The decision on one text; see ``Verdict``. ``flagged`` is that of the detectors alone."""
 
     flagged: bool
     invalid: bool
@@ -44,6 +45,8 @@ class Decided:
     readings: Mapping[str, Reading]
     p_value: float | None
     domain: str | None
+    familiarity: float | None
+    unfamiliar: bool
 
 
 class Decision:
@@ -53,6 +56,7 @@ class Decision:
         policy: ``any`` or ``all`` of the deciding detectors, or the name of the only one.
         shadow: detectors that are read but do not decide.
         enforced: detectors that decide.
+        on_unfamiliar: what happens with a text unlike the calibration rows, by the bundle.
         limits: thresholds by domain; the key None is for all traffic.
     """
 
@@ -63,8 +67,12 @@ class Decision:
         pooled = {name: detector.threshold for name, detector in cards.items()}
         self.limits: dict[str | None, Limits] = {None: Limits(pooled, {})}
         self.policy = "any"
-        self.shadow: tuple[str, ...] = ()
-        self.enforced = tuple(cards)
+        self._distance = next((name for name in cards if not REGISTRY[name].decides), None)
+        self.on_unfamiliar: OnUnfamiliar = "allow"
+        if self._distance is not None:
+            self.on_unfamiliar = cards[self._distance].settings.get("on_unfamiliar", "allow")
+        self.shadow = tuple(name for name in cards if name == self._distance)
+        self.enforced = tuple(name for name in cards if name != self._distance)
         if card is None:
             return
         self.policy, self.shadow, self.enforced = card.policy, card.shadow, card.enforced
@@ -82,17 +90,38 @@ class Decision:
         """Interval of the share of clean texts that are flagged, by domain."""
         return {domain: limits.promised for domain, limits in self.limits.items()}
 
+    @property
+    def clean_texts(self) -> Mapping[str | None, int]:
+        """Number of clean texts that the guard's p-value is measured against, by domain."""
+        blocks = {domain: limits.blocks for domain, limits in self.limits.items()}
+        return {domain: own.n for domain, own in blocks.items() if own is not None}
+
     def decide(self, readings: Mapping[str, Reading], domain: str | None = None) -> Decided:
         """The decision on one text; an unknown domain uses the thresholds of all traffic."""
         if domain not in self.limits:
             domain = None
         limits = self.limits[domain]
         if domain is not None:
-            readings = _at(limits, readings)
+            readings = {name: _at(limits, reading) for name, reading in readings.items()}
+        distance = readings.get(self._distance) if self._distance is not None else None
+        unfamiliar = distance is not None and distance.flagged
+        if unfamiliar and len(self.limits) > 1:
+            readings = {
+                name: reading if name == self._distance else _at(self.cautious(name), reading)
+                for name, reading in readings.items()
+            }
         deciding = [readings[name] for name in self.enforced if name in readings]
         flagged, invalid = decision_of(deciding, self.policy)
         p_value = limits.p_value([reading.score for reading in deciding])
-        return Decided(flagged, invalid, _reason(deciding, flagged), readings, p_value, domain)
+        reason = _reason(deciding, flagged)
+        if distance is not None and unfamiliar:
+            reason = f"{reason}; unlike the calibration rows (p = {distance.p_value:.2g})"
+        familiarity = None if distance is None else distance.p_value
+        return Decided(flagged, invalid, reason, readings, p_value, domain, familiarity, unfamiliar)
+
+    def cautious(self, name: str) -> Limits:
+        """The limits with the largest threshold of a detector."""
+        return max(self.limits.values(), key=lambda limits: limits.thresholds[name])
 
 
 def _limits(
@@ -111,18 +140,11 @@ def _limits(
     )
 
 
-def _at(limits: Limits, readings: Mapping[str, Reading]) -> Mapping[str, Reading]:
-    """The readings with the thresholds of a domain."""
-    return {
-        name: decide(
-            name,
-            reading.score,
-            limits.thresholds[name],
-            limits.clean_scores[name],
-            reading.evidence,
-        )
-        for name, reading in readings.items()
-    }
+def _at(limits: Limits, reading: Reading) -> Reading:
+    """The reading with the threshold of these limits."""
+    name = reading.detector
+    threshold, clean_scores = limits.thresholds[name], limits.clean_scores[name]
+    return decide(name, reading.score, threshold, clean_scores, reading.evidence)
 
 
 def _reason(deciding: Sequence[Reading], flagged: bool) -> str:

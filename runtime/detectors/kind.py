@@ -79,6 +79,7 @@ class DetectorKind:
         tap: what it reads unless the bundle overrides it.
         measure: params -> the texts of its evidence.
         make: kind, params, tap -> the bound detector.
+        decides: whether it may decide; one that does not says how unfamiliar a text is.
     """
 
     name: str
@@ -86,6 +87,7 @@ class DetectorKind:
     tap: Tap
     measure: Callable[[Params], Measure]
     make: Callable[["DetectorKind", Params, Tap], Detector] = _plain
+    decides: bool = True
 
     def faults(self, params: Params, layers: int, width: int) -> list[str]:
         """Every fault of the parameters for a model of this size."""

@@ -1,5 +1,7 @@
-"""Rows of JSONL: ``{"id", "text" | "prompt"+"response" | "messages", "label"?, "domain"?}``.
+"""Rows of JSONL: ``{"id", "text" | "prompt"+"response" | "messages", "label"?, "domain"?, ...}``.
 
+Beside ``domain``, which has thresholds of its own, a row may have a ``source``, by which it is
+measured.
 ``layerguard trace`` also reads the key ``target``, the text that an answer should begin with. A
 byte-order mark at the beginning of a file is skipped. A bad row is reported with its file and line;
 the good rows are still used.
@@ -31,6 +33,7 @@ class Row:
         label: 0 (clean), 1 (to be flagged), or None.
         domain: name of the traffic's domain, or None.
         target: the text that an answer should begin with, or None.
+        source: where the text comes from, such as a data set or a channel, or None.
         place: file and line of the row.
     """
 
@@ -39,6 +42,7 @@ class Row:
     label: int | None = None
     domain: str | None = None
     target: str | None = None
+    source: str | None = None
     place: str = ""
 
 
@@ -115,7 +119,7 @@ def _row(line: bytes, default_id: str) -> Row:
     label = value.get("label")
     if label not in (None, 0, 1):
         raise InputError(f"label: found {label!r}; expected 0 (clean) or 1 (to be flagged)")
-    keys = ("id", "domain", "target")
+    keys = ("id", "domain", "target", "source")
     strings = {key: str(value[key]) for key in keys if value.get(key) is not None}
     for key, text_value in strings.items():
         check_text(key, text_value)
@@ -131,4 +135,5 @@ def _row(line: bytes, default_id: str) -> Row:
         label=None if label is None else int(label),
         domain=strings.get("domain"),
         target=strings.get("target"),
+        source=strings.get("source"),
     )

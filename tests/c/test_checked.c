@@ -151,7 +151,11 @@ static void check_sources(char const *const folder)
 
 static void check_tables(void)
 {
-    CHECK(strcmp(lg_detector_name(1), "lcf") == 0 && !lg_detector_name(4));
+    size_t kinds = 1;
+    CHECK(strcmp(lg_detector_name(0), "agent_siren") == 0);
+    for (; lg_detector_name(kinds); kinds++)
+        CHECK(strcmp(lg_detector_name(kinds - 1), lg_detector_name(kinds)) < 0);
+    CHECK(strcmp(lg_detector_name(kinds - 1), "weightwatch") == 0);
     lg_parameter_info info = {.struct_size = sizeof info};
     CHECK(lg_parameter_describe("lcf", 1, &info) == LG_OK);
     CHECK(strcmp(info.name, "sigma") == 0 && strcmp(info.dtype, "float32") == 0);

@@ -88,7 +88,7 @@ def test_calibrate_and_recalibrate_write_what_the_commands_write(
     assert same(mine, theirs)
     assert told == ["dropped 10 of 70 rows of --labelled: in --test"]
     assert result.faults == ()
-    assert list(result.detectors) == ["lcf", "siren", "weightwatch"]
+    assert list(result.detectors) == ["familiarity", "lcf", "siren", "weightwatch"]
     assert (result.decision.n, result.clean_texts) == (60, 60)
     assert (result.bundle, result.bundle_id) == (mine, Bundle.load(mine).id)
 

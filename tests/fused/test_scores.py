@@ -9,6 +9,7 @@ import pytest
 
 from layerguard.exporter.fused.graph import Design, build
 from layerguard.exporter.fused.pipeline import fuse
+from layerguard.runtime.detectors import REGISTRY
 from tests.fused.bundles import ALL, FRESH, calibrated, expected, fed, load
 from tests.fused.graphs import agree, run
 
@@ -25,8 +26,11 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", ALL)
 def test_each_detector_alone(name: str, tmp_path: Path) -> None:
-    """A hundred new texts, each alone, get the runtime's scores, p-values and verdicts."""
-    path = calibrated(tmp_path / "bundle", [name])
+    """A hundred new texts, each alone, get the runtime's scores, p-values and verdicts.
+
+    One that never decides has LCF beside it.
+    """
+    path = calibrated(tmp_path / "bundle", [name] if REGISTRY[name].decides else [name, "lcf"])
     fuse(path, threads=1)
     guard = load(path)
     wanted = expected(guard, FRESH)

@@ -40,14 +40,15 @@ def _calibrate(path: Path) -> Mapping[str, Array]:
     tiny_decoder.make_bundle(path, {})
     rows = [Row(text, request(text)) for text in _CLEAN]
     result = calibrate(path, clean=rows, target_fpr=TARGET_FPR, threads=1)
-    assert list(result.detectors) == ["lcf", "toy"]
+    assert list(result.detectors) == ["familiarity", "lcf", "toy"]
     assert result.detectors["toy"].method == "toy"
     assert [item.name for item in parameters("toy")][:2] == ["layer", "centre"]
     print("calibrate")
     bundle = Bundle.load(path)
     params = bundle.params["toy"]
-    flagged = bundle.decision["scores"] > [
-        float(bundle.params[name]["threshold"]) for name in result.decision.detectors
+    deciding = [result.decision.detectors.index(name) for name in result.decision.enforced]
+    flagged = bundle.decision["scores"][:, deciding] > [
+        float(bundle.params[name]["threshold"]) for name in result.decision.enforced
     ]
     assert 0 < flagged.any(axis=1).mean() <= TARGET_FPR
     print("freeze")

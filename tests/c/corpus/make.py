@@ -56,6 +56,17 @@ def _lcf() -> Arrays:
     }
 
 
+def _familiarity() -> Arrays:
+    """Two centres and one direction."""
+    return {
+        "familiarity/layer": np.array(1, np.int32),
+        "familiarity/centres": np.array([[0] * WIDTH, [8] * WIDTH], np.float32),
+        "familiarity/scale": np.array([0.5, 1, 2], np.float32),
+        "familiarity/directions": np.array([[0, 0.75, 0]], np.float32),
+        **_limit("familiarity"),
+    }
+
+
 def _siren(name: str = "siren", hidden: int = 2) -> Arrays:
     """A network of two linear maps, or of one without a hidden layer."""
     neurons = np.array([0, 2, 1], np.int32)
@@ -130,6 +141,7 @@ def _npz(arrays: Arrays, *, packed: bool = False) -> bytes:
 def _sound() -> dict[str, bytes]:
     everything = {**_lcf(), **_siren(), **_siren("agent_siren", 0), **_weightwatch()}
     return {
+        "ok-familiarity": _npz(_familiarity()),
         "ok-lcf": _npz(_lcf()),
         "ok-siren": _npz(_siren()),
         "ok-weightwatch-half": _npz(_weightwatch(np.float16), packed=True),

@@ -81,12 +81,13 @@ def test_the_guard_flags_its_target_of_the_clean_rows(both: Path) -> None:
     assert card is not None
     assert (card.policy, card.detectors, card.n, card.target_fpr) == (
         "any",
-        ("lcf", "siren"),
+        ("familiarity", "lcf", "siren"),
         120,
         0.1,
     )
-    limits = [bundle.manifest.detectors[name].threshold for name in card.detectors]
-    flagged = (bundle.decision["scores"] > limits).any(axis=1)
+    assert card.enforced == ("lcf", "siren")
+    limits = [bundle.manifest.detectors[name].threshold for name in card.enforced]
+    flagged = (bundle.decision["scores"][:, 1:] > limits).any(axis=1)
     assert 0.05 <= flagged.mean() <= 0.1
     assert sorted(card.domains) == ["chat", "mail"]
     assert card.domains["chat"].n + card.domains["mail"].n == 120
@@ -150,7 +151,7 @@ def test_a_detector_added_later_shares_the_target(bundle: Path, files: Mapping[s
     assert second.manifest.decision.n == 60
     guard = Guard.load(bundle, threads=1)
     texts = sentences(60, seed=1)
-    column = second.decision["scores"][:, 0]
+    column = second.decision["scores"][:, 1]
     scores = [verdict.readings["lcf"].score for verdict in guard.check_batch(texts)]
     np.testing.assert_allclose(column, scores, rtol=1e-6)
     for name, value in first.params["lcf"].items():
@@ -163,10 +164,10 @@ def test_kept_detectors_have_honest_scores_or_none(both: Path) -> None:
     bundle = Bundle.load(both)
     texts = [CLEAN[3], sentences(60, seed=1)[0], TRAFFIC[0]]
     rows = [Row(text, request(text)) for text in texts]
-    kept = KeptDetectors(bundle, {"lcf", "siren"}, rows)
+    kept = KeptDetectors(bundle, bundle.manifest.detectors, rows)
     faults = read_once(Backbone(bundle, threads=1), kept.fresh, [kept.scorer], "fresh rows")
     found = kept.scores()
-    for column, name in enumerate(("lcf", "siren")):
+    for column, name in enumerate(("familiarity", "lcf", "siren")):
         assert found[name][CLEAN[3]] == bundle.decision["scores"][3, column]
         assert set(found[name]) == {CLEAN[3], TRAFFIC[0]}
         served = Guard.load(both, threads=1).check(TRAFFIC[0]).readings[name].score
@@ -223,7 +224,7 @@ def test_recalibration_moves_thresholds_and_nothing_else(
     verdicts = Guard.load(bundle, threads=1).check_batch(TRAFFIC)
     np.testing.assert_allclose(
         after.decision["scores"],
-        [[v.readings[name].score for name in ("lcf", "siren")] for v in verdicts],
+        [[v.readings[name].score for name in ("familiarity", "lcf", "siren")] for v in verdicts],
         rtol=1e-6,
     )
     assert np.mean([v.flagged for v in verdicts]) <= 0.1

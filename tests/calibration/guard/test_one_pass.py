@@ -115,7 +115,7 @@ def test_every_text_is_read_once(
     """LCF and a SIREN that is trained in the same call share one pass."""
     assert calibrate(bundle, "--clean", clean, "--labelled", labelled) == 0
     assert {reads[text] for text in (*CLEAN, *KNOWN, *HARMFUL)} == {1}
-    assert sorted(Bundle.load(bundle).manifest.detectors) == ["lcf", "siren"]
+    assert sorted(Bundle.load(bundle).manifest.detectors) == ["familiarity", "lcf", "siren"]
 
 
 def test_a_detector_that_is_kept_reads_in_the_same_pass(
@@ -129,7 +129,7 @@ def test_a_detector_that_is_kept_reads_in_the_same_pass(
     assert {reads[text] for text in CLEAN} == {1}
     decision = Bundle.load(bundle).manifest.decision
     assert decision is not None
-    assert (decision.detectors, decision.n) == (("lcf", "siren"), 40)
+    assert (decision.detectors, decision.n) == (("familiarity", "lcf", "siren"), 40)
     reads.clear()
     mixed = write_rows(tmp_path / "mixed.jsonl", rows_of([*CLEAN, *KNOWN]))
     assert calibrate(other, "--clean", mixed) == 0
@@ -188,7 +188,10 @@ def test_the_only_new_row_may_be_the_bad_one(
     manifest = Bundle.load(bundle).manifest
     assert manifest.detectors["lcf"].n == 41
     assert manifest.decision is not None
-    assert (manifest.decision.detectors, manifest.decision.n) == (("lcf", "siren"), 40)
+    assert (manifest.decision.detectors, manifest.decision.n) == (
+        ("familiarity", "lcf", "siren"),
+        40,
+    )
 
 
 def test_bad_rows_are_named_where_too_few_are_left(
