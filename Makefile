@@ -12,7 +12,7 @@ QUICK := tests/runtime $(wildcard tests/test_kernels_*.py tests/test_golden_*.py
 	--ignore=tests/runtime/model/test_processes.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick coverage threads fuzz embed lint format docs docs-run peers bench accuracy gpu wheel wheels release-check clean
+.PHONY: help demo test quick coverage threads fuzz spans embed lint format docs docs-run peers bench accuracy gpu wheel wheels release-check clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ fuzz: $(SETUP)  ## feed the npz reader with libFuzzer (needs clang) for FUZZ_SEC
 	mkdir -p build/fuzz/found
 	build/fuzz/tests/c/fuzz_npz -max_total_time=$(FUZZ_SECONDS) -max_len=16384 \
 		-artifact_prefix=build/fuzz/ build/fuzz/found tests/c/corpus
+
+spans: $(SETUP)  ## where injections stand, on sources held out, beside baselines (needs ../shared)
+	$(BIN)/python -m tests.truth.spans
 
 embed: $(SETUP)  ## give the same texts to C, C++, Rust, Go and Node: all say what Python says
 	$(BIN)/pytest -q -rs tests/test_examples.py tests/test_whole_guard.py tests/fused/test_languages.py

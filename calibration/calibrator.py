@@ -16,6 +16,7 @@ from layerguard.calibration.thresholds.conformal import DEFAULT_TARGET_FPR
 from layerguard.calibration.weights.tuning import Tuning
 from layerguard.runtime.bundle.manifest import ModelCard
 from layerguard.runtime.rows.jsonl import Row
+from layerguard.runtime.text.tokens import TokenReader
 from layerguard.runtime.types import OnUnfamiliar, Tap
 
 Mode = Literal["cross-fit", "loo", "reference"]
@@ -55,6 +56,7 @@ class Inputs:
         tuning: weight changes of the model, or None.
         model: model card of the bundle.
         options: options of the calibration.
+        reader: tokenizer of the bundle; set when the fits are prepared.
     """
 
     clean: Sequence[Row]
@@ -62,6 +64,7 @@ class Inputs:
     tuning: Tuning | None
     model: ModelCard
     options: Options
+    reader: TokenReader | None = None
 
     def rows(self, kind: RowKind) -> Sequence[Row]:
         """The rows of one kind."""

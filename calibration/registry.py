@@ -4,7 +4,8 @@ from layerguard.calibration.calibrator import Calibrator
 from layerguard.calibration.familiarity.calibrator import FAMILIARITY
 from layerguard.calibration.lcf.calibrator import LCF
 from layerguard.calibration.siren.calibrator import SIREN
+from layerguard.calibration.span.calibrator import SPAN
 from layerguard.calibration.weightwatch.calibrator import WEIGHTWATCH
 
-CALIBRATORS: tuple[Calibrator, ...] = (FAMILIARITY, LCF, WEIGHTWATCH, SIREN)
+CALIBRATORS: tuple[Calibrator, ...] = (FAMILIARITY, LCF, WEIGHTWATCH, SIREN, SPAN)
 """In the order of a bundle's detectors."""

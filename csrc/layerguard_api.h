@@ -230,6 +230,48 @@ typedef struct lg_excess_call {
 
 lg_status lg_excess(lg_excess_call const *call);
 
+/* ---- span: a linear probe on every token, and the window of tokens with the largest mean --------
+ * logit_t = bias + sum over k of  w_k . h_(layers_k)[t]
+ * score   = the largest mean of `window` neighbouring logits; of a shorter text the mean of all
+ * A row of windows is float (LG_WINDOW_LOGITS + window): see lg_window_part. It is the state of a text
+ * that is read in parts, too. A logit that is not finite makes the best mean NaN, which stays. */
+
+typedef enum lg_window_part {
+    LG_WINDOW_BEST = 0,   /* the largest mean so far */
+    LG_WINDOW_FIRST = 1,  /* number of the first token of that window; exact below 2^24 */
+    LG_WINDOW_TOKENS = 2, /* unmasked tokens so far; exact below 2^24 */
+    LG_WINDOW_LOGITS = 3  /* the last logits start here, the newest one last */
+} lg_window_part;
+
+enum { LG_LONGEST_WINDOW = 4096 }; /* tokens */
+
+typedef struct lg_probe {
+    size_t states_needed; /* larger than every entry of `layers` */
+    size_t width;         /* D */
+    size_t chosen_count;  /* K: states that are read */
+    int const *layers;    /* (K) index of the state */
+    float const *weights; /* (K, D) */
+    double bias;
+    size_t window; /* tokens, 1 to LG_LONGEST_WINDOW */
+} lg_probe;
+
+/* Checks every index and size of a model. Call it once, before the first reading. */
+lg_status lg_probe_check(lg_probe const *model);
+
+/* Floats of a row of windows. */
+size_t lg_windows_floats(lg_probe const *model);
+
+typedef struct lg_windows_call {
+    lg_probe const *model;     /* checked by lg_probe_check */
+    lg_states states;          /* the rows are tokens of one text */
+    unsigned char const *mask; /* (rows) 0: the token is ignored; null: no token is ignored */
+    float *windows;            /* (lg_windows_floats), updated */
+} lg_windows_call;
+
+/* Adds the unmasked tokens. Before the first call set all floats to zero. A text may be split among any
+ * number of calls. */
+lg_status lg_windows(lg_windows_call const *call);
+
 /* ---- versioned structs -----------------------------------------------------------------------
  * Most structs below start with `struct_size`. Before the call, set it to sizeof the struct and set
  * all unused fields to zero. Later releases may append fields. A program that was built with an
@@ -317,7 +359,8 @@ typedef enum lg_pooling {
     LG_LAST = 0,     /* the last unmasked token */
     LG_MEAN = 1,     /* the mean over the unmasked tokens */
     LG_MLP_MEAN = 2, /* the mean of each block's feed-forward output; not part of the states */
-    LG_EXTREMES = 3  /* the least and largest cosine of each role's tokens */
+    LG_EXTREMES = 3, /* the least and largest cosine of each role's tokens */
+    LG_WINDOW = 4    /* the window of tokens with the largest mean of a probe's logits */
 } lg_pooling;
 
 typedef enum lg_view {
@@ -378,9 +421,10 @@ typedef struct lg_reading {
     double score; /* unitless; larger is worse */
     double threshold;
     double p_value;  /* conformal: (1 + number of clean scores >= score) / (n + 1) */
-    double evidence; /* LCF: the z of `layer`; WeightWatch: the excess at `layer`; else 0 */
+    double evidence; /* LCF: the z of `layer`; WeightWatch: the excess at `layer`; span: the score;
+                        else 0 */
     int layer;       /* index of the state with the largest effect on the score; -1: not given */
-    int reserved;    /* 0 */
+    int place;       /* as in lg_evidence, of `evidence`; else 0 */
 } lg_reading;
 
 typedef struct lg_score_call {
@@ -411,15 +455,18 @@ lg_status lg_score(lg_guard const *guard, lg_score_call const *call);
 
 /* One contribution to a score. */
 typedef struct lg_evidence {
-    double value; /* LCF: z; SIREN: share of the logit difference; WeightWatch: excess */
+    double value; /* LCF: z; SIREN: share of the logit difference; WeightWatch: excess; span: the
+                     mean logit of the window */
     int layer;    /* index of the state */
-    int place;    /* WeightWatch: role * K + direction; LCF, SIREN: index among the layers read */
+    int place; /* WeightWatch: role * K + direction; LCF, SIREN: index among the layers read; span:
+                     number of the window's first token */
 } lg_evidence;
 
 typedef struct lg_pooled_info {
     size_t struct_size;
-    size_t states;    /* layers of a row, or the minimum; 1 if the detector reads extremes */
-    size_t width;     /* elements of a row per layer, or the minimum; extremes: LG_ROLES * 2 * K */
+    size_t states;    /* layers of a row, or the minimum; 1 for extremes and windows */
+    size_t width;     /* elements of a row per layer, or the minimum; extremes: LG_ROLES * 2 * K,
+                         windows: LG_WINDOW_LOGITS + window */
     int states_known; /* 1: exactly `states` layers are required; 0: at least */
     int width_known;  /* 1: exactly `width` elements are required; 0: at least */
     size_t workspace; /* bytes of workspace that lg_score_pooled needs */
@@ -432,8 +479,10 @@ lg_status lg_pooled_describe(lg_guard const *guard, size_t index, size_t rows,
 typedef struct lg_pooled_call {
     size_t struct_size;
     size_t detector; /* index, as in lg_detector_describe */
-    lg_states rows;  /* pooled states; or one float32 layer of extremes, (LG_ROLES, 2, K) per row */
-    void *workspace; /* (workspace_size) bytes, aligned to 8, written */
+    lg_states
+        rows; /* pooled states; or one float32 layer: of extremes, (LG_ROLES, 2, K) per row, or
+                        of windows, (LG_WINDOW_LOGITS + window) per row */
+    void *workspace;       /* (workspace_size) bytes, aligned to 8, written */
     size_t workspace_size; /* at least `workspace` of lg_pooled_info */
     lg_reading *readings;  /* (rows), written */
     size_t reading_size;   /* sizeof(lg_reading) */

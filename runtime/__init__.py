@@ -16,7 +16,7 @@ checked with ``guard.check_batch(texts)``; states of another engine are scored w
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.errors import BundleError, InputError, LayerGuardError, MachineError
 from layerguard.runtime.guard import Guard
-from layerguard.runtime.types import Evidence, Reading, Verdict
+from layerguard.runtime.types import Evidence, Reading, Span, Verdict
 
 __all__ = [
     "Bundle",
@@ -27,5 +27,6 @@ __all__ = [
     "LayerGuardError",
     "MachineError",
     "Reading",
+    "Span",
     "Verdict",
 ]

@@ -1,11 +1,15 @@
 """Binds a bundle's detectors to their parameters, and reads texts of several windows."""
 
 import math
+from collections.abc import Sequence
 
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.detectors import REGISTRY, Detector
 from layerguard.runtime.errors import BundleError, InputError
 from layerguard.runtime.model.backbone import PooledStates
+from layerguard.runtime.spans import with_words
+from layerguard.runtime.text.request import Request
+from layerguard.runtime.text.tokens import TokenReader
 from layerguard.runtime.types import Reading, Tap
 
 
@@ -25,16 +29,34 @@ def bind_detectors(bundle: Bundle) -> dict[str, Detector]:
     return detectors
 
 
-def worst_readings(detector: Detector, pooled: PooledStates) -> list[Reading]:
-    """The reading of each request's worst window; an invalid reading is worse than any score."""
+def worst_readings(
+    detector: Detector,
+    pooled: PooledStates,
+    requests: Sequence[Request] = (),
+    reader: TokenReader | None = None,
+) -> list[Reading]:
+    """The reading of each request's worst window; an invalid reading is worse than any score.
+
+    Args:
+        detector: the detector.
+        pooled: the pooled states of some requests.
+        requests: those requests, if flagged readings of windows of tokens should give their words.
+        reader: the tokenizer that read them.
+    """
     tap = detector.tap
     readings = detector.score_pooled(pooled.layers[tap.group])
-    return [
-        readings[windows[0]]
-        if len(windows) == 1
-        else max(map(readings.__getitem__, windows), key=_badness)
-        for windows in pooled.rows[tap.source]
-    ]
+    rows = pooled.rows[tap.source]
+    worst = [max(own, key=lambda row: _badness(readings[row])) for own in rows]
+    found = [readings[row] for row in worst]
+    if tap.probe is None or reader is None:
+        return found
+    for i, request in enumerate(requests):
+        if found[i].flagged and found[i].status == "ok":
+            text, places = reader.places(request, tap.budget)
+            windows = pooled.layers[tap.group][0][worst[i]]
+            of_row = places[rows[i].index(worst[i])]
+            found[i] = with_words(found[i], tap.probe, windows, text, of_row)
+    return found
 
 
 def _badness(reading: Reading) -> float:

@@ -278,7 +278,11 @@ class Guard:
         start = time.perf_counter()
         pooled = self.backbone.read(requests, self._taps)
         scoring = time.perf_counter()
-        readings = {name: worst_readings(d, pooled) for name, d in self._detectors.items()}
+        reader = self.backbone.reader
+        readings = {
+            name: worst_readings(detector, pooled, requests, reader)
+            for name, detector in self._detectors.items()
+        }
         done = time.perf_counter()
         timings = {
             **pooled.timings_ms,

@@ -26,9 +26,10 @@ View = Literal["prompt", "content", "conversation", "trajectory"]
 ``trajectory``: the turns and tool calls of an agent, in the format of Agent-SIREN's training data.
 """
 
-Pooling = Literal["last", "mean", "mlp_mean", "extremes"]
+Pooling = Literal["last", "mean", "mlp_mean", "extremes", "window"]
 """How the tokens of a text are pooled: the last one, their mean, the mean of each block's
-feed-forward output, or the least and largest cosine to each watched direction (``Directions``)."""
+feed-forward output, the least and largest cosine to each watched direction (``Directions``), or the
+window of tokens with the largest mean logit of a probe (``Probe``)."""
 
 ROLES = ("system", "user", "assistant", "tool")
 """The author of a token; arrays of roles (uint8) hold the index in this tuple."""
@@ -90,19 +91,55 @@ class Directions(Protocol):
         """
 
 
-Group = tuple[Pooling, Semantics, Directions | None]
+class Probe(Protocol):
+    """A reader of every token that keeps the window with the largest mean, bound to its kernel."""
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The states that are read, ascending."""
+
+    @property
+    def window(self) -> int:
+        """Tokens of a window."""
+
+    def windows(
+        self,
+        states: Mapping[int, Array] | Sequence[Array] | Array,
+        mask: Array | None = None,
+        into: Array | None = None,
+    ) -> Array:
+        """The best window of one text.
+
+        Args:
+            states: the states of the text, [tokens, hidden] by state index.
+            mask: [tokens], False where a token is ignored; None: no token is.
+            into: the result for the text's earlier tokens, which is updated and returned.
+
+        Returns:
+            float32 [K].
+        """
+
+    def place(self, windows: Array) -> tuple[int, int]:
+        """The first token of the best window, and the token after its last one."""
+
+
+Group = tuple[Pooling, Semantics, Directions | Probe | None]
 """How tokens are pooled: taps with the same group and source read the same values."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tap:
-    """What a detector reads of a text's states; ``directions`` is set if it pools extremes."""
+    """What a detector reads of a text's states.
+
+    ``directions`` is set if it pools extremes, ``probe`` if it pools windows.
+    """
 
     view: View
     pooling: Pooling
     semantics: Semantics = "block"
     budget: TokenBudget | None = None
     directions: Directions | None = None
+    probe: Probe | None = None
 
     @property
     def source(self) -> TokenSource:
@@ -112,7 +149,7 @@ class Tap:
     @property
     def group(self) -> Group:
         """How the tokens are pooled: taps with the same group share the pooled states."""
-        return self.pooling, self.semantics, self.directions
+        return self.pooling, self.semantics, self.directions or self.probe
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +159,23 @@ class Evidence:
     layer: int
     measure: str
     value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A part of a text that a detector found.
+
+    Attributes:
+        start: offset of its first character in the text of the detector's view.
+        end: offset after its last character.
+        words: the part itself.
+        score: its score, in the unit of the reading's.
+    """
+
+    start: int
+    end: int
+    words: str
+    score: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +191,7 @@ class Reading:
         flagged: True if the score is above the threshold or not finite.
         evidence: the largest contributions to the score, largest first.
         status: ``ok`` or ``invalid``.
+        spans: of a flagged reading of a detector that reads windows: the text's best window.
     """
 
     detector: str
@@ -146,6 +201,7 @@ class Reading:
     flagged: bool
     evidence: tuple[Evidence, ...] = ()
     status: Status = "ok"
+    spans: tuple[Span, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse a reading that is not flagged although its score is too large or not finite."""

@@ -22,6 +22,7 @@ class CReading(NamedTuple):
     p_value: float
     evidence: float
     layer: int
+    place: int
 
 
 class CVerdict(NamedTuple):
@@ -146,7 +147,14 @@ class CGuard:
         """The readings by name; those that were not read are left out."""
         return {
             name: CReading(
-                r.status, bool(r.flagged), r.score, r.threshold, r.p_value, r.evidence, r.layer
+                r.status,
+                bool(r.flagged),
+                r.score,
+                r.threshold,
+                r.p_value,
+                r.evidence,
+                r.layer,
+                r.place,
             )
             for name, r in zip(self.names, self.readings, strict=True)
             if r.status != lib.LG_UNREAD

@@ -22,10 +22,11 @@ _THRESHOLD = 1e9
 
 
 def make_params(layers: int, width: int) -> Params:
-    """LCF, SIREN and WeightWatch for a model of that many blocks and that width."""
+    """LCF, SIREN, span and WeightWatch for a model of that many blocks and that width."""
     return {
         "lcf": _lcf(layers, width),
         "siren": _siren(layers, width),
+        "span": _span(layers, width),
         "weightwatch": _weightwatch(layers, width),
     }
 
@@ -85,6 +86,19 @@ def _siren(layers: int, width: int) -> dict[str, Array]:
         "bias_0": rng.normal(size=64).astype(np.float32),
         "weight_1": (rng.normal(size=(2, 64)) / 8).astype(np.float32),
         "bias_1": np.zeros(2, np.float32),
+        **_calibrated(),
+    }
+
+
+def _span(layers: int, width: int) -> dict[str, Array]:
+    """A probe of two states, with a window of twelve tokens."""
+    rng = np.random.default_rng(3)
+    read = sorted({max(1, layers // 2), layers})
+    return {
+        "layers": np.array(read, np.int32),
+        "weights": (rng.normal(size=(len(read), width)) / width**0.5).astype(np.float32),
+        "bias": np.array(0.0),
+        "window": np.array(12, np.int32),
         **_calibrated(),
     }
 

@@ -20,7 +20,7 @@ CALIBRATED: Mapping[str, Array] = {
 _READING = np.dtype(
     [(name, "i4") for name in ("status", "flagged")]
     + [(name, "f8") for name in ("score", "threshold", "p_value", "evidence")]
-    + [(name, "i4") for name in ("layer", "reserved")]
+    + [(name, "i4") for name in ("layer", "place")]
 )
 _EVIDENCE = np.dtype([("value", "f8"), ("layer", "i4"), ("place", "i4")])
 

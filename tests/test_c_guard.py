@@ -23,7 +23,7 @@ from tests.random_detectors import make_params
 from tests.runtime.test_decision import DOMAIN, SCORES, calibrated
 from tests.tiny import LAYERS, WIDTH, make_bundle, params_of
 
-NAMES = ("agent_siren", "familiarity", "lcf", "siren", "weightwatch")
+NAMES = ("agent_siren", "familiarity", "lcf", "siren", "span", "weightwatch")
 TOKENS = 9
 
 
@@ -37,7 +37,7 @@ def archive_of(params: dict[str, dict[str, Array]], path: Path) -> Path:
 def params() -> dict[str, dict[str, Array]]:
     """All detectors, each with a threshold amid the scores of random states."""
     found = {name: dict(params_of(name)) for name in NAMES}
-    for name, threshold in zip(NAMES, (0.6, 3.0, 6.0, 0.5, 5.0), strict=True):
+    for name, threshold in zip(NAMES, (0.6, 3.0, 6.0, 0.5, 6.0, 5.0), strict=True):
         found[name]["threshold"] = np.array(threshold)
         found[name]["clean_scores"] = np.linspace(0, 2 * threshold, 50)
     return found
@@ -64,7 +64,7 @@ def same(found: CReading, expected: Reading) -> None:
         assert np.float64(ours).tobytes() == np.float64(theirs).tobytes(), (found, expected)
     assert found.flagged == expected.flagged
     assert found.status == (lib.LG_READ if expected.status == "ok" else lib.LG_INVALID)
-    if expected.status == "ok" and expected.detector in ("lcf", "weightwatch"):
+    if expected.status == "ok" and expected.detector in ("lcf", "span", "weightwatch"):
         first = expected.evidence[0]
         assert (found.layer, found.evidence) == (first.layer, first.value)
 
@@ -104,6 +104,21 @@ def test_readings_have_pythons_bits(
         assert list(found) == list(NAMES)
         for name, detector in detectors.items():
             same(found[name], detector.score(states, mask, roles))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_reading_names_the_first_token_of_its_window(
+    guard: CGuard, params: dict[str, dict[str, Array]], seed: int
+) -> None:
+    """From whole texts and from streams, the token that Python names."""
+    states = states_like("float32", "rows", seed)
+    probe = bound(params)["span"].tap.probe
+    assert probe is not None
+    first, _ = probe.place(probe.windows(states))
+    stream = guard.stream()
+    for token in range(TOKENS):
+        stream.push([layer[token : token + 1] for layer in states])
+    assert guard.score(states)["span"].place == stream.read()["span"].place == first
 
 
 def test_both_verdicts_are_among_the_readings(guard: CGuard) -> None:

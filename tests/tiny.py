@@ -185,9 +185,22 @@ def params_of(name: str) -> dict[str, Array]:
             "directions": directions.astype(np.float32),
         }
         params[name] = distances | {key: params["siren"][key] for key in CALIBRATED}
+    if name == "span":
+        params[name] = _span() | {key: params["siren"][key] for key in CALIBRATED}
     if name == "weightwatch":
         params[name] = _weightwatch() | {key: params["siren"][key] for key in CALIBRATED}
     return params[name]
+
+
+def _span() -> dict[str, Array]:
+    """A probe of two states, with a window of four tokens."""
+    rng = np.random.default_rng(3)
+    return {
+        "layers": np.array([1, 3], np.int32),
+        "weights": rng.normal(size=(2, WIDTH)).astype(np.float32),
+        "bias": np.array(-0.5),
+        "window": np.array(4, np.int32),
+    }
 
 
 def _weightwatch() -> dict[str, Array]:
@@ -265,7 +278,7 @@ def make_bundle(
 ) -> Path:
     """Write a sound bundle to ``folder``."""
     params = make_params() if params is None else params
-    model, outputs = make_graph(mode, token_states="weightwatch" in params)
+    model, outputs = make_graph(mode, token_states=bool({"span", "weightwatch"} & params.keys()))
     with replacing(folder) as temporary:
         (temporary / "score.onnx").write_bytes(model.SerializeToString())
         make_tokenizer().save(str(temporary / "tokenizer.json"))

@@ -148,6 +148,20 @@ def drift(states: Doubles, base: Doubles) -> float:
     return roundings * length / norm
 
 
+def logit(products: Doubles, logits: Doubles, width: int) -> Doubles:
+    """Absolute error of bias + sum over k of <w_k, h_k>, rounded to float32 once.
+
+    Each product's error is relative to the sum of its terms' magnitudes; the sum over k is double.
+    A mean of logits has at most the largest error of one, and is rounded once more.
+
+    Args:
+        products: sum over k and i of |w_ki h_ki|, float64.
+        logits: float64, of the same shape.
+        width: D.
+    """
+    return lanes(width) * products + 2 * SLACK * U * np.abs(logits)
+
+
 def cosine(products: Doubles, cosines: Doubles, width: int) -> Doubles:
     """Absolute error of <u, h> / ||h||.
 

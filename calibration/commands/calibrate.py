@@ -3,7 +3,9 @@
 --clean rows are harmless prompts. They calibrate LCF; use 200 or more, as varied as the traffic.
 With --base and --tuned, or --adapter, they also calibrate WeightWatch on the weight changes of
 tuning; rows with a response then set the bounds for answers.
---labelled rows, with "label" 0 or 1, train SIREN. The graph runs as it will serve, so the
+--labelled rows, with "label" 0 or 1, train SIREN. If rows have "spans", the character offsets of
+what was injected ([] where the place is not known), they also train span; or --payloads are
+inserted into half of the documents among these rows. The graph runs as it will serve, so the
 thresholds fit the device. Detectors that are not calibrated in this call are kept unchanged.
 
 --target-fpr holds for the whole guard: the thresholds of all detectors are set together on the
@@ -41,6 +43,14 @@ def add_arguments(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("--clean", type=Path, nargs="+", default=[], metavar="ROWS", help="clean prompts, for LCF")
     add("--labelled", type=Path, nargs="+", default=[], metavar="ROWS", help="rows with labels")
+    add(
+        "--payloads",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="ROWS",
+        help="texts to insert into half of the documents among the rows of --labelled, for span",
+    )
     add(
         "--test",
         type=Path,
@@ -121,6 +131,7 @@ def run(arguments: Namespace) -> int:
             arguments.bundle,
             clean=arguments.clean,
             labelled=arguments.labelled,
+            payloads=arguments.payloads,
             tuning=_tuning(arguments),
             test=arguments.test,
             target_fpr=arguments.target_fpr,

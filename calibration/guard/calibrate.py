@@ -1,7 +1,7 @@
 """Fit the detectors of a bundle to rows of text and freeze them into it."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +13,10 @@ from layerguard.calibration.guard.removed import removed_by_a_change
 from layerguard.calibration.guard.scored import ScoredDetectors, rule_of
 from layerguard.calibration.notify import Notify, silent
 from layerguard.calibration.rows.fingerprint import text_hashes
+from layerguard.calibration.rows.insertion import with_payloads
 from layerguard.calibration.rows.labelled import LabelledRows, read_clean, read_labelled
 from layerguard.calibration.rows.leakage import TestTexts, prompt_group
-from layerguard.calibration.rows.sources import RowSources
+from layerguard.calibration.rows.sources import RowSources, read_sources
 from layerguard.calibration.thresholds.conformal import DEFAULT_TARGET_FPR
 from layerguard.calibration.thresholds.guard_thresholds import (
     GuardThresholds,
@@ -66,6 +67,7 @@ def calibrate(
     *,
     clean: RowSources = (),
     labelled: RowSources = (),
+    payloads: RowSources = (),
     tuning: Tuning | None = None,
     test: RowSources = (),
     target_fpr: float = DEFAULT_TARGET_FPR,
@@ -97,6 +99,7 @@ def calibrate(
         bundle: folder of an exported model.
         clean: files or rows of harmless prompts.
         labelled: files or rows with label 0 or 1.
+        payloads: texts to insert into half of the documents among the labelled rows.
         tuning: weight changes, from ``weights.tuning.between`` or ``adapter_alone``.
         test: test files or rows; rows that share a text with them are left out.
         target_fpr: share of clean traffic that the whole guard may flag, in (0, 1).
@@ -124,6 +127,13 @@ def calibrate(
     """
     before = Bundle.load(Path(bundle))
     rows = _Rows.read(clean, labelled, test, notify)
+    if payloads:
+        read = read_sources(payloads)
+        rows = replace(
+            rows,
+            labelled=tuple(with_payloads(rows.labelled, read.good, seed)),
+            faults=(*rows.faults, *read.faults),
+        )
     options = Options(mode, eta, target_fpr, seed, cache, on_unfamiliar)
     inputs = Inputs(rows.clean, rows.labelled, tuning, before.manifest.model, options)
     names = detectors_to_fit(inputs)

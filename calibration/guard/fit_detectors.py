@@ -48,6 +48,7 @@ def fit_detectors(
         CalibrationError: the rows or the tuning do not suffice for a fit.
         MachineError: the disk is too small for the recorded states.
     """
+    inputs = replace(inputs, reader=backbone.reader)
     fitted: dict[str, FittedDetector] = {}
     with ExitStack() as stack:
         pending = _pending("clean", inputs, stack)

@@ -11,6 +11,7 @@ typedef struct lg_kind lg_kind;
 typedef struct lg_bound {
     void const *model;               /* the kernel's parameters, built by `bind` */
     lg_directions const *directions; /* if the kind pools extremes; else null */
+    lg_probe const *probe;           /* if the kind pools windows; else null */
     size_t states;                   /* one more than the index of the last state it reads */
     size_t width;                    /* elements of a state that it reads */
     int states_known;                /* the model has exactly `states` states */
@@ -18,7 +19,7 @@ typedef struct lg_bound {
 } lg_bound;
 
 /* Validated detector input and scratch memory. A row is one text: its pooled states, or one layer of
- * its extremes, float32 (LG_ROLES, 2, K). */
+ * its extremes, float32 (LG_ROLES, 2, K), or of its windows (lg_window_part). */
 typedef struct lg_input {
     lg_kernels const *kernels;
     lg_states rows;

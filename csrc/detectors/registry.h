@@ -5,6 +5,6 @@
 #include "kind.h"
 
 extern lg_kind const lg_kind_agent_siren, lg_kind_familiarity, lg_kind_lcf, lg_kind_siren,
-    lg_kind_weightwatch;
+    lg_kind_span, lg_kind_weightwatch;
 
 #endif

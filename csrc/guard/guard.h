@@ -15,7 +15,7 @@ typedef struct lg_detector {
     int shadow;
     lg_threshold threshold;
     lg_bound bound;
-    size_t extremes; /* offset of its extremes among those of all detectors, in floats */
+    size_t gathered; /* offset of its extremes or windows among those of all detectors, in floats */
 } lg_detector;
 
 /* Thresholds of one domain, and the blocks for the whole guard's p-values there. */
@@ -43,7 +43,7 @@ typedef struct lg_layout {
     size_t pointers; /* (last.states) of rows */
     size_t mean;     /* float (mean.states, mean.width) */
     size_t totals;   /* double (mean.width) */
-    size_t extremes; /* float (extremes_count) */
+    size_t gathered; /* float (gathered_count) */
     size_t wide;     /* float (lg_extremes_workspace of half precision) */
     size_t scratch;  /* used by one detector after the other */
     size_t size;
@@ -53,7 +53,7 @@ typedef struct lg_layout {
 typedef struct lg_stream_layout {
     size_t last;     /* float (last.states, last.width) */
     size_t sums;     /* double (mean.states, mean.width) */
-    size_t extremes; /* float (extremes_count) */
+    size_t gathered; /* float (gathered_count) */
     size_t workspace;
     size_t size;
 } lg_stream_layout;
@@ -67,7 +67,7 @@ struct lg_guard {
     lg_extent all; /* minimum size of states */
     int states_known, width_known;
     lg_extent last, mean;
-    size_t extremes_count; /* floats, of all detectors that read them */
+    size_t gathered_count; /* floats of extremes and windows, of all detectors that read them */
     lg_layout layout;
     lg_stream_layout stream_layout;
 };
@@ -79,11 +79,13 @@ struct lg_stream {
     size_t tokens;
 };
 
-/* Floats of a detector's extremes; 0 if it reads none. */
-static inline size_t lg_extremes_of(lg_detector const *const detector)
+/* Floats that a detector gathers from every token, its extremes or windows; 0 if it reads pooled states.
+ */
+static inline size_t lg_gathered_of(lg_detector const *const detector)
 {
     lg_directions const *const directions = detector->bound.directions;
-    return directions ? 2 * LG_ROLES * (size_t)directions->offsets[directions->chosen_count] : 0;
+    return directions ? 2 * LG_ROLES * (size_t)directions->offsets[directions->chosen_count]
+                      : lg_windows_floats(detector->bound.probe);
 }
 
 #endif

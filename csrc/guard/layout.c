@@ -28,8 +28,8 @@ static void set_extents(lg_guard *const guard)
             extend(&guard->last, &detector->bound);
         else if (detector->pooling == LG_MEAN)
             extend(&guard->mean, &detector->bound);
-        detector->extremes = guard->extremes_count;
-        guard->extremes_count += lg_extremes_of(detector);
+        detector->gathered = guard->gathered_count;
+        guard->gathered_count += lg_gathered_of(detector);
     }
 }
 
@@ -48,7 +48,7 @@ static void lay_out_workspace(lg_guard *const guard)
     to->pointers = add(&size, guard->last.states * sizeof(void *));
     to->mean = add(&size, guard->mean.states * guard->mean.width * sizeof(float));
     to->totals = add(&size, guard->mean.width * sizeof(double));
-    to->extremes = add(&size, guard->extremes_count * sizeof(float));
+    to->gathered = add(&size, guard->gathered_count * sizeof(float));
     to->wide = add(&size, wide * sizeof(float));
     to->scratch = add(&size, scratch);
     to->size = size;
@@ -60,7 +60,7 @@ static void lay_out_stream(lg_guard *const guard)
     size_t size = lg_aligned(sizeof(lg_stream));
     to->last = add(&size, guard->last.states * guard->last.width * sizeof(float));
     to->sums = add(&size, guard->mean.states * guard->mean.width * sizeof(double));
-    to->extremes = add(&size, guard->extremes_count * sizeof(float));
+    to->gathered = add(&size, guard->gathered_count * sizeof(float));
     to->workspace = add(&size, guard->layout.size);
     to->size = to->workspace + guard->layout.size;
 }

@@ -57,38 +57,51 @@ lg_status lg_check_readings(lg_guard const *const guard, unsigned char const *co
     return LG_OK;
 }
 
-void lg_clear_extremes(lg_guard const *const guard, float *const extremes)
+void lg_clear_gathered(lg_guard const *const guard, float *const gathered)
 {
     for (size_t d = 0; d < guard->detector_count; d++) {
-        size_t const count = lg_extremes_of(&guard->detectors[d]);
-        float *const own = extremes + guard->detectors[d].extremes;
+        size_t const count = lg_gathered_of(&guard->detectors[d]);
+        float *const own = gathered + guard->detectors[d].gathered;
+        int const extremes = guard->detectors[d].bound.directions != NULL;
         for (size_t i = 0; i < count; i++)
-            own[i] = i / (count / (2 * LG_ROLES)) % 2 ? -INFINITY : INFINITY;
+            own[i] = !extremes ? 0.0f : i / (count / (2 * LG_ROLES)) % 2 ? -INFINITY : INFINITY;
     }
 }
 
-void lg_add_extremes(lg_guard const *const guard, lg_kernels const *const kernels,
-                     unsigned char const *const chosen, lg_extremes_call call,
-                     char *const workspace)
+void lg_gather(lg_guard const *const guard, lg_kernels const *const kernels,
+               unsigned char const *const chosen, lg_tokens const *const tokens,
+               float *const gathered, char *const workspace)
 {
-    float *const extremes = call.extremes;
-    call.workspace = (float *)(void *)(workspace + guard->layout.wide);
     for (size_t d = 0; d < guard->detector_count; d++) {
-        lg_detector const *const detector = &guard->detectors[d];
-        if (!detector->bound.directions || !lg_is_chosen(chosen, d))
+        lg_bound const *const bound = &guard->detectors[d].bound;
+        float *const own = gathered + guard->detectors[d].gathered;
+        if (!lg_is_chosen(chosen, d))
             continue;
-        call.model = detector->bound.directions;
-        call.extremes = extremes + detector->extremes;
-        kernels->extremes(&call);
+        if (bound->directions) {
+            lg_extremes_call const call
+                = {.model = bound->directions,
+                   .states = tokens->states,
+                   .mask = tokens->mask,
+                   .roles = tokens->roles,
+                   .extremes = own,
+                   .workspace = (float *)(void *)(workspace + guard->layout.wide)};
+            kernels->extremes(&call);
+        } else if (bound->probe) {
+            lg_windows_call const call = {.model = bound->probe,
+                                          .states = tokens->states,
+                                          .mask = tokens->mask,
+                                          .windows = own};
+            kernels->windows(&call);
+        }
     }
 }
 
-static lg_states extremes_rows(lg_detector const *const detector, float const *const extremes)
+static lg_states gathered_rows(lg_detector const *const detector, float const *const gathered)
 {
-    return (lg_states){.base = extremes,
+    return (lg_states){.base = gathered,
                        .layer_count = 1,
                        .rows = 1,
-                       .width = lg_extremes_of(detector),
+                       .width = lg_gathered_of(detector),
                        .dtype = LG_F32};
 }
 
@@ -104,8 +117,8 @@ void lg_read_all(lg_guard const *const guard, lg_pooled const *const pooled,
         lg_evidence first;
         if (!lg_is_chosen(chosen, d))
             continue;
-        input.rows = detector->bound.directions
-                         ? extremes_rows(detector, pooled->extremes + detector->extremes)
+        input.rows = lg_gathered_of(detector)
+                         ? gathered_rows(detector, pooled->gathered + detector->gathered)
                      : detector->pooling == LG_LAST ? pooled->last
                                                     : pooled->mean;
         detector->kind->score(&detector->bound, &input, &reading.score);
@@ -113,6 +126,7 @@ void lg_read_all(lg_guard const *const guard, lg_pooled const *const pooled,
         if (reading.status == LG_READ && detector->kind->explains_cheaply
             && detector->kind->explain(&detector->bound, &input, 0, &reading, &first, 1)) {
             reading.layer = first.layer;
+            reading.place = first.place;
             reading.evidence = first.value;
         }
         memcpy(lg_reading_at(readings, reading_size, d), &reading, sizeof reading);

@@ -9,7 +9,7 @@ typedef struct lg_pooled {
     lg_kernels const *kernels;
     lg_states last;
     lg_states mean;
-    float const *extremes; /* of all detectors that read them */
+    float const *gathered; /* extremes and windows, of all detectors that read them */
     char *workspace;       /* with the guard's layout */
 } lg_pooled;
 
@@ -31,12 +31,19 @@ lg_status lg_check_chosen(lg_guard const *guard, unsigned char const *chosen, in
 lg_status lg_check_readings(lg_guard const *guard, unsigned char const *chosen,
                             lg_reading *readings, size_t reading_size);
 
-/* Sets extremes to their values before the first token. */
-void lg_clear_extremes(lg_guard const *guard, float *extremes);
+/* Tokens of one text, which a detector of extremes or windows reads one by one. */
+typedef struct lg_tokens {
+    lg_states states;
+    unsigned char const *mask;  /* (rows) or null */
+    unsigned char const *roles; /* (rows) or null */
+} lg_tokens;
 
-/* Updates the extremes of the chosen detectors with the unmasked tokens. */
-void lg_add_extremes(lg_guard const *guard, lg_kernels const *kernels, unsigned char const *chosen,
-                     lg_extremes_call call, char *workspace);
+/* Sets extremes and windows to their values before the first token. */
+void lg_clear_gathered(lg_guard const *guard, float *gathered);
+
+/* Updates the extremes and windows of the chosen detectors with the unmasked tokens. */
+void lg_gather(lg_guard const *guard, lg_kernels const *kernels, unsigned char const *chosen,
+               lg_tokens const *tokens, float *gathered, char *workspace);
 
 /* Writes the readings of the chosen detectors. */
 void lg_read_all(lg_guard const *guard, lg_pooled const *pooled, unsigned char const *chosen,

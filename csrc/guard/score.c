@@ -40,16 +40,15 @@ static lg_states pool_mean(lg_guard const *const guard, lg_kernels const *const 
                        .dtype = LG_F32};
 }
 
-static float const *find_extremes(lg_guard const *const guard, lg_kernels const *const kernels,
-                                  lg_score_call const *const call)
+static float const *gather(lg_guard const *const guard, lg_kernels const *const kernels,
+                           lg_score_call const *const call)
 {
     char *const workspace = call->workspace;
-    float *const extremes = (float *)(void *)(workspace + guard->layout.extremes);
-    lg_clear_extremes(guard, extremes);
-    lg_extremes_call const extremes_call
-        = {.states = call->states, .mask = call->mask, .roles = call->roles, .extremes = extremes};
-    lg_add_extremes(guard, kernels, call->chosen, extremes_call, workspace);
-    return extremes;
+    float *const gathered = (float *)(void *)(workspace + guard->layout.gathered);
+    lg_tokens const tokens = {call->states, call->mask, call->roles};
+    lg_clear_gathered(guard, gathered);
+    lg_gather(guard, kernels, call->chosen, &tokens, gathered, workspace);
+    return gathered;
 }
 
 static lg_status check(lg_guard const *const guard, lg_score_call const *const call)
@@ -84,8 +83,8 @@ static void score(lg_guard const *const guard, lg_kernels const *const kernels,
         pooled.last = last_token(guard, call, last - 1);
     if (lg_pools(guard, call->chosen, LG_MEAN))
         pooled.mean = pool_mean(guard, kernels, call);
-    if (lg_pools(guard, call->chosen, LG_EXTREMES))
-        pooled.extremes = find_extremes(guard, kernels, call);
+    if (guard->gathered_count)
+        pooled.gathered = gather(guard, kernels, call);
     lg_read_all(guard, &pooled, call->chosen, call->readings, call->reading_size);
 }
 

@@ -11,12 +11,13 @@ static size_t score_bytes(size_t const rows)
     return lg_aligned(rows * sizeof(double));
 }
 
-/* The rows that a detector reads. Rows of extremes have one layer. */
+/* The rows that a detector reads. Rows of extremes and windows have one layer. */
 static lg_pooled_info takes(lg_detector const *const detector)
 {
-    if (detector->bound.directions)
+    size_t const gathered = lg_gathered_of(detector);
+    if (gathered)
         return (lg_pooled_info){
-            .states = 1, .width = lg_extremes_of(detector), .states_known = 1, .width_known = 1};
+            .states = 1, .width = gathered, .states_known = 1, .width_known = 1};
     return (lg_pooled_info){.states = detector->bound.states,
                             .width = detector->bound.width,
                             .states_known = detector->bound.states_known,
@@ -48,7 +49,7 @@ static lg_status check_rows(lg_detector const *const detector, lg_states const *
         || (expected.states_known && rows->layer_count != expected.states)
         || (expected.width_known && rows->width != expected.width))
         return LG_ERR_SHAPE;
-    return detector->bound.directions && rows->dtype != LG_F32 ? LG_ERR_DTYPE : LG_OK;
+    return lg_gathered_of(detector) && rows->dtype != LG_F32 ? LG_ERR_DTYPE : LG_OK;
 }
 
 static lg_status check(lg_guard const *const guard, lg_pooled_call const *const call)
@@ -88,6 +89,7 @@ static void explain(lg_detector const *const detector, lg_input const *const inp
         used = detector->kind->explain(&detector->bound, input, row, reading, evidence, count);
     if (used && detector->kind->explains_cheaply && reading->status == LG_READ) {
         reading->layer = evidence[0].layer;
+        reading->place = evidence[0].place;
         reading->evidence = evidence[0].value;
     }
     for (; used < call->evidence_count; used++)

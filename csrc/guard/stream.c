@@ -1,7 +1,7 @@
 /* Streams: what the detectors need of the tokens so far of a text that is still being generated.
  *
  * A stream holds the last token's states as float32, the sums of all tokens as double, and the
- * extremes. Each is updated token by token, so the result does not depend on how the text was split.
+ * extremes and windows. Each is updated token by token, so the result does not depend on how the text was split.
  */
 #include <stdlib.h> /* free, malloc */
 
@@ -32,7 +32,7 @@ lg_status lg_stream_open(lg_guard const *const guard, void *const memory, size_t
         return LG_ERR_MEMORY;
     memset(made, 0, to->workspace);
     *made = (lg_stream){.guard = guard, .owned = !memory};
-    lg_clear_extremes(guard, part(made, to->extremes));
+    lg_clear_gathered(guard, part(made, to->gathered));
     *stream = made;
     return LG_OK;
 }
@@ -54,11 +54,9 @@ static void add(lg_stream *const stream, lg_kernels const *const kernels,
         sums.states.width = guard->mean.width;
         kernels->sums(&sums);
     }
-    if (guard->extremes_count) {
-        lg_extremes_call const extremes = {
-            .states = call->states, .roles = call->roles, .extremes = part(stream, to->extremes)};
-        lg_add_extremes(guard, kernels, NULL, extremes, part(stream, to->workspace));
-    }
+    lg_tokens const tokens = {.states = call->states, .roles = call->roles};
+    lg_gather(guard, kernels, NULL, &tokens, part(stream, to->gathered),
+              part(stream, to->workspace));
 }
 
 lg_status lg_stream_push(lg_stream *const stream, lg_push_call const *const argument)
@@ -112,7 +110,7 @@ static void read_all(lg_stream *const stream, lg_kernels const *const kernels,
         .kernels = kernels,
         .last = rows_of(guard->last, part(stream, to->last)),
         .mean = rows_of(guard->mean, mean),
-        .extremes = part(stream, to->extremes),
+        .gathered = part(stream, to->gathered),
         .workspace = workspace,
     };
     lg_read_all(guard, &pooled, call->chosen, call->readings, call->reading_size);

@@ -45,6 +45,7 @@ typedef struct lg_kernels {
     void (*siren_shares)(lg_shares_call const *call);
     void (*extremes)(lg_extremes_call const *call);
     void (*excess)(lg_excess_call const *call);
+    void (*windows)(lg_windows_call const *call);
 } lg_kernels;
 
 /* The levels of this build, lowest first. */
@@ -62,7 +63,8 @@ typedef struct lg_kernels {
     void lg_siren_##level(lg_siren_call const *call);                                              \
     void lg_siren_shares_##level(lg_shares_call const *call);                                      \
     void lg_extremes_##level(lg_extremes_call const *call);                                        \
-    void lg_excess_##level(lg_excess_call const *call);
+    void lg_excess_##level(lg_excess_call const *call);                                            \
+    void lg_windows_##level(lg_windows_call const *call);
 LG_FOR_EACH_LEVEL(LG_DECLARE)
 #undef LG_DECLARE
 

@@ -38,7 +38,8 @@ static int supports_v4(void)
      lg_siren_##level,                                                                             \
      lg_siren_shares_##level,                                                                      \
      lg_extremes_##level,                                                                          \
-     lg_excess_##level}
+     lg_excess_##level,                                                                            \
+     lg_windows_##level}
 
 static lg_kernels const levels[] = {
 #ifdef __x86_64__

@@ -43,8 +43,9 @@ class GrowingTaps(Taps):
     def carried(self, name: str, tap: Tap, score: str) -> str:
         """A row's score so far, from the score of the chunk, float64 [rows].
 
-        For ``last`` it is the score of the newest token, for extremes the largest score, where NaN
-        stays. A mean already includes all tokens.
+        For ``last`` it is the score of the newest token, for extremes and windows the largest
+        score, where NaN stays. A mean already includes all tokens. A text shorter than a window has
+        one window, which grows, so its earlier scores do not count.
         """
         if tap.pooling == "mean":
             return score
@@ -55,12 +56,41 @@ class GrowingTaps(Taps):
             score = add("Where", self._chunk_is_empty, past, score)
         else:
             nothing = constant(-np.inf, np.float64)
-            past = add("Where", self._first, nothing, past)
+            past = add("Where", self._too_short(tap), nothing, past)
             wrong = add("Or", add("IsNaN", past), add("IsNaN", score))
             largest = add("Where", add("Greater", past, score), past, score)
             score = add("Where", wrong, constant(np.nan, np.float64), largest)
         self._give(own, score, np.float64)
         return score
+
+    def _too_short(self, tap: Tap) -> str:
+        """Bool [rows]: whether the tokens before the chunk gave no score that stays."""
+        if tap.probe is None:
+            return self._first
+        window = self.nodes.constant(tap.probe.window, np.int64)
+        return self.nodes.add("Less", self._past_count, window)
+
+    def joined(self, values: str, window: int) -> tuple[str, str]:
+        """See ``Taps.joined``; the state holds the values of the last ``window`` tokens."""
+        add, constant, axes = self.nodes.add, self.nodes.constant, self.nodes.axes
+        own = f"values_{len(self.states)}"
+        past = self._state(own, np.float64, ("batch", window))
+        zero, one = constant(0, np.int64), constant(1, np.int64)
+        numbers = self.nodes.cast(self.valid, INT64)
+        count = add("ReduceSum", numbers, axes(1), keepdims=1)
+        tokens = add("Squeeze", add("Shape", self.valid, start=1, end=2))
+        places = add("Unsqueeze", add("Range", zero, tokens, one), axes(0))
+        # masked tokens before the first unmasked one would part it from the earlier tokens
+        masked = add("ArgMax", numbers, axis=1, keepdims=1)
+        last = add("Sub", tokens, one)
+        moved = add("GatherElements", values, add("Min", add("Add", places, masked), last), axis=1)
+        held = add("Unsqueeze", add("Min", self._past_count, constant(window, np.int64)), axes(1))
+        earlier = constant(np.arange(window)[None], np.int64)
+        known = add("GreaterOrEqual", earlier, add("Sub", constant(window, np.int64), held))
+        whole = add("Concat", past, moved, axis=1)
+        newest = add("GatherElements", whole, add("Add", earlier, count), axis=1)
+        self._give(own, newest, np.float64, ("batch", window))
+        return whole, add("Concat", known, add("Less", places, count), axis=1)
 
     def pooled(self, tap: Tap, layers: Sequence[int]) -> list[str]:
         """The last new token's states, or the mean over all tokens so far, float32 [rows, hidden].

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from layerguard.exporter.fused import familiarity, lcf, siren, weightwatch
+from layerguard.exporter.fused import familiarity, lcf, siren, span, weightwatch
 from layerguard.exporter.fused.taps import Taps
 from layerguard.runtime.types import Array, Tap
 
@@ -31,6 +31,7 @@ FUSED = MappingProxyType(
         "lcf": FusedDetector(lcf.score),
         "siren": FusedDetector(siren.score),
         "agent_siren": FusedDetector(siren.score),
+        "span": FusedDetector(span.score),
         "weightwatch": FusedDetector(weightwatch.score, weightwatch.reads_roles),
     }
 )

@@ -52,6 +52,19 @@ class Taps:
         pool = self._last_of if tap.pooling == "last" else self._mean_of
         return [pool(self.nodes.cast(name, FLOAT)) for name in chosen]
 
+    def joined(self, values: str, window: int) -> tuple[str, str]:  # noqa: ARG002 - used in chunks
+        """Values of a window of tokens before these and of these, and which of them count.
+
+        Args:
+            values: float64 [rows, tokens].
+            window: number of earlier tokens that are needed.
+
+        Returns:
+            float64 and bool [rows, tokens]; here the values themselves, since the tokens are the
+            whole text.
+        """
+        return values, self.valid
+
     def roles(self) -> str:
         """The input with the role of each token, int64 [rows, tokens]."""
         if not self._roles:

@@ -173,3 +173,22 @@ static int lg_extremes_arrays(lg_directions const *const model, uintptr_t const 
     free((void *)call.states.layers);
     return status;
 }
+
+/* mask: an array with one byte per token, or 0; windows: lg_windows_floats floats. */
+static int lg_windows_arrays(lg_probe const *const model, uintptr_t const layers,
+                             uintptr_t const mask, uintptr_t const windows)
+{
+    lg_windows_call call = {.model = model};
+    PyGILState_STATE const gil = PyGILState_Ensure();
+    int const plain = lg_describe((PyObject *)layers, &call.states);
+    if (plain) {
+        call.mask = mask ? lg_address(mask, call.states.rows) : NULL;
+        call.windows = lg_address(windows, lg_windows_floats(model) * sizeof(float));
+    }
+    PyGILState_Release(gil);
+    int status = LG_NOT_PLAIN;
+    if (plain)
+        status = mask && !call.mask ? LG_ERR_SHAPE : lg_windows(&call);
+    free((void *)call.states.layers);
+    return status;
+}

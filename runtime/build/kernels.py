@@ -17,6 +17,7 @@ int lg_pooled_arrays(lg_guard const *guard, uintptr_t layers, uintptr_t readings
                      uintptr_t evidence, size_t evidence_count);
 int lg_extremes_arrays(lg_directions const *model, uintptr_t layers, uintptr_t mask,
                        uintptr_t roles, uintptr_t extremes, uintptr_t workspace);
+int lg_windows_arrays(lg_probe const *model, uintptr_t layers, uintptr_t mask, uintptr_t windows);
 int lg_pool_arrays(uintptr_t layers, uintptr_t mask, uintptr_t pooled, uintptr_t workspace);
 int lg_sums_arrays(uintptr_t layers, uintptr_t sums, size_t counted, uintptr_t mean);
 """

@@ -23,6 +23,8 @@ def verdict_lines(name: str, verdict: Verdict) -> Iterator[str]:
             f"    {reading.detector:<8} score {reading.score:9.4f}   threshold "
             f"{reading.threshold:9.4f}   p {reading.p_value:.4f}   {decision}"
         )
+        for part in reading.spans:
+            yield f"             characters {part.start} to {part.end}: {shorten(part.words, 120)}"
 
 
 def word(verdict: Verdict) -> str:

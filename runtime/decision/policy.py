@@ -1,7 +1,7 @@
 """Combines all readings of a text into one decision: policy, domains, p-value of the guard."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -144,7 +144,8 @@ def _at(limits: Limits, reading: Reading) -> Reading:
     """The reading with the threshold of these limits."""
     name = reading.detector
     threshold, clean_scores = limits.thresholds[name], limits.clean_scores[name]
-    return decide(name, reading.score, threshold, clean_scores, reading.evidence)
+    decided = decide(name, reading.score, threshold, clean_scores, reading.evidence)
+    return replace(decided, spans=reading.spans if decided.flagged else ())
 
 
 def _reason(deciding: Sequence[Reading], flagged: bool) -> str:
@@ -162,6 +163,9 @@ def _why(reading: Reading) -> str:
         return f"{reading.detector}: the score is not finite, so the text is flagged"
     layers = ", ".join(str(item.layer) for item in reading.evidence[:3])
     where = f", most at layers {layers}" if layers else ""
+    if reading.spans:
+        first = reading.spans[0]
+        where = f", characters {first.start} to {first.end}"
     return (
         f"{reading.detector}: score {reading.score:.3g} above {reading.threshold:.3g} "
         f"(p = {reading.p_value:.2g}){where}"

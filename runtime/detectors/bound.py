@@ -7,7 +7,7 @@ import numpy as np
 
 from layerguard.runtime.errors import InputError
 from layerguard.runtime.kernels import VALID, Scorer, pool_last, pool_mean
-from layerguard.runtime.types import Array, Directions, Evidence, Pooling, Reading, Tap
+from layerguard.runtime.types import Array, Directions, Evidence, Pooling, Probe, Reading, Tap
 
 States = Sequence[Array] | Array
 """States of one text: L + 1 arrays [tokens, hidden], or one array [L + 1, tokens, hidden];
@@ -44,6 +44,7 @@ class BoundDetector:
         tap: Tap,
         measure: Callable[[Params], Measure],
         directions: Callable[[Params], Directions] | None = None,
+        probe: Callable[[Params], Probe] | None = None,
     ) -> None:
         """Bind the parameters.
 
@@ -53,17 +54,22 @@ class BoundDetector:
             tap: what it reads.
             measure: params -> the texts of its evidence.
             directions: params -> watched directions, for a detector that reads extremes.
+            probe: params -> probe, for a detector that reads windows.
 
         Raises:
             InputError: parameters are missing or invalid; every fault is listed.
         """
-        extremes = directions is not None
-        if extremes != (tap.pooling == "extremes"):
-            expected = "extremes" if extremes else "pooled states"
+        extremes, window = directions is not None, probe is not None
+        if (extremes, window) != (tap.pooling == "extremes", tap.pooling == "window"):
+            expected = "extremes" if extremes else "windows" if window else "pooled states"
             raise InputError(f"{name} reads {expected}; found a tap of pooling {tap.pooling}")
         self._scorer = Scorer(name, params, extremes=extremes)
         self.name, self._measure = name, measure(params)
-        self.tap = replace(tap, directions=directions(params)) if directions else tap
+        self.tap = replace(
+            tap,
+            directions=directions(params) if directions else None,
+            probe=probe(params) if probe else None,
+        )
 
     def score(
         self, states: States, mask: Array | None = None, roles: Array | None = None
@@ -90,7 +96,12 @@ class BoundDetector:
 
     def _pool(self, states: States, mask: Array | None, roles: Array | None) -> States:
         """Pool one text to a row as the tap requires."""
-        directions = self.tap.directions
+        directions, probe = self.tap.directions, self.tap.probe
+        if probe is not None:
+            windows = probe.windows(states, mask)
+            if probe.place(windows)[1] == 0:
+                raise self._no_token()
+            return [windows[None]]
         if directions is None:
             if self.tap.pooling not in POOLS:
                 raise InputError(
@@ -100,8 +111,11 @@ class BoundDetector:
             return POOLS[self.tap.pooling](states, mask)[:, None, :]
         extremes = directions.extremes(states, mask, roles)
         if np.isinf(extremes[:, 0, 0]).all():
-            raise InputError(
-                f"{self.name}: found no unmasked token; expected at least one: pass more tokens, "
-                "or another mask"
-            )
+            raise self._no_token()
         return [extremes[None]]
+
+    def _no_token(self) -> InputError:
+        return InputError(
+            f"{self.name}: found no unmasked token; expected at least one: pass more tokens, or "
+            "another mask"
+        )

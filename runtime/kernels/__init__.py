@@ -18,6 +18,7 @@ from layerguard.runtime.kernels.gathered import gathered
 from layerguard.runtime.kernels.host import host
 from layerguard.runtime.kernels.level import level, set_level
 from layerguard.runtime.kernels.pooling import pool_last, pool_mean
+from layerguard.runtime.kernels.probe import ProbeKernel
 from layerguard.runtime.kernels.scorer import VALID, Scorer
 from layerguard.runtime.kernels.sums import RunningMean
 
@@ -26,6 +27,7 @@ __all__ = [
     "BlockSet",
     "DirectionsKernel",
     "Parameter",
+    "ProbeKernel",
     "RangesKernel",
     "RunningMean",
     "Scorer",

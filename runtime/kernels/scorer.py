@@ -28,7 +28,7 @@ _NO_LAYER = struct.pack("i", -1)
 """The bytes of the layer in an entry of evidence, and their value in an unused entry."""
 
 RawReading = tuple[int, int, float, float, float, float, int, int]
-"""status, flagged, score, threshold, p_value, evidence, layer, reserved."""
+"""status, flagged, score, threshold, p_value, evidence, layer, place."""
 
 RawEvidence = tuple[float, int, int]
 """value, layer, place."""

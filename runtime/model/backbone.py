@@ -40,8 +40,8 @@ class PooledStates:
     """Pooled states of some requests. Each window has one row; equal windows share a row.
 
     Attributes:
-        layers: for each group of taps, L + 1 arrays [rows, hidden], or one array of extremes
-            [rows, 4, 2, K].
+        layers: for each group of taps, L + 1 arrays [rows, hidden], or one array: of extremes
+            [rows, 4, 2, K], of windows [rows, K].
         rows: for each source, the row numbers of the windows of each request.
         tokens: for each request, the number of tokens of its longest view before truncation.
         truncated: for each request, whether a part of it was not read.

@@ -9,10 +9,11 @@ import numpy as np
 from layerguard.runtime.bundle.manifest import GraphCard
 from layerguard.runtime.detectors.bound import POOLS
 from layerguard.runtime.errors import InputError
-from layerguard.runtime.types import Array, Directions, Group, Pooling, Tap
+from layerguard.runtime.types import Array, Directions, Group, Pooling, Probe, Tap
 
 Layers = tuple[Array, ...]
-"""L + 1 arrays [rows, hidden]; of extremes one array [rows, 4, 2, K]. float32."""
+"""L + 1 arrays [rows, hidden]; of extremes one array [rows, 4, 2, K], of windows one array
+[rows, K]. float32."""
 
 Owners = Sequence[bytes | None]
 """Of each row the roles of its tokens, where they are known."""
@@ -78,6 +79,12 @@ class Planner:
             if tap.directions is None:
                 raise InputError("found a tap of extremes without directions; give those to watch")
             return self._states(tap, tap.directions.layers), partial(_extremes, tap.directions)
+        if tap.pooling == "window":
+            if tap.probe is None:
+                raise InputError(
+                    "found a tap of windows without a probe; give the one to read with"
+                )
+            return self._states(tap, tap.probe.layers), partial(_windows, tap.probe)
         if tap.pooling == "mlp_mean":
             blocks = self._all(tap, [("mlp_mean", layer) for layer in every[1:]])
             return [blocks[0], *blocks], _as_given  # there is no block 0, and nothing reads it
@@ -130,4 +137,15 @@ def _extremes(
         }
         owners = None if whose is None else np.frombuffer(whose, np.uint8)
         found.append(directions.extremes(of_row, roles=owners))
+    return (np.stack(found),)
+
+
+def _windows(probe: Probe, states: Sequence[Array], valid: Array, roles: Owners) -> Layers:  # noqa: ARG001
+    """The best window of each row's tokens; rows are padded on the right."""
+    found = []
+    for i, count in enumerate(valid.sum(axis=1)):
+        of_row = {
+            layer: state[i, :count] for layer, state in zip(probe.layers, states, strict=True)
+        }
+        found.append(probe.windows(of_row))
     return (np.stack(found),)

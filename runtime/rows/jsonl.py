@@ -1,7 +1,7 @@
 """Rows of JSONL: ``{"id", "text" | "prompt"+"response" | "messages", "label"?, "domain"?, ...}``.
 
 Beside ``domain``, which has thresholds of its own, a row may have a ``source``, by which it is
-measured.
+measured. ``spans``, [[start, end], ...], says where text was injected; [] if the place is not known.
 ``layerguard trace`` also reads the key ``target``, the text that an answer should begin with. A
 byte-order mark at the beginning of a file is skipped. A bad row is reported with its file and line;
 the good rows are still used.
@@ -22,6 +22,9 @@ from layerguard.runtime.text.request import Request, check_text, request
 
 _STANDARD_INPUT = Path("-")
 
+Place = tuple[int, int]
+"""Offsets of the first character of a part of a text, and after its last one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -35,6 +38,8 @@ class Row:
         target: the text that an answer should begin with, or None.
         source: where the text comes from, such as a data set or a channel, or None.
         place: file and line of the row.
+        spans: places of injected text in the text or prompt; empty if they are not known; None if
+            the row does not say that text was injected.
     """
 
     id: str
@@ -44,6 +49,7 @@ class Row:
     target: str | None = None
     source: str | None = None
     place: str = ""
+    spans: tuple[Place, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,4 +142,24 @@ def _row(line: bytes, default_id: str) -> Row:
         domain=strings.get("domain"),
         target=strings.get("target"),
         source=strings.get("source"),
+        spans=_spans(value.get("spans"), prompt if text is None else text),
     )
+
+
+def _spans(value: Any, text: Any) -> tuple[Place, ...] | None:
+    if value is None:
+        return None
+    length = len(text) if isinstance(text, str) else 0
+    if not isinstance(value, list) or not all(map(_is_place, value)):
+        raise InputError(f"spans: found {value!r}; expected a list of [start, end]")
+    outside = next((pair for pair in value if not 0 <= pair[0] < pair[1] <= length), None)
+    if outside is not None:
+        raise InputError(
+            f"spans: found {outside}; expected 0 <= start < end <= {length}, in characters of the "
+            "text"
+        )
+    return tuple((start, end) for start, end in value)
+
+
+def _is_place(pair: Any) -> bool:
+    return isinstance(pair, list) and [type(number) for number in pair] == [int, int]

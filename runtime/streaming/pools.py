@@ -1,4 +1,4 @@
-"""Running pools over the tokens of a growing sequence: last token, mean, extremes."""
+"""Running pools over the tokens of a growing sequence: last token, mean, extremes, windows."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy
@@ -8,7 +8,7 @@ import numpy as np
 
 from layerguard.runtime.kernels import RunningMean
 from layerguard.runtime.streaming.decode_graph import Step
-from layerguard.runtime.types import Array, Directions, Group, Pooling, Tap
+from layerguard.runtime.types import Array, Directions, Group, Pooling, Probe, Tap
 
 
 class Pool(Protocol):
@@ -89,6 +89,32 @@ class _Extremes:
         return copy(self)  # shallow: ``add`` creates a new array
 
 
+class _Window:
+    """The window of tokens with the largest mean logit."""
+
+    def __init__(self, probe: Probe) -> None:
+        self._probe = probe
+        self._windows: Array | None = None
+
+    def add(self, layers: Sequence[Array], roles: Array) -> None:
+        del roles
+        watched = {layer: layers[layer] for layer in self._probe.layers}
+        into = None if self._windows is None else self._windows.copy()
+        self._windows = self._probe.windows(watched, into=into)
+
+    def pooled(self) -> tuple[Array, ...]:
+        assert self._windows is not None, "no token was read"
+        return (self._windows[None],)
+
+    def copy(self) -> "_Window":
+        return copy(self)  # shallow: ``add`` creates a new array
+
+
+def _window(tap: Tap) -> _Window:
+    assert tap.probe is not None, "a tap of windows has a probe"
+    return _Window(tap.probe)
+
+
 def _extremes(tap: Tap) -> _Extremes:
     assert tap.directions is not None, "a tap of extremes has directions"
     return _Extremes(tap.directions)
@@ -98,6 +124,7 @@ KINDS: Mapping[Pooling, Callable[[Tap], Pool]] = {
     "last": lambda _: _Last(),
     "mean": lambda _: _Mean(),
     "extremes": _extremes,
+    "window": _window,
 }
 """The poolings that can be updated with new tokens."""
 

@@ -5,13 +5,14 @@ from copy import copy
 from dataclasses import dataclass
 
 from layerguard.runtime.detectors import Detector
+from layerguard.runtime.spans import with_words
 from layerguard.runtime.streaming.answer import Answer
 from layerguard.runtime.streaming.decode_graph import DecodeGraph
 from layerguard.runtime.streaming.growing_text import GrowingContent, GrowingIds
 from layerguard.runtime.streaming.pools import Pools
 from layerguard.runtime.streaming.token_sequence import TokenSequence
 from layerguard.runtime.text.roles import ASSISTANT
-from layerguard.runtime.text.tokens import Ids, TokenReader
+from layerguard.runtime.text.tokens import Ids, Places, TokenReader
 from layerguard.runtime.types import Array, Reading, Tap
 
 Detectors = Mapping[str, Detector]
@@ -57,6 +58,7 @@ class ContentView:
         self._earlier_text, self._resources = earlier_text, resources
         self._detectors = detectors
         self._content, self._ids = GrowingContent(), resources.new_ids()
+        self._text = " "
         self._sequence = TokenSequence(resources.decode_graph, _taps(detectors))
         self._unchanged = 0
         self.tokens, self.token_budget = 0, token_budget
@@ -68,8 +70,8 @@ class ContentView:
 
     def tokenize(self, answer: Answer) -> None:
         """Clean and tokenise the text with the answer so far."""
-        text = self._content.update(joined(self._earlier_text, answer.text))
-        self._unchanged = min(self._unchanged, self._ids.update(text))
+        self._text = self._content.update(joined(self._earlier_text, answer.text))
+        self._unchanged = min(self._unchanged, self._ids.update(self._text))
         self.tokens = len(self._ids.ids) + sum(map(len, self._resources.reader.frame))
 
     def advance(self) -> None:
@@ -85,7 +87,20 @@ class ContentView:
 
     def readings(self) -> dict[str, Reading]:
         """The readings of the detectors on the tokens read so far."""
-        return _readings(self._detectors, self._sequence.pools)
+        found = _readings(self._detectors, self._sequence.pools)
+        for name, reading in found.items():
+            tap = self._detectors[name].tap
+            if tap.probe is not None and reading.flagged and reading.status == "ok":
+                (windows,) = self._sequence.pools.pooled(tap)[0]
+                found[name] = with_words(reading, tap.probe, windows, self._text, self._places())
+        return found
+
+    def _places(self) -> Places:
+        """The characters of each token, the special ones around the text included."""
+        before, after = self._resources.reader.frame
+        end = len(self._text)
+        known = self._resources.reader.text_places(self._text)
+        return (*((0, 0),) * len(before), *known, *((end, end),) * len(after))
 
     def fork(self) -> "ContentView":
         """An independent copy."""

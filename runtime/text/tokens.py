@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from tokenizers import Encoding, Tokenizer
 
@@ -15,6 +16,11 @@ from layerguard.runtime.text.template import Piece, Template
 from layerguard.runtime.types import TokenBudget, TokenSource, View
 
 Ids = tuple[int, ...]
+
+Places = tuple[tuple[int, int], ...]
+"""For each token the offsets of its first character and after its last one."""
+
+T = TypeVar("T")
 
 _OVERLAP = 4
 """Adjacent sliding windows share one fourth of their tokens, so that a phrase that is cut in one
@@ -116,6 +122,24 @@ class TokenReader:
                 both = self._windows("content", pieces["content"], budget)  # tokenise only once
                 return {"content": both, "prompt": both}
         return {view: self._windows(view, parts, budget) for view, parts in pieces.items()}
+
+    def places(
+        self, request: Request, budget: TokenBudget | None = None
+    ) -> tuple[str, tuple[Places, ...]]:
+        """The text of the view ``content``, and where in it the tokens of each window are.
+
+        Special tokens around the text have an empty place at its start or end.
+        """
+        text = request.content()
+        known = self.text_places(text)
+        slices, _ = self._slices(len(known), self._before, self._after, budget)
+        before = ((0, 0),) * len(self._before)
+        after = ((len(text), len(text)),) * len(self._after)
+        return text, tuple((*before, *_kept(known, window), *after) for window in slices)
+
+    def text_places(self, text: str) -> Places:
+        """Where the tokens of a text are, without special tokens around it."""
+        return tuple(self._encoding(self._literal, text, framed=False).offsets)
 
     @property
     def frame(self) -> tuple[Ids, Ids]:
@@ -235,6 +259,6 @@ class TokenReader:
         return [(slice(start, start + size),) for start in kept], len(kept) < len(starts)
 
 
-def _kept(values: Sequence[int], slices: WindowSlices) -> Iterator[int]:
+def _kept(values: Sequence[T], slices: WindowSlices) -> Iterator[T]:
     """The values in the slices, in order."""
     return itertools.chain.from_iterable(values[part] for part in slices)

@@ -11,16 +11,17 @@ from layerguard.exporter.fused.proof import Growing
 from layerguard.runtime import Bundle
 from layerguard.runtime.model.session import Session
 from layerguard.runtime.types import Array
-from tests.fused.bundles import ALL, FRESH, calibrated, expected, fed, load
+from tests import tiny, tiny_decoder
+from tests.fused.bundles import ALL, FRESH, calibrated, expected, fed, load, recalibrated
 from tests.fused.graphs import agree, broken, run
 
-_THREE = ALL[:3]
+_GROWING = (*ALL[:3], "span")
 
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fused decoder with both graphs; tests must not change it."""
-    made = calibrated(tmp_path_factory.mktemp("growing") / "bundle", decode=True)
+    made = calibrated(tmp_path_factory.mktemp("growing") / "bundle", _GROWING, decode=True)
     fuse(made, threads=1)
     return made
 
@@ -54,18 +55,31 @@ def test_every_chunk_has_the_verdict_so_far(path: Path) -> None:
 
 def test_each_detector_alone(tmp_path: Path) -> None:
     """A graph with one detector has only the states of this detector."""
-    for name in _THREE:
+    for name in _GROWING:
         made = calibrated(tmp_path / name, [name], decode=True)
         fuse(made, threads=1)
         guard = load(made)
-        assert not any(other in key for other in _THREE if other != name
+        assert not any(other in key for other in _GROWING if other != name
                        for key in guard.bundle.manifest.fused["decode"].states)  # fmt: skip
         agree(_answers(made, fed(guard, FRESH[:20]), 5)[-1], expected(guard, FRESH[:20]))
 
 
+def test_a_text_shorter_than_a_window_has_one_window(tmp_path: Path) -> None:
+    """Its first token may have the largest logit of all, and counts only within a window."""
+    mine = tiny.params_of("span")
+    mine["weights"] = -mine["weights"]  # the opening token has the largest logit
+    made = tiny_decoder.make_bundle(tmp_path / "bundle", {"span": mine}, decode=True)
+    recalibrated(made)
+    fuse(made, threads=1)
+    guard = load(made)
+    found = _answers(made, fed(guard, FRESH[:20]), 1)[-1]["span_score"]
+    wanted = expected(guard, FRESH[:20])["span_score"]
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+
+
 def test_what_was_not_finite_stays_flagged(tmp_path: Path) -> None:
     """After a broken token, detectors that read all tokens stay flagged."""
-    made = calibrated(tmp_path / "bundle", ["siren", "weightwatch"], "all", decode=True)
+    made = calibrated(tmp_path / "bundle", ["siren", "span", "weightwatch"], "all", decode=True)
     fuse(made, threads=1)
     guard = load(made)
     given = fed(guard, FRESH[:2])
@@ -75,8 +89,9 @@ def test_what_was_not_finite_stays_flagged(tmp_path: Path) -> None:
     answers = _answers(made, given, 1)
     assert not answers[0]["flagged"].all()
     assert all(answer["flagged"][0] for answer in answers[1:])
-    assert all(np.isnan(answer["weightwatch_score"][0]) for answer in answers[1:])
-    assert all(np.isfinite(answer["weightwatch_score"][1]) for answer in answers)
+    for name in ("span_score", "weightwatch_score"):
+        assert all(np.isnan(answer[name][0]) for answer in answers[1:])
+        assert all(np.isfinite(answer[name][1]) for answer in answers)
 
 
 def test_nothing_read_is_flagged(path: Path) -> None:

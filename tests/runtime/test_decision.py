@@ -21,7 +21,7 @@ from layerguard.runtime.decision.policy import Decision
 from layerguard.runtime.detectors.decide import decide
 from layerguard.runtime.errors import InputError
 from layerguard.runtime.model.backbone import Backbone
-from layerguard.runtime.types import Reading
+from layerguard.runtime.types import Reading, Span
 
 NAMES = ("lcf", "siren")
 TARGET, N = 0.1, 59
@@ -121,6 +121,16 @@ def test_the_p_value_is_within_the_target_where_the_guard_flags(
     decided = decision.decide(readings(scores, limits), domain)
     assert decided.p_value is not None
     assert decided.flagged == (decided.p_value <= (count + 0.5) / (len(own) + 1))
+
+
+def test_words_are_kept_where_the_domain_flags_too(sound: Path) -> None:
+    """A reading that is not flagged at the domain's threshold repeats none of the text."""
+    part = (Span(0, 5, "words", 9.0),)
+    found = readings((9.0, -9.0), (-99.0, -99.0))
+    found = {name: replace(reading, spans=part) for name, reading in found.items()}
+    own = Decision(calibrated(sound)).decide(found, "chat").readings
+    assert (own["lcf"].flagged, own["siren"].flagged) == (True, False)
+    assert (own["lcf"].spans, own["siren"].spans) == (part, ())
 
 
 def test_a_domain_has_its_own_thresholds(sound: Path) -> None:
