@@ -84,8 +84,9 @@ docs: $(SETUP) $(NAMES)  ## build the documentation strictly into build/docs; no
 docs-run: $(SETUP)  ## run the commands and the Python of the tutorials on all-MiniLM-L6-v2
 	$(BIN)/python -m tests.docs.run
 
-peers: $(SETUP)  ## compare imported SIREN heads with llm-siren in an environment of its own
+peers: $(SETUP)  ## compare imported SIREN heads with llm-siren, and other guards on the same rows
 	$(BIN)/python -m tests.peers.compare_siren
+	$(BIN)/python -m tests.peers.compare_guards
 
 bench: $(SETUP)  ## measure ratios against peers; prints them and writes tests/bench/results
 	for script in tests/bench/bench_*.py; do \
@@ -94,6 +95,7 @@ bench: $(SETUP)  ## measure ratios against peers; prints them and writes tests/b
 accuracy: $(SETUP)  ## measure false alarms and detection on ../shared (most of an hour)
 	for script in realised_fpr realised_guard_fpr safety_sets int8_parity backdoors steering drift_runs; do \
 		$(BIN)/python -m tests.bench.$$script || exit 1; done
+	$(BIN)/python -m tests.truth.harm_sources
 
 gpu: $(SETUP)  ## check a guard on this machine's GPU in ten minutes (needs onnxruntime-gpu); writes build/gpu
 	$(BIN)/python -m tests.gpu.check --device cuda

@@ -108,3 +108,8 @@ class Calibrator:
 def prompt_groups(recorded: RecordedStates[States]) -> list[str]:
     """The group of each recorded window for the folds: the prompt of its row."""
     return [prompt_group(recorded.rows[row]) for row in recorded.owner]
+
+
+def row_sources(recorded: RecordedStates[States]) -> list[str]:
+    """The source of each recorded window: the domain of its row; rows without one share one."""
+    return [recorded.rows[row].domain or "" for row in recorded.owner]

@@ -1,6 +1,6 @@
 """The ``Calibrator`` of SIREN, which is fitted to the mean states of labelled rows."""
 
-from layerguard.calibration.calibrator import Calibrator, Fit, Inputs, prompt_groups
+from layerguard.calibration.calibrator import Calibrator, Fit, Inputs, prompt_groups, row_sources
 from layerguard.calibration.rows.labelled import labels_of
 from layerguard.calibration.siren.training import train
 from layerguard.calibration.stages import FittedParameters
@@ -16,8 +16,14 @@ def _prepare(inputs: Inputs) -> Fit:
 
     def fit(recorded: RecordedStates[States]) -> FittedParameters:
         labels = labels_of(recorded.rows)[recorded.owner]
-        groups = prompt_groups(recorded)
-        return train(recorded.states, labels, groups, eta=options.eta, seed=options.seed)
+        return train(
+            recorded.states,
+            labels,
+            prompt_groups(recorded),
+            eta=options.eta,
+            seed=options.seed,
+            sources=row_sources(recorded),
+        )
 
     return Fit(REGISTRY[_NAME].tap, "cross-fit", fit)
 

@@ -18,7 +18,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 
-from layerguard.calibration.rows.stratified import stratified_folds
+from layerguard.calibration.rows.source_folds import grouped_folds
 from layerguard.calibration.states.blockwise import States, as_states
 from layerguard.runtime.types import Array
 
@@ -77,6 +77,7 @@ def select(
     eta: float,
     seed: int,
     rows: Array | None = None,
+    sources: Array | None = None,
 ) -> Selection:
     """Fit a probe for every layer and choose its neurons.
 
@@ -87,10 +88,14 @@ def select(
         eta: share of a probe's absolute weight that its chosen neurons hold, in (0, 1].
         seed: random seed of the validation rows and the solver.
         rows: int64, the rows to fit on; all by default.
+        sources: int64 [n], source of each row; if there are enough, whole sources validate.
     """
     states = as_states(states)
     rows = np.arange(len(labels)) if rows is None else rows
-    training, validation = stratified_folds(labels[rows], codes[rows], _VALIDATION_FOLDS, seed)[0]
+    of_rows = None if sources is None else sources[rows]
+    training, validation = grouped_folds(
+        labels[rows], codes[rows], of_rows, _VALIDATION_FOLDS, seed
+    )[0]
     layers = range(1, states.shape[1])
     split = rows[training], rows[validation]
     probes = [_probe(states.layer(layer), labels, split, seed) for layer in layers]

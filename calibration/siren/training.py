@@ -2,8 +2,8 @@
 
 "LLM Safety From Within", arXiv 2604.18519; ``docs/detectors/siren.md``. Sparse probes choose
 neurons (``probes``), and a network reads them (``network``). Cross-validation that keeps groups
-together makes every choice. The threshold comes from held-out scores of clean rows: neurons and
-network were fitted without the row.
+together makes every choice, and holds out whole sources where rows have them. The threshold comes
+from held-out scores of clean rows: neurons and network were fitted without the row and its source.
 
 Differences from the publication: features are standardised after the layer weights, so the weights
 no longer attenuate layers (measured +0.5 macro-F1). The network's settings come from a small seeded
@@ -18,7 +18,8 @@ from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
 
 from layerguard.calibration.rows.folds import Groups, group_codes, group_maxima
-from layerguard.calibration.rows.stratified import check_counts, stratified_folds
+from layerguard.calibration.rows.source_folds import grouped_folds, source_folds
+from layerguard.calibration.rows.stratified import check_counts
 from layerguard.calibration.siren.network import HIDDEN, MEMBERS, Committee, Head
 from layerguard.calibration.siren.probes import Selection, select
 from layerguard.calibration.stages import FittedParameters
@@ -46,6 +47,7 @@ class _Choice:
     decay: float
     epochs: int
     held_out: Array
+    folds: int
 
 
 def fit(
@@ -55,6 +57,7 @@ def fit(
     eta: float = 0.9,
     seed: int = 0,
     target_fpr: float = DEFAULT_TARGET_FPR,
+    sources: Groups = None,
 ) -> dict[str, Array]:
     """Train SIREN on the hidden states of labelled texts, and set its threshold.
 
@@ -72,6 +75,9 @@ def fit(
         eta: share of each probe's absolute weight that the chosen neurons hold, in (0, 1].
         seed: random seed of folds, solvers and networks.
         target_fpr: share of clean texts that may be flagged, in (0, 1).
+        sources: n labels, where each row comes from. Folds then hold out whole sources, if the
+            others have enough rows of both labels: the held-out scores, and so the threshold, are
+            those of traffic that the network has not seen. None: all rows are of one source.
 
     Returns:
         The frozen arrays by name:
@@ -97,7 +103,7 @@ def fit(
 
     Source: arXiv 2604.18519, section "Method"; ``tests/reference/siren.py``.
     """
-    rows = _LabelledStates.checked(states, labels, groups, eta)
+    rows = _LabelledStates.checked(states, labels, groups, sources, eta)
     clean = rows.labels == 0
     conformal.rank(len(np.unique(rows.codes[clean])), target_fpr)  # refuses before the work
     fitted = _train(rows, eta, seed)
@@ -111,26 +117,28 @@ def train(
     groups: Groups = None,
     eta: float = 0.9,
     seed: int = 0,
+    sources: Groups = None,
 ) -> FittedParameters:
     """Choose neurons and settings, and train the network; see ``fit`` for arguments and errors.
 
     The held-out scores are the harm probabilities of all rows. The settings contain the chosen
     hyper-parameters and their held-out AUROC.
     """
-    return _train(_LabelledStates.checked(states, labels, groups, eta), eta, seed)
+    return _train(_LabelledStates.checked(states, labels, groups, sources, eta), eta, seed)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _LabelledStates:
-    """Validated states of labelled rows, their labels and group codes, int64 [n]."""
+    """Validated states of labelled rows; their labels, group and source codes, int64 [n]."""
 
     states: States
     labels: Array
     codes: Array
+    sources: Array | None
 
     @classmethod
     def checked(
-        cls, states: Array | States, labels: Array, groups: Groups, eta: float
+        cls, states: Array | States, labels: Array, groups: Groups, sources: Groups, eta: float
     ) -> "_LabelledStates":
         states = as_states(states)
         labels = _checked_labels(labels, states.shape[0])
@@ -138,19 +146,21 @@ class _LabelledStates:
             raise InputError(f"eta: found {eta}; expected a share above 0 and at most 1")
         codes = group_codes(groups, len(labels))
         check_counts("SIREN", labels, codes)
-        return cls(states, labels, codes)
+        source_codes = None if sources is None else group_codes(sources, len(labels))
+        return cls(states, labels, codes, source_codes)
 
 
 def _train(rows: _LabelledStates, eta: float, seed: int) -> FittedParameters:
-    states, labels, codes = rows.states, rows.labels, rows.codes
+    states, labels, codes, sources = rows.states, rows.labels, rows.codes, rows.sources
     with one_thread():
-        choice = _choose(states, labels, codes, eta, seed)
-        selection = select(states, labels, codes, eta, seed)
+        choice = _choose(states, labels, codes, eta, seed, sources)
+        selection = select(states, labels, codes, eta, seed, sources=sources)
         committee = Committee(selection.features(states), labels, choice.decay, seed)
         committee.learn(choice.epochs)
     settings = {
         "eta": float(eta),
-        "folds": FOLDS,
+        "folds": choice.folds,
+        "folds_by": "source" if source_folds(labels, codes, sources, FOLDS) else "prompt",
         "members": MEMBERS,
         "hidden": HIDDEN,
         "decay": choice.decay,
@@ -163,17 +173,24 @@ def _train(rows: _LabelledStates, eta: float, seed: int) -> FittedParameters:
     return FittedParameters(_frozen(selection, committee.head()), choice.held_out, settings)
 
 
-def _choose(states: Array | States, labels: Array, codes: Array, eta: float, seed: int) -> _Choice:
+def _choose(
+    states: Array | States,
+    labels: Array,
+    codes: Array,
+    eta: float,
+    seed: int,
+    sources: Array | None = None,
+) -> _Choice:
     """Choose the settings with the best AUROC over all held-out rows; ties go to the first.
 
     Neurons are selected again in every fold, from its training rows.
     """
-    folds = stratified_folds(labels, codes, FOLDS, seed)
+    folds = grouped_folds(labels, codes, sources, FOLDS, seed)
     held_out = {(decay, epochs): np.empty(len(labels)) for decay in DECAYS for epochs in EPOCHS}
     with tqdm(total=len(folds) * (1 + len(DECAYS)), desc="siren", unit="fit", disable=None) as bar:
         for training, held in folds:
             known = labels[training]
-            selection = select(states, labels, codes, eta, seed, training)
+            selection = select(states, labels, codes, eta, seed, training, sources)
             features, unseen = (selection.features(states, rows) for rows in (training, held))
             bar.update()
             for decay in DECAYS:
@@ -184,7 +201,7 @@ def _choose(states: Array | States, labels: Array, codes: Array, eta: float, see
                     held_out[decay, epochs][held] = committee.head().probability(unseen)
                 bar.update()
     decay, epochs = max(held_out, key=lambda key: roc_auc_score(labels, held_out[key]))
-    return _Choice(decay, epochs, held_out[decay, epochs])
+    return _Choice(decay, epochs, held_out[decay, epochs], len(folds))
 
 
 def _frozen(selection: Selection, head: Head) -> dict[str, Array]:

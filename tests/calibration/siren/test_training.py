@@ -142,3 +142,23 @@ def test_a_constant_dimension_is_no_obstacle(data: tuple[Array, Array]) -> None:
     states[:, :, 5] = 3.0
     params = siren.fit(states, data[1], eta=1.0, target_fpr=TARGET)
     assert REGISTRY["siren"].faults(params, LAYERS, WIDTH) == []
+
+
+def test_folds_hold_out_sources() -> None:
+    """Harm that looks different in each source is found within a source, not in a new one."""
+    states, _ = labelled_states(360, seed=3, shift=0.0)
+    labels, sources = np.arange(360) % 2, np.arange(360) // 2 % 3
+    for source in range(3):
+        states[(labels == 1) & (sources == source), 1:, source] += 8.0
+    by_prompt, by_source = (
+        siren.train(states, labels, sources=given).settings for given in (None, sources)
+    )
+    assert (by_prompt["folds_by"], by_source["folds_by"]) == ("prompt", "source")
+    assert by_prompt["held_out_auroc"] > 0.9
+    assert by_source["held_out_auroc"] < 0.7
+
+
+def test_sources_of_another_number_are_refused(data: tuple[Array, Array]) -> None:
+    """Sources are one for each row."""
+    with pytest.raises(InputError, match="groups: found 3, expected 240"):
+        siren.fit(*data, sources=[0, 1, 2])
