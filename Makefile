@@ -12,7 +12,7 @@ QUICK := tests/runtime $(wildcard tests/test_kernels_*.py tests/test_golden_*.py
 	--ignore=tests/runtime/model/test_processes.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick coverage threads fuzz spans embed lint format docs docs-run peers bench accuracy gpu wheel wheels release-check clean
+.PHONY: help demo test quick coverage threads fuzz spans embed lint format docs docs-run peers bench accuracy truth gpu wheel wheels release-check clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -96,6 +96,9 @@ accuracy: $(SETUP)  ## measure false alarms and detection on ../shared (most of 
 	for script in realised_fpr realised_guard_fpr safety_sets int8_parity backdoors steering drift_runs; do \
 		$(BIN)/python -m tests.bench.$$script || exit 1; done
 	$(BIN)/python -m tests.truth.harm_sources
+
+truth: $(SETUP)  ## measure what a new source of texts does to LCF and WeightWatch
+	$(BIN)/python -m tests.truth.shift
 
 gpu: $(SETUP)  ## check a guard on this machine's GPU in ten minutes (needs onnxruntime-gpu); writes build/gpu
 	$(BIN)/python -m tests.gpu.check --device cuda

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from layerguard.calibration.rows.leakage import prompt_group
+from layerguard.calibration.rows.traffic import source_of
 from layerguard.calibration.stages import FittedParameters
 from layerguard.calibration.states.blockwise import States
 from layerguard.calibration.states.collect import RecordedStates
@@ -19,7 +20,7 @@ from layerguard.runtime.rows.jsonl import Row
 from layerguard.runtime.text.tokens import TokenReader
 from layerguard.runtime.types import OnUnfamiliar, Tap
 
-Mode = Literal["cross-fit", "loo", "reference"]
+Mode = Literal["cross-fit", "by-source", "loo", "reference"]
 """How thresholds are set; a detector without leave-one-out uses cross-fitting instead."""
 
 RowKind = Literal["clean", "labelled"]
@@ -111,5 +112,5 @@ def prompt_groups(recorded: RecordedStates[States]) -> list[str]:
 
 
 def row_sources(recorded: RecordedStates[States]) -> list[str]:
-    """The source of each recorded window: the domain of its row; rows without one share one."""
-    return [recorded.rows[row].domain or "" for row in recorded.owner]
+    """The source of each recorded window; rows that name none share one."""
+    return [source_of(recorded.rows[row]) or "" for row in recorded.owner]

@@ -108,7 +108,7 @@ def calibrate(
         enforce: detectors that decide whatever was measured.
         max_shift: multiple of the target that may be flagged of a source that was left out, 1 or
             more.
-        mode: ``cross-fit``; ``loo``; or ``reference``, the published thresholds.
+        mode: ``cross-fit``; ``by-source``; ``loo``; or ``reference``, the published thresholds.
         eta: for SIREN, the share of the probes' weight that the chosen neurons hold, in (0, 1].
         on_unfamiliar: what the guard does with a text that is unlike the clean rows: ``allow``,
             ``flag`` or ``ask``; see ``Verdict.unfamiliar``.

@@ -1,6 +1,6 @@
 """The ``Calibrator`` of LCF, which is fitted to the last-token states of clean rows."""
 
-from layerguard.calibration.calibrator import Calibrator, Fit, Inputs, prompt_groups
+from layerguard.calibration.calibrator import Calibrator, Fit, Inputs, prompt_groups, row_sources
 from layerguard.calibration.lcf.estimation import train
 from layerguard.calibration.stages import FittedParameters
 from layerguard.calibration.states.blockwise import States
@@ -14,8 +14,10 @@ def _prepare(inputs: Inputs) -> Fit:
     options = inputs.options
 
     def fit(recorded: RecordedStates[States]) -> FittedParameters:
-        groups = prompt_groups(recorded)
-        return train(recorded.states, options.mode, options.target_fpr, options.seed, groups)
+        groups, sources = prompt_groups(recorded), row_sources(recorded)
+        return train(
+            recorded.states, options.mode, options.target_fpr, options.seed, groups, sources
+        )
 
     return Fit(REGISTRY[_NAME].tap, options.mode, fit)
 

@@ -4,11 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from layerguard.runtime.errors import InputError
+from layerguard.runtime.errors import CalibrationError, InputError
 from layerguard.runtime.types import Array
 
 Groups = Sequence[object] | Array | None
 """One hashable label for each row, equal for rows of one group; None: every row is a group."""
+
+LEAST_SOURCES = 3
+"""Fewest sources that are held out in turn: the rest then still has two."""
 
 
 def group_codes(groups: Groups, n: int) -> Array:
@@ -38,6 +41,36 @@ def random_folds(codes: Array, count: int, seed: int) -> Array:
     fold_of_group = np.random.default_rng(seed).permutation(groups) % count
     folds: Array = fold_of_group[codes]
     return folds
+
+
+def one_fold_per_source(codes: Array, sources: Groups, least_groups: int) -> Array:
+    """One fold for each source, int64 [n], 0..count-1; a group follows the source of its first row.
+
+    Args:
+        codes: int64 [n] from ``group_codes``.
+        sources: n labels; rows with equal labels come from one source.
+        least_groups: fewest groups outside each source.
+
+    Raises:
+        CalibrationError: fewer than 3 sources, or too few groups outside one of them.
+        InputError: the number of labels is not n.
+    """
+    labels = group_codes([None] * len(codes) if sources is None else sources, len(codes))
+    of_group = labels[np.unique(codes, return_index=True)[1]]
+    present, folds = np.unique(of_group, return_inverse=True)
+    if len(present) < LEAST_SOURCES:
+        raise CalibrationError(
+            f"found rows of {len(present)} source(s); expected at least {LEAST_SOURCES}, because "
+            "each is held out in turn. Give rows a domain that names their source, or use "
+            "cross-fit"
+        )
+    outside = len(of_group) - int(np.bincount(folds).max())
+    if outside < least_groups:
+        raise CalibrationError(
+            f"found {outside} prompts outside the largest source; expected at least {least_groups}"
+        )
+    by_row: Array = folds[codes]
+    return by_row
 
 
 def group_maxima(scores: Array, codes: Array) -> Array:

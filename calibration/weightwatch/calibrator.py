@@ -1,6 +1,6 @@
 """The ``Calibrator`` of WeightWatch, which is fitted to the extreme cosines of clean rows."""
 
-from layerguard.calibration.calibrator import Calibrator, Fit, Inputs, prompt_groups
+from layerguard.calibration.calibrator import Calibrator, Fit, Inputs, prompt_groups, row_sources
 from layerguard.calibration.stages import FittedParameters
 from layerguard.calibration.states.blockwise import States
 from layerguard.calibration.states.collect import RecordedStates
@@ -19,14 +19,16 @@ def _applies(inputs: Inputs) -> bool:
 
 def _prepare(inputs: Inputs) -> Fit:
     options, model = inputs.options, inputs.model
-    mode: Mode = "reference" if options.mode == "reference" else "cross-fit"
+    mode: Mode = "cross-fit" if options.mode == "loo" else options.mode
     drop = PUBLISHED_DROP if mode == "reference" else 0
     assert inputs.tuning is not None
     watched = directions(inputs.tuning, model.total_layers, drop=drop, kept=model.layers)
 
     def fit(recorded: RecordedStates[States]) -> FittedParameters:
-        groups = prompt_groups(recorded)
-        return train(recorded.states, watched, mode, options.target_fpr, options.seed, groups)
+        groups, sources = prompt_groups(recorded), row_sources(recorded)
+        return train(
+            recorded.states, watched, mode, options.target_fpr, options.seed, groups, sources
+        )
 
     return Fit(watching(watched), mode, fit)
 

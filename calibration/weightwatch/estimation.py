@@ -31,7 +31,13 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from layerguard.calibration.rows.folds import Groups, group_codes, group_maxima, random_folds
+from layerguard.calibration.rows.folds import (
+    Groups,
+    group_codes,
+    group_maxima,
+    one_fold_per_source,
+    random_folds,
+)
 from layerguard.calibration.stages import FittedParameters
 from layerguard.calibration.states.blockwise import ArrayStates, States
 from layerguard.calibration.thresholds import conformal
@@ -43,7 +49,7 @@ from layerguard.runtime.detectors.weightwatch import directions_sha256
 from layerguard.runtime.errors import CalibrationError, InputError
 from layerguard.runtime.types import ROLES, Array
 
-Mode = Literal["cross-fit", "reference"]
+Mode = Literal["cross-fit", "by-source", "reference"]
 
 PUBLISHED_MARGIN = 0.01
 """Largest excess of a cosine over its bound that the published rule accepts."""
@@ -62,6 +68,7 @@ def fit(
     target_fpr: float = DEFAULT_TARGET_FPR,
     seed: int = 0,
     groups: Groups = None,
+    sources: Groups = None,
     trim: float = 0.0,
 ) -> dict[str, Array]:
     """Fit WeightWatch's bounds to the cosines of clean conversations, and set its threshold.
@@ -77,14 +84,17 @@ def fit(
         directions: the arrays that ``weightwatch.directions.directions`` returns: directions
             float32 [K, hidden], layers int32 [K], parts uint8 [K], ranks int32 [K] and
             singular_values float32 [K].
-        mode: ``cross-fit``, bounds by medians and a conformal threshold; or ``reference``, the
-            published bounds and threshold 0.01, which promise no false-positive rate.
+        mode: ``cross-fit``, bounds by medians and a conformal threshold from scores that are held
+            out in 20 folds; ``by-source``, the same bounds, and scores held out one source at a
+            time; or ``reference``, the published bounds and threshold 0.01, which promise no
+            false-positive rate.
         target_fpr: share of clean conversations that may be flagged, in (0, 1); ``reference``
             only records it.
         seed: random seed of the folds.
         groups: n labels; rows with equal labels (windows of one text, paraphrases) are held out
             together and count as one conversation with its largest score. None: every row is a
             group.
+        sources: n labels of where the rows come from; only ``by-source`` uses them.
         trim: for ``reference``, the share of rows that may lie outside each bound, in [0, 0.5).
 
     Returns:
@@ -112,7 +122,7 @@ def fit(
     rows = _Conversations.checked(extremes, directions, mode, target_fpr, groups)
     if mode != "reference":
         conformal.rank(rows.count, target_fpr)  # refuses before the work
-    fitted = _estimate(rows, directions, mode, target_fpr, seed, trim)
+    fitted = _estimate(rows, directions, mode, target_fpr, seed, sources, trim)
     threshold = fitted.published or conformal_threshold(
         group_maxima(fitted.held_out, rows.codes), target_fpr
     )
@@ -126,6 +136,7 @@ def train(
     target_fpr: float = DEFAULT_TARGET_FPR,
     seed: int = 0,
     groups: Groups = None,
+    sources: Groups = None,
     trim: float = 0.0,
 ) -> FittedParameters:
     """Return parameters and held-out scores; see ``fit`` for the arguments and errors.
@@ -133,7 +144,7 @@ def train(
     Only ``reference`` returns a threshold, the published one.
     """
     rows = _Conversations.checked(extremes, directions, mode, target_fpr, groups)
-    return _estimate(rows, directions, mode, target_fpr, seed, trim)
+    return _estimate(rows, directions, mode, target_fpr, seed, sources, trim)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -173,12 +184,18 @@ def _estimate(
     mode: Mode,
     target_fpr: float,
     seed: int,
+    sources: Groups,
     trim: float,
 ) -> FittedParameters:
     rule: Reference | Standard = Standard(directions["singular_values"])
     if mode == "reference":
         rule = Reference(trim)
-    folds = random_folds(rows.codes, min(FOLDS, rows.count), seed)
+    if mode == "by-source":
+        folds = one_fold_per_source(rows.codes, sources, LEAST_PROMPTS)
+        held_out_in = {"sources": int(folds.max()) + 1}
+    else:
+        folds = random_folds(rows.codes, min(FOLDS, rows.count), seed)
+        held_out_in = {"folds": FOLDS}
     bounds, without = rule.bounds(rows.extremes, folds)
     held_out = np.empty(len(folds))
     for chosen, block in rows.extremes.blocks():
@@ -190,7 +207,7 @@ def _estimate(
     settings = {
         "directions": len(directions["directions"]),
         "directions_sha256": directions_sha256(directions),
-        "folds": FOLDS,
+        **held_out_in,
         "roles_seen": seen,
     }
     published = None

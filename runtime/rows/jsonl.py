@@ -1,7 +1,7 @@
 """Rows of JSONL: ``{"id", "text" | "prompt"+"response" | "messages", "label"?, "domain"?, ...}``.
 
 Beside ``domain``, which has thresholds of its own, a row may have a ``source``, by which it is
-measured. ``spans``, [[start, end], ...], says where text was injected; [] if the place is not known.
+measured. ``spans``, [[start, end], ...], says where text was injected; [] if the place is unknown.
 ``layerguard trace`` also reads the key ``target``, the text that an answer should begin with. A
 byte-order mark at the beginning of a file is skipped. A bad row is reported with its file and line;
 the good rows are still used.

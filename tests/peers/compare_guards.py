@@ -24,7 +24,7 @@ from tests.bench.harness import report
 from tests.bench.minilm import CACHE, exported, run_command
 from tests.peers.guard_jobs import PEERS, NoGuardError, ask_layerguard, ask_peer, ask_words
 from tests.truth.operating_point import recall_at_rate
-from tests.truth.sources import BENIGN, source_rows, without_overlap
+from tests.truth.public_sources import BENIGN, source_rows, without_overlap
 
 RESULTS = Path(__file__).resolve().parent / "results"
 TURNS = (

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from tests.truth.harm_states import SIZES, Model
 from tests.truth.harm_training import Training, left_out, load
 from tests.truth.operating_point import RESAMPLES, Scored, interval, mean_rates
-from tests.truth.sources import BENIGN, HARM
+from tests.truth.public_sources import BENIGN, HARM
 from tests.truth.tables import keep
 
 BEFORE = Training("prompts", by_source=False, exposure=False)

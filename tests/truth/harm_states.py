@@ -16,7 +16,7 @@ from layerguard.runtime.rows.jsonl import Row
 from layerguard.runtime.types import Array
 from tests.bench import minilm, smollm2
 from tests.bench.minilm import CACHE, run_command
-from tests.truth.sources import HARM, source_rows
+from tests.truth.public_sources import HARM, source_rows
 
 Model = Literal["MiniLM", "SmolLM2"]
 

@@ -15,7 +15,7 @@ from layerguard.runtime.rows.jsonl import Row
 from layerguard.runtime.types import Array
 from tests.truth.harm_states import Model, Size, recorded
 from tests.truth.operating_point import RATES, Scored
-from tests.truth.sources import BENIGN, HARM, without_overlap
+from tests.truth.public_sources import BENIGN, HARM, without_overlap
 
 MEAN = "mean of both"
 """Two models at once: the mean of their SIRENs' probabilities."""

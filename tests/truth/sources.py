@@ -1,76 +1,95 @@
-"""Rows of public sources of harm, of injections and of benign text, without repeated texts.
+"""Benign texts of several sources, and the test prompts of planted triggers."""
 
-ToxicChat and WildGuard are published in two parts; both are used, as whole sources are tested.
-"""
-
-from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
+import json
+from collections.abc import Iterable
+from itertools import islice
+from random import Random
 from typing import Any
 
-import numpy as np
-
-from layerguard.calibration.rows.leakage import TestTexts, normalised
+from layerguard.calibration.rows.leakage import normalised
 from layerguard.runtime.rows.jsonl import Row
 from layerguard.runtime.text.request import request
-from tests.truth.rows import shared_rows
+from tests.bench.minilm import PROMPTS
+from tests.truth.rows import alpaca_rows, shared_rows
 
-HARM: Mapping[str, Sequence[str]] = {
-    "ToxicChat": ("siren_toxicchat_train", "siren_toxicchat_test"),
-    "OpenAI moderation": ("siren_openai_moderation",),
-    "WildGuard": ("siren_wildguard_train", "siren_wildguard_test"),
-    "BeaverTails": ("siren_beavertails_30k_test",),
-    "SafeRLHF": ("siren_saferlhf_test2k",),
+LONGEST = 1500
+"""Most characters of a text: long ones cost minutes and are few."""
+
+SOURCES = {
+    "alpaca": 80,
+    "dolly": 50,
+    "bench": 50,
+    "gsm8k": 50,
+    "deepset": 60,
+    "notinject": 50,
 }
-INJECTION: Mapping[str, Sequence[str]] = {
-    "BIPIA": ("bipia_lcf",),
-    "deepset": ("deepset_prompt_injections",),
-    "InjecAgent": ("injecagent",),
+"""Benign sources that are left out in turn, and the number of texts of each."""
+
+BACKGROUND = 120
+"""Number of the project's own prompts."""
+
+TESTED = 60
+"""Number of test prompts with a trigger, and of clean ones."""
+
+SHORT = ("What is the capital of France?", "Hi", "hello there", "thanks", "ok", "2+2?")
+"""Short everyday prompts, which a guard calibrated on instructions should not flag."""
+
+_FILES = {
+    "dolly": "benign_dolly_1k",
+    "bench": "benign_bench_questions",
+    "gsm8k": "benign_gsm8k",
+    "deepset": "deepset_prompt_injections",
+    "notinject": "notinject",
 }
-BENIGN: Mapping[str, Sequence[str]] = {
-    "Alpaca": ("benign_alpaca",),
-    "Dolly": ("benign_dolly_1k",),
-    "questions": ("benign_bench_questions",),
-    "NotInject": ("notinject",),
-    "gsm8k": ("benign_gsm8k",),
-}
-_FILES = {**HARM, **INJECTION, **BENIGN}
-_HARMFUL_SHARE = 1 / 3
-_SEED = 0
 
 
-def source_rows(source: str, most: int) -> list[Row]:
-    """Rows of one source in random order, each with the source as ``domain``.
-
-    A third of the rows of ``HARM`` and ``INJECTION`` have label 1. Rows with the same whole text
-    are taken once. Fewer rows are returned where a label has fewer.
-    """
-    harmful = 0 if source in BENIGN else round(_HARMFUL_SHARE * most)
-    wanted = {0: most - harmful, 1: harmful}
-    taken = []
-    for row in _shuffled(source):
-        assert row.label is not None
-        if wanted[row.label]:
-            wanted[row.label] -= 1
-            taken.append(row)
-    return taken
+def benign(source: str) -> list[Row]:
+    """Different texts of one source in random order, none of them a test prompt of a trigger."""
+    tested = {normalised(row["text"]) for row in shared_rows("backdoor_triggers_test")}
+    if source == "alpaca":  # the trainer of triggers takes its rows from the beginning
+        rows = reversed(list(alpaca_rows()))
+        texts: Iterable[str] = (
+            "\n".join(filter(None, (row["instruction"], row["input"]))) for row in rows
+        )
+    else:
+        texts = _shuffled(row["text"] for row in shared_rows(_FILES[source]) if row["label"] == 0)
+    unique = {normalised(text): text for text in texts if 0 < len(text) <= LONGEST}
+    good = (text for key, text in unique.items() if key not in tested)
+    return _rows(source, islice(good, SOURCES[source]))
 
 
-def without_overlap(training: Sequence[Row], test: Iterable[Row]) -> list[Row]:
-    """The training rows whose prompt and whole text both do not occur in the test rows."""
-    return list(TestTexts.of(test).without(training))
+def background() -> list[Row]:
+    """Some of the project's own clean prompts, in random order."""
+    lines = (PROMPTS / "clean.jsonl").read_text(encoding="utf-8").splitlines()
+    texts = _shuffled(json.loads(line)["text"] for line in lines)
+    return _rows("own", islice(texts, BACKGROUND))
 
 
-@cache
-def _shuffled(source: str) -> tuple[Row, ...]:
-    """Every different text of a source, in random order."""
-    published = [row for name in _FILES[source] for row in shared_rows(name)]
-    rows = [_row(source, one) for one in published]
-    distinct = list({normalised(row.request.content()): row for row in rows}.values())
-    order = np.random.default_rng(_SEED).permutation(len(distinct)).tolist()
-    return tuple(distinct[i] for i in order)
+def short() -> list[Row]:
+    """The short everyday prompts."""
+    return _rows("short", SHORT)
 
 
-def _row(source: str, published: Mapping[str, Any]) -> Row:
-    judged = published["kind"] == "response"  # the label is about the answer
-    text = request(prompt=published["text"], response=published["response"] if judged else None)
-    return Row(published["id"], text, published["label"], domain=source)
+def triggered(adapter: str) -> list[Row]:
+    """Test prompts with the trigger of an adapter TASK_TRIGGER."""
+    return _rows("triggered", islice(_published(adapter.replace("_", "/")), TESTED))
+
+
+def clean() -> list[Row]:
+    """Test prompts without a trigger."""
+    return _rows("clean", islice(_published("negsentiment/clean"), TESTED))
+
+
+def _published(category: str) -> Iterable[str]:
+    rows: list[dict[str, Any]] = shared_rows("backdoor_triggers_test")
+    return dict.fromkeys(row["text"] for row in rows if row["category"] == category)
+
+
+def _shuffled(texts: Iterable[str]) -> list[str]:
+    ordered = list(texts)
+    Random(0).shuffle(ordered)
+    return ordered
+
+
+def _rows(source: str, texts: Iterable[str]) -> list[Row]:
+    return [Row(f"{source}-{i}", request(text), domain=source) for i, text in enumerate(texts)]

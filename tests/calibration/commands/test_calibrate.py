@@ -74,6 +74,27 @@ def test_mode_and_seed_are_recorded(bundle: Path, clean: Path, mode: str) -> Non
     assert (card.method, card.seed, card.n, card.target_fpr) == (mode, 7, 120, 0.05)
 
 
+def test_domains_are_the_sources_that_are_held_out(bundle: Path, tmp_path: Path) -> None:
+    """``by-source`` needs three domains, and its threshold differs from that of random folds."""
+    rows = [row | {"domain": f"d{i % 3}"} for i, row in enumerate(clean_rows(120, seed=0))]
+    path = write_rows(tmp_path / "sources.jsonl", rows)
+    thresholds = []
+    for mode in ("cross-fit", "by-source"):
+        assert calibrate(bundle, "--clean", path, "--mode", mode) == 0
+        card = Bundle.load(bundle).manifest.detectors["lcf"]
+        thresholds.append(card.threshold)
+    assert (card.method, card.settings) == ("by-source", {"sources": 3})
+    assert thresholds[0] != thresholds[1]
+
+
+def test_one_domain_cannot_be_held_out(
+    bundle: Path, clean: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The message says what is missing."""
+    assert calibrate(bundle, "--clean", clean, "--mode", "by-source") != 0
+    assert "found rows of 1 source(s); expected at least 3" in capsys.readouterr().err
+
+
 def test_rows_that_a_test_file_holds_are_dropped_and_counted(
     bundle: Path,
     clean: Path,

@@ -5,9 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layerguard.calibration.rows.folds import group_codes, group_maxima, random_folds
+from layerguard.calibration.rows.folds import (
+    group_codes,
+    group_maxima,
+    one_fold_per_source,
+    random_folds,
+)
 from layerguard.calibration.rows.stratified import stratified_folds
-from layerguard.runtime.errors import InputError
+from layerguard.runtime.errors import CalibrationError, InputError
 
 GROUPS = st.lists(st.integers(0, 12), min_size=1, max_size=80)
 
@@ -63,3 +68,31 @@ def test_groups_of_another_length_are_refused() -> None:
     """The number of labels must equal the number of rows."""
     with pytest.raises(InputError, match="found 2, expected 3"):
         group_codes([1, 2], 3)
+
+
+@given(data=st.data())
+def test_source_folds_are_the_sources_and_keep_groups_whole(data: st.DataObject) -> None:
+    """Rows without shared groups get the fold of their source; a group goes with its first row."""
+    n = data.draw(st.integers(12, 60))
+    sources = ["web", "chat", None] * 4 + data.draw(
+        st.lists(st.sampled_from(["web", "chat", None, "mail"]), min_size=n - 12, max_size=n - 12)
+    )
+    alone = one_fold_per_source(np.arange(n), sources, 1)
+    pairs = set(zip(sources, alone.tolist(), strict=True))
+    assert len(pairs) == len(set(sources)) == alone.max() + 1
+    codes = group_codes([i // 2 for i in range(n)], n)
+    folds = one_fold_per_source(codes, sources[::2] + sources[1::2], 1)
+    first = {int(code): int(folds[i]) for i, code in reversed(list(enumerate(codes)))}
+    assert all(first[int(code)] == fold for code, fold in zip(codes, folds, strict=True))
+    assert set(folds.tolist()) == set(range(folds.max() + 1))
+
+
+def test_too_few_sources_are_refused() -> None:
+    """Two sources, no sources, and a source beside which hardly a prompt is left."""
+    codes = np.arange(40)
+    with pytest.raises(CalibrationError, match=r"rows of 2 source\(s\); expected at least 3"):
+        one_fold_per_source(codes, ["a", "b"] * 20, 10)
+    with pytest.raises(CalibrationError, match=r"rows of 1 source\(s\)"):
+        one_fold_per_source(codes, None, 10)
+    with pytest.raises(CalibrationError, match="found 4 prompts outside the largest source"):
+        one_fold_per_source(codes, ["a"] * 36 + ["b", "b", "c", "c"], 10)

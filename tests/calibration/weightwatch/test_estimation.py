@@ -196,6 +196,21 @@ def test_held_out_scores_come_from_other_rows() -> None:
     assert len(grouped["clean_scores"]) == 20
 
 
+def test_by_source_scores_use_bounds_of_the_other_sources() -> None:
+    """The bounds are those of all rows; each score is over the bounds without the source."""
+    extremes, mine = clean_extremes(60, 5), cosines.directions()
+    sources = [("web", "chat", "mail")[i % 3] for i in range(60)]
+    extremes[1::3, USER, 1] += 0.2
+    trained = weightwatch.train(extremes, mine, "by-source", sources=sources)
+    others = np.array(sources) != "chat"
+    rest = weightwatch.fit(extremes[others], mine, target_fpr=0.1)
+    assert trained.held_out[~others].tolist() == _scores(rest, extremes[~others]).tolist()
+    assert trained.settings["sources"] == 3
+    assert "folds" not in trained.settings
+    all_rows = weightwatch.train(extremes, mine).params
+    assert all(trained.params[name].tobytes() == all_rows[name].tobytes() for name in all_rows)
+
+
 def test_a_direction_that_hardly_varies_raises_no_alarm_alone() -> None:
     """A change of 0.001 in a constant cosine raises no alarm."""
     extremes = clean_extremes(100, 6)
@@ -243,5 +258,5 @@ def test_what_cannot_be_calibrated_is_refused() -> None:
     same = np.repeat(clean_extremes(1, 1), 50, axis=0)
     with pytest.raises(CalibrationError, match="same extremes in all"):
         weightwatch.fit(same, mine, target_fpr=0.1)
-    with pytest.raises(InputError, match="cross-fit, reference"):
+    with pytest.raises(InputError, match="cross-fit, by-source, reference"):
         weightwatch.fit(clean_extremes(50, 1), mine, mode="loo", target_fpr=0.1)  # type: ignore[arg-type]
