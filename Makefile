@@ -12,7 +12,7 @@ QUICK := tests/runtime $(wildcard tests/test_kernels_*.py tests/test_golden_*.py
 	--ignore=tests/runtime/model/test_processes.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick coverage threads fuzz spans embed lint format docs docs-run peers bench accuracy truth gpu wheel wheels release-check clean
+.PHONY: help demo test quick coverage threads fuzz embed lint format docs docs-run peers bench accuracy truth triggers gpu wheel wheels release-check clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,9 +59,6 @@ fuzz: $(SETUP)  ## feed the npz reader with libFuzzer (needs clang) for FUZZ_SEC
 	build/fuzz/tests/c/fuzz_npz -max_total_time=$(FUZZ_SECONDS) -max_len=16384 \
 		-artifact_prefix=build/fuzz/ build/fuzz/found tests/c/corpus
 
-spans: $(SETUP)  ## where injections stand, on sources held out, beside baselines (needs ../shared)
-	$(BIN)/python -m tests.truth.spans
-
 embed: $(SETUP)  ## give the same texts to C, C++, Rust, Go and Node: all say what Python says
 	$(BIN)/pytest -q -rs tests/test_examples.py tests/test_whole_guard.py tests/fused/test_languages.py
 
@@ -95,10 +92,15 @@ bench: $(SETUP)  ## measure ratios against peers; prints them and writes tests/b
 accuracy: $(SETUP)  ## measure false alarms and detection on ../shared (most of an hour)
 	for script in realised_fpr realised_guard_fpr safety_sets int8_parity backdoors steering drift_runs; do \
 		$(BIN)/python -m tests.bench.$$script || exit 1; done
-	$(BIN)/python -m tests.truth.harm_sources
+	$(MAKE) truth
 
-truth: $(SETUP)  ## measure what a new source of texts does to LCF and WeightWatch
-	$(BIN)/python -m tests.truth.shift
+truth: $(SETUP)  ## measure every detector on sources of text that it has not seen (needs ../shared)
+	for script in shift familiarity traffic everyday harm_sources spans; do \
+		$(BIN)/python -m tests.truth.$$script || exit 1; done
+
+triggers: $(SETUP)  ## train planted triggers into SmolLM2, a quarter of an hour each (needs ../shared)
+	$(BIN)/pip install --quiet --constraint .ci/constraints.txt --no-deps peft accelerate psutil
+	$(BIN)/python -m tests.truth.plant_trigger
 
 gpu: $(SETUP)  ## check a guard on this machine's GPU in ten minutes (needs onnxruntime-gpu); writes build/gpu
 	$(BIN)/python -m tests.gpu.check --device cuda

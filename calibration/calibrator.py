@@ -3,7 +3,7 @@
 Each detector's package has one ``Calibrator``; ``registry.py`` lists all of them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,7 +18,7 @@ from layerguard.calibration.weights.tuning import Tuning
 from layerguard.runtime.bundle.manifest import ModelCard
 from layerguard.runtime.rows.jsonl import Row
 from layerguard.runtime.text.tokens import TokenReader
-from layerguard.runtime.types import OnUnfamiliar, Tap
+from layerguard.runtime.types import Array, OnUnfamiliar, Tap
 
 Mode = Literal["cross-fit", "by-source", "loo", "reference"]
 """How thresholds are set; a detector without leave-one-out uses cross-fitting instead."""
@@ -80,11 +80,14 @@ class Fit:
         tap: the states of each row that it reads.
         method: how thresholds are set, for the manifest.
         fit: maps recorded states to parameters and held-out scores.
+        score: maps parameters and recorded states to the score of each window, float64 [windows];
+            None if the detector itself reads what is recorded.
     """
 
     tap: Tap
     method: str
     fit: Callable[[RecordedStates[States]], FittedParameters]
+    score: Callable[[Mapping[str, Array], States], Array] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,10 +74,10 @@ def texts(name: str, count: int) -> Sequence[str]:
     return [json.loads(line)["text"] for line in lines(name, count)]
 
 
-def test_bundle_is_sound_and_holds_both_detectors(bundle: Path) -> None:
+def test_bundle_is_sound_and_holds_its_detectors(bundle: Path) -> None:
     """What the two commands wrote loads with every file verified."""
     manifest = Bundle.load(bundle).manifest
-    assert set(manifest.detectors) == {"lcf", "siren"}
+    assert set(manifest.detectors) == {"familiarity", "lcf", "siren"}
     assert manifest.detectors["lcf"].method == "cross-fit"
     assert manifest.canaries
     assert manifest.graphs["score"].parity.tolerance >= max(

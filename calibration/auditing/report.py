@@ -93,6 +93,7 @@ def html_page(
                     ("text", "end", "cosine", "role"),
                     [_example_cells(end, example) for end, example in _ends(item)],
                     text_columns=(0, 1, 3),
+                    wide_columns=(0,),
                 )
             ],
         )

@@ -39,6 +39,7 @@ def record(row: ScoredRow, *, texts: bool) -> dict[str, Any]:
             f"{name}.p_value": reading.p_value,
             f"{name}.flagged": reading.flagged,
             f"{name}.evidence": [asdict(item) for item in reading.evidence],
+            f"{name}.spans": [[span.start, span.end] for span in reading.spans],
         }
     columns |= {f"{name}.score": score for name, score in row.baselines.items()}
     return columns | ({"text": row.text} if texts else {})

@@ -35,6 +35,7 @@ from layerguard.runtime.detectors import REGISTRY, Detector
 from layerguard.runtime.errors import BundleError
 from layerguard.runtime.model.backbone import Backbone, PooledStates
 from layerguard.runtime.rows.jsonl import Row
+from layerguard.runtime.text.tokens import TokenReader
 from layerguard.runtime.types import Array, Reading, Tap
 
 _MEAN = Tap(view="content", pooling="mean")
@@ -154,7 +155,7 @@ def measure(
         name: name of the file in the report.
         labelled: rows of the file.
     """
-    scorer = _MethodScorer(methods, decision, name)
+    scorer = _MethodScorer(methods, decision, backbone.reader, name)
     faults = read_once(backbone, labelled.rows, [scorer], name)
     labels = label_array(scorer.rows)
     result = FileResult(name, len(labels), int(labels.sum()), _lines(methods, scorer.rows))
@@ -168,20 +169,26 @@ class _MethodScorer:
         rows: the scored rows.
     """
 
-    def __init__(self, methods: Sequence[Method], decision: Decision, file: str) -> None:
-        self._methods, self._decision, self._file = methods, decision, file
+    def __init__(
+        self, methods: Sequence[Method], decision: Decision, reader: TokenReader, file: str
+    ) -> None:
+        self._methods, self._decision, self._reader = methods, decision, reader
+        self._file = file
         self.taps = {method.tap for method in methods}
         self.rows: list[ScoredRow] = []
 
     def take(self, rows: Sequence[Row], pooled: PooledStates) -> list[str]:
         """See ``Reader``; a non-finite score counts as the largest."""
+        requests = [row.request for row in rows]
         readings: dict[str, list[Reading]] = {}
         baselines: dict[str, Array] = {}
         for method in self._methods:
             if callable(method.scorer):
                 baselines[method.name] = failing_closed(method.scorer(rows, pooled))
             else:
-                readings[method.name] = worst_readings(method.scorer, pooled)
+                readings[method.name] = worst_readings(
+                    method.scorer, pooled, requests, self._reader
+                )
         for i, row in enumerate(rows):
             own = {name: of_rows[i] for name, of_rows in readings.items()}
             decided = self._decision.decide(own, row.domain)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from layerguard.runtime.detectors import REGISTRY
 from layerguard.runtime.guard import Guard
 
 
@@ -14,8 +15,8 @@ class GuardRule:
         model: id of the model.
         policy: ``any`` or ``all`` of the deciding detectors, or the name of the only one.
         deciding: names of the detectors that decide.
-        shadow: names of the detectors that are read and do not decide.
-        thresholds: of all traffic, by detector.
+        shadow: names of the other detectors, without those that never decide.
+        thresholds: of all traffic, by detector, without those that never decide.
         target_fpr: share of clean traffic that the guard may flag; None if it promises no rate.
         fpr_interval: 95 % interval of the share that the calibration supports, for traffic like
             the calibration rows; None if it promises no rate.
@@ -41,8 +42,12 @@ def guard_rule(guard: Guard) -> GuardRule:
         model=manifest.model.id,
         policy=decision.policy,
         deciding=tuple(decision.enforced),
-        shadow=tuple(decision.shadow),
-        thresholds=dict(decision.limits[None].thresholds),
+        shadow=tuple(name for name in decision.shadow if REGISTRY[name].decides),
+        thresholds={
+            name: threshold
+            for name, threshold in decision.limits[None].thresholds.items()
+            if REGISTRY[name].decides
+        },
         target_fpr=promised.target_fpr if promised else None,
         fpr_interval=decision.promised[None] if promised else None,
         calibration_rows=promised.n if promised else 0,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from layerguard.calibration.rows.traffic import source_of
 from layerguard.calibration.thresholds.text_scores import failing_closed
 from layerguard.runtime.rows.jsonl import Row
 from layerguard.runtime.types import Array, Reading
@@ -46,8 +47,8 @@ class ScoredRow:
 
     @property
     def source(self) -> str:
-        """Where the row comes from: its domain, or else its file."""
-        return self.row.domain or self.file
+        """Where the row comes from: its source or domain, or else its file."""
+        return source_of(self.row) or self.file
 
     @property
     def band(self) -> str:

@@ -19,8 +19,7 @@ from layerguard.calibration.states.collect import Collector, Reader, read_once
 from layerguard.calibration.states.recording import Recording
 from layerguard.calibration.thresholds.kept_detectors import KeptDetectors
 from layerguard.calibration.thresholds.text_scores import largest, worst_windows
-from layerguard.calibration.thresholds.threshold import published_threshold
-from layerguard.calibration.votes.left_out import leave_one_source_out, pooled_scores
+from layerguard.calibration.votes.left_out import leave_one_source_out, recorded_scores
 from layerguard.runtime.detectors import REGISTRY
 from layerguard.runtime.model.backbone import Backbone
 from layerguard.runtime.rows.jsonl import Row
@@ -124,9 +123,7 @@ class _PendingFit:
         if not self.harmful.rows:
             return {}
         recorded = self.harmful.recorded(len(self.harmful.rows), ())
-        params = {**fitted.params, **published_threshold(0.0).arrays()}
-        bound = REGISTRY[self.calibrator.name].bind(params, self.fit.tap)
-        scores = pooled_scores(bound, recorded.states)
+        scores = recorded_scores(self.calibrator.name, self.fit, fitted.params, recorded.states)
         worst = worst_windows(scores, recorded.owner, len(recorded.rows)).tolist()
         return largest(zip(recorded.rows, worst, strict=True))
 

@@ -12,7 +12,12 @@ from layerguard.calibration.thresholds.guard_thresholds import (
     TextScores,
 )
 from layerguard.calibration.thresholds.kept_detectors import KeptDetectors
-from layerguard.calibration.votes.ballot import Candidate, Rule, one_must_decide
+from layerguard.calibration.votes.ballot import (
+    Candidate,
+    Rule,
+    detection,
+    one_must_decide,
+)
 from layerguard.calibration.votes.measured import with_shares
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.bundle.votes import SharesCard, VotesCard
@@ -83,15 +88,17 @@ class ScoredDetectors:
     def votes(self, rule: Rule) -> VotesCard:
         """Which detectors decide; at least one does."""
         refits = {one.name: (one.left_out, one.not_left_out) for one in self.fitted}
-        published = self.published
-        votes = {
-            name: rule.vote(
-                Candidate(name, scores, published.get(name), *refits.get(name, ({}, {}))), self.rows
-            )
+        published, harmful = self.published, self.harmful
+        candidates = [
+            Candidate(name, scores, published.get(name), *refits.get(name, ({}, {})))
             for name, scores in sorted(self.clean.items())
             if REGISTRY[name].decides
+        ]
+        votes = {one.name: rule.vote(one, self.rows) for one in candidates}
+        detected = {
+            one.name: detection(one, harmful[one.name], rule.target_fpr) for one in candidates
         }
-        votes = one_must_decide(votes, rule)
+        votes = one_must_decide(votes, rule, detected)
         return VotesCard(float(rule.target_fpr), float(rule.max_shift), votes, SharesCard())
 
     def measured(self, votes: VotesCard, thresholds: GuardThresholds) -> VotesCard:

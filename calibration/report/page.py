@@ -37,12 +37,19 @@ class Table:
         rows: the cells of each row.
         caption: what the table shows; needed where the heading above does not say it.
         text_columns: indices of the columns that are aligned left; the others are numbers.
+        wide_columns: indices of the columns of long texts, which stay wide on a narrow screen.
     """
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     caption: str = ""
     text_columns: Sequence[int] = (0,)
+    wide_columns: Sequence[int] = ()
+
+    def kind(self, column: int) -> str:
+        """The classes of a column's cells."""
+        wide = " wide" if column in self.wide_columns else ""
+        return f"words{wide}" if column in self.text_columns else ""
 
 
 @dataclass(frozen=True, slots=True)

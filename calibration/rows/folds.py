@@ -61,8 +61,7 @@ def one_fold_per_source(codes: Array, sources: Groups, least_groups: int) -> Arr
     if len(present) < LEAST_SOURCES:
         raise CalibrationError(
             f"found rows of {len(present)} source(s); expected at least {LEAST_SOURCES}, because "
-            "each is held out in turn. Give rows a domain that names their source, or use "
-            "cross-fit"
+            "each is held out in turn. Give the rows a source, or use cross-fit"
         )
     outside = len(of_group) - int(np.bincount(folds).max())
     if outside < least_groups:

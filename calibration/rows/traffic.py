@@ -38,10 +38,7 @@ class Sources:
                 texts.setdefault(source, set()).add(prompt_group(row))
         ranked = sorted(texts, key=lambda source: (-len(texts[source]), source))
         enough = [source for source in ranked if len(texts[source]) >= LEAST_TEXTS]
-        why = {
-            source: f"has {len(texts[source])} texts; {LEAST_TEXTS} are needed"
-            for source in ranked[len(enough) :]
-        }
+        why = dict.fromkeys(ranked[len(enough) :], f"fewer than {LEAST_TEXTS} texts")
         beyond = f"only the {most} sources with the most texts are left out"
         why |= dict.fromkeys(enough[most:], beyond)
         return cls(tuple(enough[:most]), why)

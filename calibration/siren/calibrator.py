@@ -1,6 +1,6 @@
 """The ``Calibrator`` of SIREN, which is fitted to the mean states of labelled rows."""
 
-from layerguard.calibration.calibrator import Calibrator, Fit, Inputs, prompt_groups, row_sources
+from layerguard.calibration.calibrator import Calibrator, Fit, Inputs, prompt_groups
 from layerguard.calibration.rows.labelled import labels_of
 from layerguard.calibration.siren.training import train
 from layerguard.calibration.stages import FittedParameters
@@ -22,10 +22,20 @@ def _prepare(inputs: Inputs) -> Fit:
             prompt_groups(recorded),
             eta=options.eta,
             seed=options.seed,
-            sources=row_sources(recorded),
+            sources=_sources(recorded),
         )
 
     return Fit(REGISTRY[_NAME].tap, "cross-fit", fit)
+
+
+def _sources(recorded: RecordedStates[States]) -> list[str] | None:
+    """The ``source`` of each recorded window; None if no row has one.
+
+    A ``domain`` does not count: it is often the kind of harm, of which every fold needs some.
+    """
+    if not any(row.source for row in recorded.rows):
+        return None
+    return [recorded.rows[row].source or "" for row in recorded.owner]
 
 
 SIREN = Calibrator(

@@ -5,7 +5,7 @@ import numpy as np
 from layerguard.calibration.calibrator import Calibrator, Fit, Inputs
 from layerguard.calibration.rows.leakage import normalised, prompt_group
 from layerguard.calibration.span.sample import WindowSample
-from layerguard.calibration.span.training import train
+from layerguard.calibration.span.training import train, window_scores
 from layerguard.calibration.stages import FittedParameters
 from layerguard.calibration.states.blockwise import States
 from layerguard.calibration.states.collect import RecordedStates
@@ -76,7 +76,7 @@ def _prepare(inputs: Inputs) -> Fit:
         groups = list(map(_group, owners))
         return train(recorded.states, shares, layers, WINDOW, groups, seed, used)
 
-    return Fit(tap, "cross-fit", fit)
+    return Fit(tap, "cross-fit", fit, window_scores)
 
 
 def _shares(

@@ -9,7 +9,7 @@ counts as positive, and the probe is trained again (multiple-instance learning: 
 Tsochantaridis and Hofmann, "Support vector machines for multiple-instance learning", 2003).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -158,6 +158,17 @@ def train(
         "held_out_auroc": round(float(scores[best]), 6),
     }
     return FittedParameters(params, held_out[best], settings)
+
+
+def window_scores(params: Mapping[str, Array], windows: States) -> Array:
+    """The score of each text, its best window, float64 [n]; windows as ``fit`` takes them."""
+    probe = _Probe(params["weights"].astype(np.float64).ravel(), float(params["bias"]))
+    kept = (
+        text[text[:, 1] > 0, PLACE:]
+        for _, block in windows.blocks()
+        for text in block.swapaxes(0, 1)
+    )
+    return np.array([probe.scores(text).max() for text in kept])
 
 
 def _labels(inside: Array) -> Array:

@@ -107,7 +107,7 @@ class Rule:
         worst = max(least, key=lambda source: (least[source], source), default=None)
         earned = worst is None or least[worst] <= self.limit
         if worst is None:
-            why = "; ".join(f"{source} {text}" for source, text in sorted(not_measured.items())[:3])
+            why = "; ".join(f"{one}: {text}" for one, text in sorted(not_measured.items())[:3])
             found = f"no source could be left out ({why or 'the rows name fewer than two sources'})"
         else:
             found = (
@@ -128,18 +128,36 @@ class Rule:
         return False, f"in shadow: {found}. {remedy}"
 
 
-def one_must_decide(votes: Mapping[str, VoteCard], rule: Rule) -> dict[str, VoteCard]:
-    """The votes; if no detector has earned its vote, the one with the least shift decides.
+def one_must_decide(
+    votes: Mapping[str, VoteCard], rule: Rule, detected: Mapping[str, float]
+) -> dict[str, VoteCard]:
+    """The votes; if no detector has earned its vote, the one that finds the most attacks decides.
 
     A guard that never flags would look like one that finds nothing. The reason says what was found.
+
+    Args:
+        votes: by detector.
+        rule: how they were decided.
+        detected: share of the texts of label 1 that a detector alone flags, see ``detection``; if
+            none flags any, or there are no such texts, the one with the least shift decides.
     """
     possible = {name: vote for name, vote in votes.items() if name not in rule.shadow}
     if any(vote.decides for vote in possible.values()):
         return dict(votes)
-    name = min(possible, key=lambda name: (max(possible[name].least.values()), name))
+    name = min(
+        possible, key=lambda one: (-detected.get(one, 0.0), max(possible[one].least.values()), one)
+    )
     found = possible[name].reason.removeprefix("in shadow: ")
     reason = f"decides, although no detector has earned its vote, because one must: {found}"
     return {**votes, name: replace(votes[name], decides=True, reason=reason)}
+
+
+def detection(candidate: Candidate, harmful: TextScores, target_fpr: float) -> float:
+    """The share of the texts of label 1 that a detector alone flags; 0 without such texts."""
+    if not harmful:
+        return 0.0
+    threshold = _threshold(candidate, list(candidate.scores.values()), target_fpr)
+    return sum(not score <= threshold for score in harmful.values()) / len(harmful)
 
 
 def _unseen(

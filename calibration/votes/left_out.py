@@ -69,9 +69,8 @@ def _left_out(
     rest = _only(recorded, outside)
     fitted = fit.fit(rest)
     threshold = _threshold(fitted, rest, target_fpr)
-    params = {**fitted.params, **published_threshold(threshold).arrays()}
     source = _only(recorded, ~outside)
-    scores = pooled_scores(REGISTRY[name].bind(params, fit.tap), source.states)
+    scores = recorded_scores(name, fit, fitted.params, source.states)
     by_text = _clean_texts(source, scores)
     flagged = sum(not score <= threshold for score in by_text.values())
     return LeftOut(len(by_text), flagged)
@@ -102,8 +101,17 @@ def _only(recorded: RecordedStates[States], chosen: Array) -> RecordedStates[Sta
     return RecordedStates(rows, states, numbers[recorded.owner[windows]], ())
 
 
-def pooled_scores(detector: Detector, states: States) -> Array:
+def recorded_scores(name: str, fit: Fit, params: Mapping[str, Array], states: States) -> Array:
     """The detector's score of every recorded window, float64 [windows]."""
+    if fit.score is not None:
+        return fit.score(params, states)
+    # binding needs a threshold, on which scores do not depend
+    bound = REGISTRY[name].bind({**params, **published_threshold(0.0).arrays()}, fit.tap)
+    return _pooled_scores(bound, states)
+
+
+def _pooled_scores(detector: Detector, states: States) -> Array:
+    """The scores by the detector itself."""
     scores: list[float] = []
     for _, block in states.blocks():
         if detector.tap.pooling == "extremes":

@@ -31,12 +31,21 @@ def _not_measured(why: Mapping[str, str]) -> Iterator[str]:
 
 
 def _shares(card: SharesCard) -> Iterator[str]:
-    for source, share in card.by_source.items():
+    flagged = {source: share for source, share in card.by_source.items() if share.flagged}
+    for source, share in sorted(flagged.items()):
         yield f"    {source}: {_share(share)}"
-    for band, share in card.by_length.items():
+    if len(flagged) < len(card.by_source):
+        others = card.by_source.keys() - flagged.keys()
+        yield f"    {', '.join(sorted(others))}: none flagged"
+    for band, share in sorted(card.by_length.items(), key=lambda item: _first_number(item[0])):
         yield f"    {band} characters: {_share(share)}"
     if card.detection:
         yield f"    rows of label 1: {_share(card.detection)}"
+
+
+def _first_number(band: str) -> int:
+    """The first number of a band of length, by which the bands are in order."""
+    return next(int(word) for word in band.split() if word.isdecimal())
 
 
 def _share(card: ShareCard) -> str:

@@ -97,7 +97,7 @@ def _bundle(name: str, training: Sequence[Row]) -> Path:
     shutil.copytree(exported(), bundle)
     file = bundle.with_suffix(".jsonl")
     lines = [
-        {"id": row.id, "label": row.label, "domain": row.domain, "text": row.request.content()}
+        {"id": row.id, "label": row.label, "source": row.domain, "text": row.request.content()}
         for row in training
     ]
     file.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")

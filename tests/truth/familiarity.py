@@ -13,7 +13,7 @@ import numpy as np
 
 from layerguard.calibration import familiarity
 from layerguard.runtime.detectors import REGISTRY
-from tests.truth.tables import keep
+from tests.truth.tables import keep_models
 from tests.truth.traffic_sources import MODELS, REPORTED, states
 
 TARGETS = (0.01, 0.05)
@@ -23,7 +23,8 @@ CALIBRATION = "alpaca (calibration)"
 def main(models: Sequence[str]) -> None:
     """Print and keep the table."""
     lines = [line for model in models for line in _lines(model)]
-    keep("familiarity", "Share of each source that is unfamiliar, in %; 300 Alpaca prompts", lines)
+    question = "Share of each source that is unfamiliar, in %; 300 Alpaca prompts"
+    keep_models("familiarity", question, lines)
 
 
 def _lines(model: str) -> Iterator[Mapping[str, Any]]:

@@ -1,15 +1,17 @@
 """Does SIREN find harm in sources that it has not seen?
 
-    python -m tests.truth.harm_sources
+    python -m tests.truth.harm_sources [--smollm2]
 
 Five harm sources are left out in turn, each with one benign source. SIREN is trained on the other
-four, and thresholds come from their clean rows. Training differs in two ways: whether folds hold
-out prompts or whole sources, and whether the other four benign sources are among the clean rows.
-Training rows whose prompt or text is in a source that was left out are dropped. BeaverTails and
-SafeRLHF have one publisher and similar texts: neither is unseen in the sense that the others are.
-States are kept in ``.cache``.
+four, and thresholds come from their clean rows. Three trainings are compared: folds that hold out
+prompts; folds that hold out whole sources; and these with the other four benign sources among the
+clean rows. Training rows whose prompt or text is in a source that was left out are dropped.
+BeaverTails and SafeRLHF have one publisher and similar texts: neither is unseen in the sense that
+the others are. ``--smollm2`` prints another table instead: MiniLM, SmolLM2 and the mean of their
+probabilities, on fewer rows, cut at 192 tokens. States are kept in ``.cache``.
 """
 
+from argparse import ArgumentParser
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -26,7 +28,6 @@ BOTH = Training("sources, benign", by_source=True, exposure=True)
 TRAININGS = (
     BEFORE,
     Training("sources", by_source=True, exposure=False),
-    Training("prompts, benign", by_source=False, exposure=True),
     BOTH,
 )
 QUESTION = (
@@ -36,8 +37,12 @@ QUESTION = (
 
 
 def main() -> None:
-    """Print both tables."""
-    keep("harm_sources_minilm", f"{QUESTION}; MiniLM", _table(["MiniLM"], TRAININGS))
+    """Print the table."""
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("--smollm2", action="store_true", help="compare two models")
+    if not parser.parse_args().smollm2:
+        keep("harm_sources_minilm", f"{QUESTION}; MiniLM", _table(["MiniLM"], TRAININGS))
+        return
     models: list[Model] = ["MiniLM", "SmolLM2"]
     keep("harm_sources_smollm2", f"{QUESTION}; same rows for all", _table(models, (BEFORE, BOTH)))
 

@@ -1,7 +1,7 @@
 """The rules that the truth tables compare: each fits to texts of known sources, and scores others.
 
-``last token`` is not a detector of the project. It shows what WeightWatch's directions reveal at
-the last token of the prompt, where the answer forms, and what extremes over all tokens hide.
+``last token`` is not a detector of the project. It reads WeightWatch's directions at the last token
+of the prompt, where the answer forms. It was chosen on one trigger and finds others less well.
 """
 
 from collections.abc import Callable, Mapping, Sequence

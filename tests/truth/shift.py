@@ -23,9 +23,9 @@ from layerguard.runtime.types import Array
 from tests.bench.shared_models import ADAPTERS, need_shared
 from tests.truth.rows import TRIGGERS
 from tests.truth.rules import Rule, rules
-from tests.truth.sources import SOURCES
+from tests.truth.sources import SOURCES, triggered
 from tests.truth.states import Model, Texts
-from tests.truth.tables import keep, kept
+from tests.truth.tables import keep_models
 
 TARGETS = (0.05, 0.1)
 CURVE = (0.02, 0.05, 0.1, 0.2, 0.3)
@@ -54,17 +54,18 @@ def main() -> None:
             unseen += [{**card, **row} for row in _by_source(runs)]
             summary += [{**card, **_summary(runs, target)} for target in TARGETS]
             curve += [{**card, **_point(runs, target)} for target in CURVE]
-    _keep("shift_sources", "False alarms on each source that was left out", unseen)
-    _keep("shift_curve", "Detection against false alarms on left out sources", curve)
-    _keep("shift", "False alarms on left out sources, as multiples of the target", summary)
+    keep_models("shift_sources", "False alarms on each source that was left out", unseen)
+    keep_models("shift_curve", "Detection against false alarms on left out sources", curve)
+    keep_models("shift", "False alarms on left out sources, as multiples of the target", summary)
 
 
 def _present() -> list[str]:
-    """MiniLM and all adapters that are there; names the others and the command that trains them."""
+    """The models with test prompts; names absent adapters and the command that trains them."""
     absent = [name for name in TRIGGERS if not (TRIGGERS[name] / "adapter_config.json").is_file()]
     for name in absent:
         print(f"{TRIGGERS[name]} is absent: python -m tests.truth.plant_trigger {name}")
-    small = sorted(f"small/{path.name}" for path in ADAPTERS.iterdir() if "_" in path.name)
+    tested = sorted(path.name for path in ADAPTERS.iterdir() if triggered(path.name))
+    small = [f"small/{name}" for name in tested]
     return ["minilm", *(name for name in TRIGGERS if name not in absent), *small]
 
 
@@ -142,13 +143,6 @@ def _bootstrap(flagged: Array) -> Array:
 def _interval(drawn: Array) -> str:
     low, high = np.quantile(drawn, [0.025, 0.975])
     return f"{low:.3g} to {high:.3g}"
-
-
-def _keep(name: str, question: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Replace the rows of the models that were measured."""
-    measured = {row["model"] for row in rows}
-    others = [row for row in kept(name) if row["model"] not in measured]
-    keep(name, question, sorted([*others, *rows], key=lambda row: str(row["model"])))
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
     python -m tests.truth.spans [minilm] [smollm2]
 
 Trained on Dolly documents with the project's payloads and on its clean prompts. BIPIA, InjecAgent,
-deepset, NotInject and XSTest are whole sources held out. Layers were chosen by cross-validation on
-the training texts (``python -m tests.truth.spans layers``). A second probe also learns from the
+deepset, NotInject and XSTest are whole sources held out. ``python -m tests.truth.spans layers``
+cross-validates the layers on the training texts. A second probe also learns from the
 other sources, never from the one that is scored. Recall is at the share of false alarms realised on
 the source's own clean texts. False alarms on NotInject and XSTest, which hold no injection, are at
 the thresholds for the clean texts of the first three sources together.

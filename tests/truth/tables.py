@@ -15,6 +15,13 @@ def keep(name: str, question: str, rows: Sequence[Mapping[str, Any]]) -> None:
     report(name, question, rows, folder=RESULTS)
 
 
+def keep_models(name: str, question: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """``keep``, with the rows of the other models of the last run, by the column ``model``."""
+    measured = {row["model"] for row in rows}
+    others = [row for row in kept(name) if row["model"] not in measured]
+    keep(name, question, sorted([*others, *rows], key=lambda row: str(row["model"])))
+
+
 def kept(name: str) -> list[dict[str, Any]]:
     """The rows of the last run; none if there was none."""
     path = RESULTS / f"{name}.json"

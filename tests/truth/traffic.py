@@ -21,7 +21,7 @@ from layerguard.runtime.decision.flag_rate import ALPHA, FlagRateMonitor
 from layerguard.runtime.decision.traffic import TrafficMartingale, TrafficMonitor
 from layerguard.runtime.detectors import REGISTRY
 from layerguard.runtime.types import Array
-from tests.truth.tables import keep
+from tests.truth.tables import keep, keep_models
 from tests.truth.traffic_sources import MODELS, states
 
 TARGET, ORDERS, SEED = 0.05, 20, 0
@@ -33,7 +33,7 @@ def main(models: Sequence[str]) -> None:
     """Print and keep both tables."""
     lines = [line for model in models for line in _switches(model)]
     question = f"Texts of the new source until the alarm, median of {ORDERS} orders; target 5 %"
-    keep("traffic_switches", question, lines)
+    keep_models("traffic_switches", question, lines)
     question = f"False alarms over {GUARDS} simulated guards of {CLEAN} clean texts"
     keep("traffic_false_alarms", question, [_simulated()])
 

@@ -139,13 +139,14 @@ def _flip_tables(by_label: Sequence[Flips], *, texts: bool) -> Iterator[Table]:
         for name, rows in zip(_NAMES, (found.only_first, found.only_second), strict=True):
             if rows:
                 yield Table(
-                    ["row", "source", *(["text"] if texts else [])],
+                    ["row", *(["text"] if texts else []), "source"],
                     [_cells(row, texts=texts) for row in rows[:_SHOWN]],
                     caption=f"{label.capitalize()} rows that only {name} flags"
                     + (f" (the first {_SHOWN} of {len(rows)})" if len(rows) > _SHOWN else ""),
                     text_columns=(0, 1, 2),
+                    wide_columns=(1,) if texts else (),
                 )
 
 
 def _cells(row: ScoredRow, *, texts: bool) -> list[str]:
-    return [row.row.id, row.source, *([shorten(row.text, _TEXT)] if texts else [])]
+    return [row.row.id, *([shorten(row.text, _TEXT)] if texts else []), row.source]

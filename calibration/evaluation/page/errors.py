@@ -34,6 +34,7 @@ def error_section(analysis: Analysis, *, texts: bool) -> Section:
             [_cells(row, texts=texts) for row in rows],
             caption=f"{name} ({plural(len(rows), 'row')})",
             text_columns=_text_columns(texts=texts),
+            wide_columns=_wide_columns(texts=texts),
         )
         for name, rows in (
             ("False alarms with the smallest p-values", analysis.false_alarms),
@@ -58,39 +59,50 @@ def row_section(rows: Sequence[ScoredRow], *, texts: bool) -> Section:
         for row in ordered[:_SHOWN_ROWS]
     ]
     shown = f"the first {len(body)} of {plural(len(rows), 'row')}, errors first"
-    columns = (0, 1, *(column + 2 for column in _text_columns(texts=texts)))
+    words = (0, 1, *(column + 2 for column in _text_columns(texts=texts)))
+    wide = tuple(column + 2 for column in _wide_columns(texts=texts))
     caption = "All rows, errors first" if len(body) == len(rows) else shown.capitalize()
-    table = Table(header, body, caption=caption, text_columns=columns)
+    table = Table(header, body, caption=caption, text_columns=words, wide_columns=wide)
     return Section(f"All rows ({len(rows):,})", [table], folded=True)
 
 
 def _header(*, texts: bool) -> list[str]:
-    return ["row", "source", "tokens", "p", "evidence", *(["text"] if texts else [])]
+    return ["row", *(["text"] if texts else []), "source", "tokens", "p", "evidence"]
 
 
 def _text_columns(*, texts: bool) -> tuple[int, ...]:
-    return (0, 1, 4, *((5,) if texts else ()))
+    return (0, 1, 2, 5) if texts else (0, 1, 4)
+
+
+def _wide_columns(*, texts: bool) -> tuple[int, ...]:
+    return (1, 5) if texts else (4,)
 
 
 def _cells(row: ScoredRow, *, texts: bool) -> list[str]:
     return [
         row.row.id,
+        *([shorten(row.text, _TEXT)] if texts else []),
         row.source,
         str(row.tokens),
         f"{smallest_p_value(row):.4f}",
         "\n".join(
-            _reading(reading) for reading in row.readings.values() if reading.flagged == row.flagged
+            _reading(reading, texts=texts)
+            for reading in row.readings.values()
+            if reading.flagged == row.flagged
         ),
-        *([shorten(row.text, _TEXT)] if texts else []),
     ]
 
 
-def _reading(reading: Reading) -> str:
-    """One detector's score, threshold and largest contributions, on one line."""
+def _reading(reading: Reading, *, texts: bool) -> str:
+    """One detector's score, threshold and largest contributions, on one line.
+
+    The words that it found are part of the text, and shown only if ``texts``.
+    """
     relation = ">" if reading.flagged else "≤"
     parts = [
         f"layer {item.layer} {item.measure} {item.value:.3g}"
         for item in reading.evidence[:_EVIDENCE]
     ]
+    parts += [repr(shorten(span.words, _TEXT)) for span in reading.spans if texts]
     where = f" ({', '.join(parts)})" if parts else ""
     return f"{reading.detector} {reading.score:.3g} {relation} {reading.threshold:.3g}{where}"

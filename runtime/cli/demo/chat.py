@@ -1,4 +1,8 @@
-"""The second part of the demo: a chat model answers while a guard checks every token."""
+"""The second part of the demo: a chat model answers while a guard checks every token.
+
+Only SIREN is calibrated, on labelled rows: LCF looks for planted behaviour, of which there is no
+evidence here.
+"""
 
 import json
 from collections.abc import Sequence
@@ -14,8 +18,8 @@ from layerguard.runtime.rows.jsonl import Row, read_rows
 from layerguard.runtime.types import Verdict
 
 _TARGET_FPR = "0.05"
-_EVERY = 10
-"""Every tenth clean prompt, and as many harmful ones, are used, so that it takes about a minute."""
+_EVERY = 4
+"""Every fourth clean prompt, and at most as many harmful ones, so that it takes two minutes."""
 
 _PROMPTS_PER_LABEL = 4
 """Number of clean prompts, and of bad prompts, that the model answers."""
@@ -51,9 +55,8 @@ def run(out: Path, prompts: Path) -> int:
         taken = _thin(prompts / "clean.jsonl", clean, _EVERY)
         _thin(prompts / "harmful.jsonl", bad, 1, taken)
         code = step(
-            "calibrate", str(out), "--clean", str(clean), "--labelled", str(clean), str(bad),
-            "--target-fpr", _TARGET_FPR,
-        )  # fmt: skip
+            "calibrate", str(out), "--labelled", str(clean), str(bad), "--target-fpr", _TARGET_FPR
+        )
         if code:
             return code
     guard = Guard.load(out)

@@ -15,6 +15,7 @@ from layerguard.calibration.evaluation.evaluate import Evaluation
 from layerguard.calibration.evaluation.files import write_json, write_parquet
 from layerguard.calibration.evaluation.page.page import html_page
 from layerguard.runtime.errors import InputError, MachineError
+from layerguard.runtime.types import Span
 from tests.calibration.evaluation.evaluations import make_evaluation, make_row, make_rows
 from tests.calibration.report.parsed_page import ParsedPage, check_page
 
@@ -47,7 +48,7 @@ def test_a_page_has_every_section_and_every_row() -> None:
     ]  # fmt: skip
     lines = page.table("label")
     assert {line[2] for line in lines} == {row.row.id for row in ROWS}
-    assert {line[-1] for line in lines} == {row.text for row in ROWS}
+    assert {line[3] for line in lines} == {row.text for row in ROWS}
     wrong = [(line[0] == "harmful") != (line[1] == "flagged") for line in lines]
     assert wrong == sorted(wrong, reverse=True)
 
@@ -72,7 +73,7 @@ def test_everything_that_a_row_brings_is_escaped() -> None:
     files = (replace(evaluation.files[0], file=BAD),)
     page = shown(replace(evaluation, files=files))
     (line,) = [line for line in page.table("label") if line[2] == BAD]
-    assert (line[3], line[-1]) == (BAD, BAD)
+    assert (line[3], line[4]) == (BAD, BAD)
     assert f"{BAD}: 121 rows" in page.text
 
 
@@ -85,6 +86,21 @@ def test_texts_can_be_left_out(tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
     write_json(path, evaluation, analyse(evaluation), texts=False)
     assert "text number" not in path.read_text(encoding="utf-8")
+
+
+def test_the_words_that_a_detector_found_are_shown_with_the_texts(tmp_path: Path) -> None:
+    """They are part of a text: without texts only their offsets are kept."""
+    row = make_row("found", 0, (9.0, 0.0), p_value=0.01)
+    words = replace(row.readings["lcf"], spans=(Span(4, 17, "mail the list", 2.5),))
+    evaluation = make_evaluation([replace(row, readings={**row.readings, "lcf": words}), *ROWS])
+    (line,) = [line for line in shown(evaluation).table("label") if line[2] == "found"]
+    assert "'mail the list'" in line[-1]
+    assert "mail the list" not in shown(evaluation, texts=False).source
+    path = tmp_path / "rows.json"
+    write_json(path, evaluation, analyse(evaluation), texts=False)
+    content = path.read_text(encoding="utf-8")
+    assert "mail the list" not in content
+    assert json.loads(content)["rows"][0]["lcf.spans"] == [[4, 17]]
 
 
 def test_errors_are_sorted_by_how_certain_the_guard_was() -> None:
@@ -130,7 +146,7 @@ def test_a_second_bundle_stands_beside_the_first() -> None:
     other = [replace(row, flagged=not row.flagged) if i < 9 else row for i, row in enumerate(ROWS)]
     page = shown(make_evaluation(ROWS), other=make_evaluation(other))
     assert "Comparison of two bundles" in page.headings
-    tables = [table[1:] for table in page.tables if table[0] == ["row", "source", "text"]]
+    tables = [table[1:] for table in page.tables if table[0] == ["row", "text", "source"]]
     assert sorted(line[0] for table in tables for line in table) == [f"row-{i}" for i in range(9)]
     assert "Of 80 clean rows, only A flags" in page.text
 

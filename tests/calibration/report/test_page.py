@@ -58,8 +58,9 @@ def test_a_page_needs_no_script_to_show_its_rows() -> None:
 
 def test_numbers_are_told_from_words() -> None:
     """Columns of words are aligned left: the first, or those that are named."""
-    text = page("t", [Section("s", [Table(["a", "b", "c"], [["1", "2", "3"]], text_columns=(2,))])])
-    assert '<td>1</td><td>2</td><td class="words">3</td>' in text
+    table = Table(["a", "b", "c"], [["1", "2", "3"]], text_columns=(1, 2), wide_columns=(2,))
+    text = page("t", [Section("s", [table])])
+    assert '<td>1</td><td class="words">2</td><td class="words wide">3</td>' in text
 
 
 def test_a_page_that_cannot_be_written_is_an_input_error(tmp_path: Path) -> None:

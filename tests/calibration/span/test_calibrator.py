@@ -37,6 +37,24 @@ def _bundle(folder: Path) -> Path:
     return tiny_decoder.make_bundle(folder / "bundle", {}, decode=False)
 
 
+def test_it_earns_its_vote_on_sources_that_it_has_not_seen(tmp_path: Path) -> None:
+    """Documents with sources: each is left out, and the fit without it scores its clean texts."""
+    path = _bundle(tmp_path)
+    rows = [
+        {"text": _document(i), "label": 0, "source": ("mail", "web")[i % 2]} for i in range(140)
+    ]
+    documents = tmp_path / "documents.jsonl"
+    documents.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    payloads = _file(tmp_path, "payloads", [f"{PAYLOAD} {word}" for word in WORDS[:12]], 1)
+    arguments = ["calibrate", str(path), "--labelled", str(documents), "--payloads", payloads]
+    assert main([*arguments, "--target-fpr", "0.1", "--threads", "1"]) == 0
+    votes = Bundle.load(path).manifest.votes
+    assert votes is not None
+    vote = votes.detectors["span"]
+    assert set(vote.unseen) == {"mail", "web"} == set(vote.refitted)
+    assert all(share.n >= 30 and share.flagged < share.n / 2 for share in vote.unseen.values())
+
+
 def _file(folder: Path, name: str, texts: list[str], label: int) -> str:
     path = folder / f"{name}.jsonl"
     rows = [json.dumps({"text": text, "label": label}) for text in texts]

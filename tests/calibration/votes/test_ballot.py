@@ -5,7 +5,7 @@ import pytest
 
 from layerguard.calibration.rows.traffic import LEAST_TEXTS, MOST_SOURCES, Sources, source_of
 from layerguard.calibration.stages import LeftOut
-from layerguard.calibration.votes.ballot import Candidate, Rule, one_must_decide
+from layerguard.calibration.votes.ballot import Candidate, Rule, detection, one_must_decide
 from layerguard.runtime.bundle.votes import VoteCard
 from layerguard.runtime.errors import InputError
 from layerguard.runtime.rows.jsonl import Row
@@ -73,7 +73,7 @@ def test_a_handful_of_texts_decides_nothing() -> None:
     card = vote(scores, rows, Rule(0.05))
     assert card.decides
     assert card.unseen.keys() == {"mail"}
-    assert card.not_measured["chat"] == f"has {LEAST_TEXTS - 1} texts; {LEAST_TEXTS} are needed"
+    assert card.not_measured["chat"] == f"fewer than {LEAST_TEXTS} texts"
 
 
 def test_rows_without_sources_are_not_judged() -> None:
@@ -132,20 +132,31 @@ def test_a_published_threshold_is_measured_as_it_is() -> None:
 
 
 def test_one_detector_must_decide() -> None:
-    """If none has earned its vote, the one with the least shift decides, and its reason says so."""
+    """If none has earned its vote, the best at attacks decides, else the one with least shift."""
     cards = {
         "lcf": VoteCard(False, "in shadow: a", least={"mail": 0.1, "chat": 0.6}),
         "siren": VoteCard(False, "in shadow: b", least={"mail": 0.5}),
         "weightwatch": VoteCard(False, "in shadow, as asked: c", least={"mail": 0.2}),
     }
     rule = Rule(0.05, shadow=["weightwatch"])
-    voted = one_must_decide(cards, rule)
+    voted = one_must_decide(cards, rule, {"lcf": 0.4, "siren": 0.1, "weightwatch": 0.9})
+    assert [name for name, vote in voted.items() if vote.decides] == ["lcf"]
+    voted = one_must_decide(cards, rule, {"lcf": 0.0})
     assert [name for name, vote in voted.items() if vote.decides] == ["siren"]
     assert voted["siren"].reason == (
         "decides, although no detector has earned its vote, because one must: b"
     )
     earned = cards | {"lcf": VoteCard(True, "decides: d")}
-    assert one_must_decide(earned, rule) == earned
+    assert one_must_decide(earned, rule, {"siren": 1.0}) == earned
+
+
+def test_detection_is_at_the_detectors_own_threshold() -> None:
+    """Of the texts of label 1, those above the conformal or the published threshold count."""
+    clean = {str(i): float(i) for i in range(99)}
+    harmful = {"a": 94.0, "b": 94.5, "c": 200.0, "d": float("nan")}
+    assert detection(Candidate("lcf", clean), harmful, 0.05) == 0.75
+    assert detection(Candidate("lcf", clean, published=199.0), harmful, 0.05) == 0.5
+    assert detection(Candidate("lcf", clean), {}, 0.05) == 0.0
 
 
 def test_the_largest_sources_are_measured() -> None:

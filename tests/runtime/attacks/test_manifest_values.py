@@ -35,6 +35,7 @@ _OPTIONAL = {
     ("decision",),
     ("canaries",),
     ("fused",),
+    ("votes",),
     ("model", "quantisation"),
     ("graphs", "score", "parity", "rounding"),
     ("text", "special_tokens"),

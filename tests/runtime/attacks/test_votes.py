@@ -20,7 +20,7 @@ def voted(bundle: Path) -> Path:
         "unseen": {"mail": share},
         "refitted": ["mail"],
         "least": {"mail": 0.009},
-        "not_measured": {"chat": "has 2 texts; 30 are needed"},
+        "not_measured": {"chat": "fewer than 30 texts"},
         "shares": shares,
         "order": {"correlation": 0.1, "p_value": 0.3},
     }
