@@ -1,6 +1,6 @@
 """Helpers of all kernel calls: states in place, pointers, and errors from statuses."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -65,3 +65,31 @@ def check(status: int, what: str) -> None:
     if status in (lib.LG_ERR_LEVEL_UNKNOWN, lib.LG_ERR_LEVEL_UNSUPPORTED):
         raise MachineError(message)
     raise InputError(message)
+
+
+def chosen_states(states: Layers | Mapping[int, Array], layers: Sequence[int]) -> tuple[Array, ...]:
+    """The states with these numbers.
+
+    Raises:
+        InputError: one of them is missing.
+    """
+    try:
+        return tuple([states[layer] for layer in layers])
+    except (IndexError, KeyError) as error:
+        raise InputError(
+            f"found {len(states)} states, expected at least those numbered "
+            f"{', '.join(map(str, layers))}: pass the states of the model that was calibrated"
+        ) from error
+
+
+def check_per_token(name: str, array: Array | None, tokens: int) -> None:
+    """Refuse an array that does not have one entry for each token of the states.
+
+    Raises:
+        InputError: it has another shape.
+    """
+    if array is not None and array.shape != (tokens,):
+        raise InputError(
+            f"{name}: found shape {array.shape}, expected {(tokens,)}, one entry for each token of "
+            "the states"
+        )

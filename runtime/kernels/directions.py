@@ -14,6 +14,8 @@ from layerguard.runtime.kernels.call import (
     Layers,
     Singles,
     check,
+    check_per_token,
+    chosen_states,
     in_place,
     pointer,
     row_count,
@@ -111,14 +113,7 @@ class DirectionsKernel:
             InputError: a state is missing, or a shape, dtype or layout does not match the
                 directions.
         """
-        try:
-            arrays = tuple([states[layer] for layer in self.layers])
-        except (IndexError, KeyError) as error:
-            raise InputError(
-                f"found {len(states)} states, expected at least those numbered "
-                f"{', '.join(map(str, self.layers))}: pass the states of the model that was "
-                "calibrated"
-            ) from error
+        arrays = chosen_states(states, self.layers)
         mask_bytes = None if mask is None else np.ascontiguousarray(np.asarray(mask) != 0)
         role_bytes = None if roles is None else _checked_roles(roles)
         extremes = self.untouched() if into is None else into
@@ -130,13 +125,8 @@ class DirectionsKernel:
 
         def attempt(plain: tuple[Any, ...]) -> Singles | None:
             """The extremes, or None if the C core cannot read the arrays in place."""
-            tokens = (row_count(plain),)
-            for name, array in (("mask", mask_bytes), ("roles", role_bytes)):
-                if array is not None and array.shape != tokens:
-                    raise InputError(
-                        f"{name}: found shape {array.shape}, expected {tokens}, one entry for each "
-                        "token of the states"
-                    )
+            check_per_token("mask", mask_bytes, row_count(plain))
+            check_per_token("roles", role_bytes, row_count(plain))
             single = getattr(plain[0], "dtype", None) == np.float32
             needed = lib.lg_extremes_workspace(self._model, lib.LG_F32 if single else lib.LG_F16)
             workspace = np.empty(needed, np.float32)

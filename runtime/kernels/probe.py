@@ -12,6 +12,8 @@ from layerguard.runtime.kernels.call import (
     Layers,
     Singles,
     check,
+    check_per_token,
+    chosen_states,
     in_place,
     pointer,
     row_count,
@@ -102,14 +104,7 @@ class ProbeKernel:
         Raises:
             InputError: a state is missing, or a shape, dtype or layout does not match the probe.
         """
-        try:
-            arrays = tuple([states[layer] for layer in self.layers])
-        except (IndexError, KeyError) as error:
-            raise InputError(
-                f"found {len(states)} states, expected at least those numbered "
-                f"{', '.join(map(str, self.layers))}: pass the states of the model that was "
-                "calibrated"
-            ) from error
+        arrays = chosen_states(states, self.layers)
         mask_bytes = None if mask is None else np.ascontiguousarray(np.asarray(mask) != 0)
         windows = np.zeros(self.floats, np.float32) if into is None else into
         if windows.shape != (self.floats,) or windows.dtype != np.float32:
@@ -120,12 +115,7 @@ class ProbeKernel:
 
         def attempt(plain: tuple[Any, ...]) -> Singles | None:
             """The windows, or None if the C core cannot read the arrays in place."""
-            tokens = (row_count(plain),)
-            if mask_bytes is not None and mask_bytes.shape != tokens:
-                raise InputError(
-                    f"mask: found shape {mask_bytes.shape}, expected {tokens}, one entry for each "
-                    "token of the states"
-                )
+            check_per_token("mask", mask_bytes, row_count(plain))
             status = lib.lg_windows_arrays(
                 self._model, id(plain), 0 if mask_bytes is None else id(mask_bytes), id(windows)
             )
