@@ -128,12 +128,7 @@ def calibrate(
     before = Bundle.load(Path(bundle))
     rows = _Rows.read(clean, labelled, test, notify)
     if payloads:
-        read = read_sources(payloads)
-        rows = replace(
-            rows,
-            labelled=tuple(with_payloads(rows.labelled, read.good, seed)),
-            faults=(*rows.faults, *read.faults),
-        )
+        rows = rows.with_payloads(payloads, test, seed, notify)
     options = Options(mode, eta, target_fpr, seed, cache, on_unfamiliar)
     inputs = Inputs(rows.clean, rows.labelled, tuning, before.manifest.model, options)
     names = detectors_to_fit(inputs)
@@ -195,6 +190,15 @@ class _Rows:
             _without_leaks(labelled_rows.rows, tests, "--labelled", notify),
             (*tests.faults, *clean_rows.faults, *labelled_rows.faults),
         )
+
+    def with_payloads(
+        self, payloads: RowSources, test: RowSources, seed: int, notify: Notify
+    ) -> "_Rows":
+        """The rows with payloads, none of them a test text, inserted into labelled documents."""
+        read = read_sources(payloads)
+        kept = _without_leaks(tuple(read.good), TestTexts.read(test), "--payloads", notify)
+        labelled = tuple(with_payloads(self.labelled, kept, seed))
+        return replace(self, labelled=labelled, faults=(*self.faults, *read.faults))
 
     @property
     def for_thresholds(self) -> tuple[Row, ...]:

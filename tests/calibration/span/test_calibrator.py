@@ -37,6 +37,19 @@ def _bundle(folder: Path) -> Path:
     return tiny_decoder.make_bundle(folder / "bundle", {}, decode=False)
 
 
+def test_a_payload_of_the_test_rows_is_not_trained_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """--test leaves it out, as it leaves out rows, and says so."""
+    path = _bundle(tmp_path)
+    documents = _file(tmp_path, "documents", [_document(i) for i in range(60)], 0)
+    texts = [f"{PAYLOAD} {word}" for word in WORDS]
+    payloads, tests = (_file(tmp_path, *args, 1) for args in (("p", texts), ("t", texts[:3])))
+    rows = ("--labelled", documents, "--payloads", payloads, "--test", tests)
+    assert main(["calibrate", str(path), *rows, "--target-fpr", "0.1", "--threads", "1"]) == 0
+    assert "dropped 3 of 15 rows of --payloads: in --test" in capsys.readouterr().out
+
+
 def test_it_earns_its_vote_on_sources_that_it_has_not_seen(tmp_path: Path) -> None:
     """Documents with sources: each is left out, and the fit without it scores its clean texts."""
     path = _bundle(tmp_path)
