@@ -1,11 +1,13 @@
 """Compare a tuned model with its base: the layers that changed, and the texts that excite them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from layerguard.calibration.auditing.weight_changes import (
     Excitation,
     MatrixChange,
+    beside_harmless,
     excitations,
     matrix_changes,
     strongest,
@@ -34,6 +36,11 @@ class Audit:
     excitations: tuple[Excitation, ...]
     faults: tuple[str, ...]
 
+    @property
+    def unusual(self) -> tuple[MatrixChange, ...]:
+        """The matrices that changed by more than in every harmless fine-tune that was given."""
+        return tuple(matrix for matrix in self.matrices if matrix.unusual)
+
     def above(self, share: float) -> tuple[MatrixChange, ...]:
         """The matrices whose relative change exceeds ``share`` or is NaN."""
         return tuple(matrix for matrix in self.matrices if not matrix.relative_change <= share)
@@ -45,6 +52,7 @@ def audit(
     *,
     bundle: str | Path | None = None,
     corpus: RowSources = (),
+    harmless: Sequence[str | Path] = (),
     ranks: int = RANKS,
     strongest_directions: int = 5,
     texts: int = 5,
@@ -58,6 +66,8 @@ def audit(
         tuned: the tuned model in the same form, or the folder of a LoRA adapter.
         bundle: bundle of the tuned model; needs ``corpus``.
         corpus: files or rows of texts to search; needs ``bundle``.
+        harmless: fine-tunes of the same base that are known to be harmless, in the form of
+            ``tuned``; each matrix gets the range of its changes in them.
         ranks: number of singular values of each matrix.
         strongest_directions: number of directions to search texts for.
         texts: number of examples at each end of a direction.
@@ -76,7 +86,8 @@ def audit(
     tuning = between(Path(base), Path(tuned))
     rows = read_sources(corpus)
     opened = Bundle.load(Path(bundle)) if bundle else None
-    matrices = matrix_changes(tuning, ranks)
+    others = [between(Path(base), Path(one)) for one in harmless]
+    matrices = beside_harmless(matrix_changes(tuning, ranks), others)
     if opened is None:
         return Audit(tuple(matrices), (), ())
     model = opened.manifest.model

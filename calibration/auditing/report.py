@@ -1,6 +1,6 @@
 """Show an audit as tables for a terminal, as JSON, or as an HTML page with charts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -32,7 +32,9 @@ def text_tables(
     matrices: Sequence[MatrixChange], excitations: Sequence[Excitation], shown: int
 ) -> str:
     """The ``shown`` matrices that changed most, and the texts of every direction."""
-    parts = [render(_HEADER, [_cells(matrix) for matrix in most_changed(matrices)[:shown]])]
+    parts = [
+        render(_header(matrices), [_cells(matrix) for matrix in most_changed(matrices)[:shown]])
+    ]
     for item in excitations:
         rows = [_example_cells(end, example) for end, example in _ends(item)]
         parts.append(f"{_heading(item)}\n" + render(("text", "end", "cosine", "role"), rows))
@@ -59,10 +61,11 @@ def html_page(
     ranked = most_changed(matrices)
     depth = max(matrix.layer for matrix in matrices)
     by_place = {(matrix.part, matrix.layer): matrix.relative_change for matrix in matrices}
-    changes = [
-        Line(part, [by_place.get((part, layer), 0.0) for layer in range(1, depth + 1)])
-        for part in PARTS
-    ]
+    compared = any(matrix.harmless for matrix in matrices)
+    changes = [_by_layer(part, part, by_place, depth) for part in PARTS]
+    if compared:
+        most = {(m.part, m.layer): m.harmless[1] for m in matrices if m.harmless}
+        changes += [_by_layer(f"{part}, harmless at most", part, most, depth) for part in PARTS]
     spectra = [Line(_name(matrix), matrix.singular_values) for matrix in ranked[:_PLOTTED]]
     weights = Section(
         "What changed",
@@ -82,7 +85,8 @@ def html_page(
                 y_label="singular value",
             ),
             Paragraph(_NOTES),
-            Table(_HEADER, [_cells(matrix) for matrix in ranked]),
+            *([Paragraph(harmless_sentence(matrices))] if compared else []),
+            Table(_header(matrices), [_cells(matrix) for matrix in ranked]),
         ],
     )
     texts = [
@@ -102,11 +106,27 @@ def html_page(
     return page(title, [weights, *texts])
 
 
+def harmless_sentence(matrices: Sequence[MatrixChange]) -> str:
+    """Which matrices changed by more than in every harmless fine-tune."""
+    unusual = [_name(matrix) for matrix in most_changed(matrices) if matrix.unusual]
+    found = f"{len(unusual)} of {len(matrices)} matrices changed by more than in every harmless"
+    return f"{found} fine-tune" + (f": {', '.join(unusual)}." if unusual else ".")
+
+
+def _by_layer(label: str, part: str, values: Mapping[tuple[str, int], float], depth: int) -> Line:
+    return Line(label, [values.get((part, layer), 0.0) for layer in range(1, depth + 1)])
+
+
+def _header(matrices: Sequence[MatrixChange]) -> tuple[str, ...]:
+    return (*_HEADER, "harmless") if any(matrix.harmless for matrix in matrices) else _HEADER
+
+
 def _name(matrix: MatrixChange) -> str:
     return f"{matrix.part} {matrix.layer}"
 
 
 def _cells(matrix: MatrixChange) -> tuple[str, ...]:
+    values = dict.fromkeys(f"{100 * value:.3g}" for value in matrix.harmless or ())
     return (
         _name(matrix),
         f"{100 * matrix.relative_change:.3g} %",
@@ -114,6 +134,7 @@ def _cells(matrix: MatrixChange) -> tuple[str, ...]:
         f"{matrix.stable_rank:.1f}",
         str(len(matrix.singular_values)),
         f"{100 * matrix.leading_share:.0f} %",
+        *([f"{' to '.join(values)} %"] if values else []),
     )
 
 

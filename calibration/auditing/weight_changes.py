@@ -5,7 +5,7 @@ directions show what tuning added. A person reads and judges them.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from tqdm import tqdm
@@ -32,6 +32,8 @@ class MatrixChange:
         stable_rank: squared Frobenius norm over the squared largest singular value, an effective
             number of directions; 0 for an unchanged matrix.
         leading_share: share of the squared Frobenius norm in ``singular_values``, 0 to 1.
+        harmless: least and largest relative change of this matrix in harmless fine-tunes of the
+            same base; None if none were given.
     """
 
     layer: int
@@ -40,6 +42,12 @@ class MatrixChange:
     singular_values: tuple[float, ...]
     stable_rank: float
     leading_share: float
+    harmless: tuple[float, float] | None = None
+
+    @property
+    def unusual(self) -> bool:
+        """Whether it changed by more than in every harmless fine-tune that was given."""
+        return self.harmless is not None and not self.relative_change <= self.harmless[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +95,24 @@ def matrix_changes(tuning: Tuning, ranks: int) -> list[MatrixChange]:
             )
         )
     return changes
+
+
+def beside_harmless(
+    changes: Sequence[MatrixChange], harmless: Sequence[Tuning]
+) -> list[MatrixChange]:
+    """The changes with the range that the same matrices have in harmless fine-tunes.
+
+    A matrix that a fine-tune leaves alone counts as a change of 0.
+    """
+    others = [
+        {(change.layer, change.part): change.relative_change for change in matrix_changes(one, 1)}
+        for one in harmless
+    ]
+    found = []
+    for change in changes:
+        values = [other.get((change.layer, change.part), 0.0) for other in others]
+        found.append(replace(change, harmless=(min(values), max(values)) if values else None))
+    return found
 
 
 def strongest(directions: Mapping[str, Array], count: int) -> dict[str, Array]:

@@ -8,6 +8,9 @@ the names of every supported architecture.
 With --bundle, exported from the tuned model, and --corpus, the command shows the texts that most
 excite the strongest directions of the change, at both ends. They often show what tuning added.
 
+With --harmless, each matrix is shown beside the range of its changes in fine-tunes of the same base
+that are known to be harmless; those that changed by more are named.
+
 The exit code is 1 if a matrix changed by more than --max-change. A bad row is reported with its
 line; the others are used, and the exit code is then 2.
 """
@@ -18,7 +21,12 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from layerguard.calibration.auditing.audit import Audit, audit
-from layerguard.calibration.auditing.report import html_page, json_objects, text_tables
+from layerguard.calibration.auditing.report import (
+    harmless_sentence,
+    html_page,
+    json_objects,
+    text_tables,
+)
 from layerguard.calibration.report.page import write_page
 from layerguard.calibration.weightwatch.directions import RANKS
 from layerguard.runtime.cli import options
@@ -32,6 +40,14 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("tuned", type=Path, metavar="TUNED", help="folder of the tuned model, or of its adapter")
     add("--bundle", type=Path, metavar="BUNDLE", help="bundle of the tuned model, for --corpus")
     add("--corpus", type=Path, nargs="+", default=[], metavar="ROWS", help="texts to search")
+    add(
+        "--harmless",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="DIR",
+        help="harmless fine-tunes of BASE, for comparison: each in the form of TUNED",
+    )
     add(
         "--ranks",
         type=int,
@@ -79,6 +95,7 @@ def run(arguments: Namespace) -> int:
         arguments.tuned,
         bundle=arguments.bundle,
         corpus=arguments.corpus,
+        harmless=arguments.harmless,
         ranks=arguments.ranks,
         strongest_directions=arguments.directions,
         texts=arguments.texts,
@@ -90,6 +107,8 @@ def run(arguments: Namespace) -> int:
             print(json.dumps(item, allow_nan=False), flush=True)
     else:
         print(text_tables(result.matrices, result.excitations, arguments.shown))
+        if arguments.harmless:
+            print(f"\n{harmless_sentence(result.matrices)}")
     if arguments.html:
         names = [path.resolve().name for path in (arguments.tuned, arguments.base)]
         title = f"Weight changes: {' against '.join(names)}"

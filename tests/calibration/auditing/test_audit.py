@@ -159,6 +159,32 @@ def test_too_large_a_change_is_flagged(
     assert "down_proj of layer 2 changed by 25 %; expected at most 20 %" in capsys.readouterr().err
 
 
+def test_changes_beyond_harmless_fine_tunes_are_named(
+    folders: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Each matrix shows its range in the harmless fine-tunes; those beyond it are named."""
+    base = llama_weights()
+    scale = {"first": 1.1, "second": 1.3}
+    harmless = [
+        str(save_model(tmp_path / name, base | {NAME: (base[NAME] * by).astype(np.float32)}))
+        for name, by in scale.items()
+    ]
+    page = tmp_path / "audit.html"
+    assert _audit(folders, "--harmless", *harmless, "--html", str(page)) == 0
+    out = capsys.readouterr().out
+    assert "10 to 30 %" in out
+    assert "0 of 6 matrices changed by more than in every harmless fine-tune." in out
+    check_page(page.read_text(encoding="utf-8"))
+    assert _audit(folders, "--harmless", harmless[0]) == 0
+    assert "1 of 6 matrices changed by more" in capsys.readouterr().out
+    assert _audit(folders, "--harmless", *harmless, "--json") == 0
+    objects = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    changed = next(o for o in objects if (o["layer"], o["part"]) == (2, "down_proj"))
+    assert changed["harmless"] == pytest.approx([0.1, 0.3], rel=1e-4)
+
+
 def test_a_bad_row_is_reported_and_the_rest_are_read(
     folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
