@@ -16,6 +16,7 @@ checked with ``guard.check_batch(texts)``; states of another engine are scored w
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.errors import BundleError, InputError, LayerGuardError, MachineError
 from layerguard.runtime.guard import Guard
+from layerguard.runtime.limits import Limits
 from layerguard.runtime.types import Evidence, Reading, Span, Verdict
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Guard",
     "InputError",
     "LayerGuardError",
+    "Limits",
     "MachineError",
     "Reading",
     "Span",

@@ -1,6 +1,5 @@
 """Binds a bundle's detectors to their parameters, and reads texts of several windows."""
 
-import math
 from collections.abc import Sequence
 
 from layerguard.runtime.bundle import Bundle
@@ -46,18 +45,13 @@ def worst_readings(
     tap = detector.tap
     readings = detector.score_pooled(pooled.layers[tap.group])
     rows = pooled.rows[tap.source]
-    worst = [max(own, key=lambda row: _badness(readings[row])) for own in rows]
-    found = [readings[row] for row in worst]
+    chosen = [max(own, key=lambda row: readings[row].badness) for own in rows]
+    found = [readings[row] for row in chosen]
     if tap.probe is None or reader is None:
         return found
     for i, request in enumerate(requests):
         if found[i].flagged and found[i].status == "ok":
-            text, places = reader.places(request, tap.budget)
-            windows = pooled.layers[tap.group][0][worst[i]]
-            of_row = places[rows[i].index(worst[i])]
-            found[i] = with_words(found[i], tap.probe, windows, text, of_row)
+            text, places = reader.places(request, tap.budget)[rows[i].index(chosen[i])]
+            windows = pooled.layers[tap.group][0][chosen[i]]
+            found[i] = with_words(found[i], tap.probe, windows, text, places)
     return found
-
-
-def _badness(reading: Reading) -> float:
-    return math.inf if reading.status == "invalid" else reading.score

@@ -1,5 +1,6 @@
 """The guard: runs a bundle's graph and detectors on a text and returns one verdict."""
 
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -22,12 +23,13 @@ from layerguard.runtime.generation.event import Event, OnFlag
 from layerguard.runtime.generation.guarded import checked_settings, guarded_events
 from layerguard.runtime.generation.sampling import Sampler
 from layerguard.runtime.kernels import gathered
+from layerguard.runtime.limits import Limits
 from layerguard.runtime.model.backbone import Backbone
 from layerguard.runtime.model.session import Device, Weights
 from layerguard.runtime.streaming.stream import DEFAULT_STRIDE, GuardCallbacks, Stream
 from layerguard.runtime.streaming.view_factory import ViewFactory
 from layerguard.runtime.text.request import Message, Request, check_text, request
-from layerguard.runtime.types import Array, OnUnfamiliar, Verdict
+from layerguard.runtime.types import Array, OnUnfamiliar, OnUnread, Verdict, View
 
 
 class Guard:
@@ -51,14 +53,16 @@ class Guard:
         backbone: Backbone,
         detectors: Mapping[str, Detector],
         on_unfamiliar: OnUnfamiliar | None = None,
+        on_unread: OnUnread | None = None,
     ) -> None:
         self.bundle = bundle
         self.backbone = backbone
         self._detectors = dict(detectors)
         self._taps = {detector.tap for detector in self._detectors.values()}
         self.streams = ViewFactory(bundle, backbone.reader, backbone.session, self._detectors)
-        self._on_unfamiliar = on_unfamiliar
-        self._verdicts = Verdicts(bundle, on_unfamiliar)
+        self._views: set[View] = {tap.view for tap in self._taps}
+        self._policies = {"on_unfamiliar": on_unfamiliar, "on_unread": on_unread}
+        self._verdicts = Verdicts(bundle, on_unfamiliar, on_unread)
         self.decision, self.monitor = self._verdicts.decision, self._verdicts.monitor
         self.traffic = self._verdicts.traffic
         self._verify: str | None = None
@@ -75,10 +79,16 @@ class Guard:
             "threads": session.threads,
             "verify": self._verify,
             "weights": "packed" if session.weights is None else "mapped",
-            "on_unfamiliar": self._on_unfamiliar,
+            "limits": self.limits,
+            **self._policies,
         }
         where = str(self.bundle.path.absolute())
         return _loaded_again, (type(self), where, arguments, self.bundle.id)
+
+    @property
+    def limits(self) -> Limits:
+        """The largest request that the guard reads."""
+        return self.backbone.reader.limits
 
     @classmethod
     def load(
@@ -90,6 +100,8 @@ class Guard:
         verify: str | Path | None = None,
         weights: Weights = "packed",
         on_unfamiliar: OnUnfamiliar | None = None,
+        on_unread: OnUnread | None = None,
+        limits: Limits | None = None,
     ) -> "Guard":
         """Load and verify a bundle, and replay its canaries.
 
@@ -106,6 +118,10 @@ class Guard:
                 tests/bench/loading.py prints the measurements.
             on_unfamiliar: what happens with a text that is unlike the calibration rows: ``allow``,
                 ``flag`` or ``ask``; see ``Verdict.unfamiliar``. None: as the bundle says.
+            on_unread: what happens with a request of which some part cannot be read, such as an
+                image: ``flag``, ``allow`` or ``refuse``; see ``Verdict.unread``. None: as the
+                bundle says, which is ``flag`` unless it was changed.
+            limits: the largest request that is read; see ``Limits``. None: as the bundle says.
 
         Raises:
             BundleError: the bundle has faults, is not calibrated, a canary gives another score, or
@@ -113,9 +129,14 @@ class Guard:
             InputError: ``verify`` is not a valid key, or another argument is wrong.
             MachineError: onnxruntime or model-signing is missing, or the device is unavailable.
         """
+        if not isinstance(path, (str, os.PathLike)):
+            kind = type(path).__name__
+            raise InputError(f"path: found {kind}; expected the folder or the name of a bundle")
         folder = find_bundle(path)
-        if on_unfamiliar is not None and on_unfamiliar not in get_args(OnUnfamiliar):
-            raise InputError(f"on_unfamiliar: found {on_unfamiliar!r}; expected allow, flag or ask")
+        _check_choice("on_unfamiliar", on_unfamiliar, get_args(OnUnfamiliar))
+        _check_choice("on_unread", on_unread, get_args(OnUnread))
+        if limits is not None and not isinstance(limits, Limits):
+            raise InputError(f"limits: found {type(limits).__name__}; expected Limits(...)")
 
         def load_once() -> Guard:
             bundle = Bundle.load(folder) if verify is None else load_verified(folder, verify)
@@ -123,10 +144,10 @@ class Guard:
                 fault = "it has no detectors yet; run `layerguard calibrate BUNDLE --clean ROWS`"
                 raise BundleError(folder, [fault])
             backbone = Backbone(bundle, device, threads, weights)
-            guard = cls(bundle, backbone, bind_detectors(bundle), on_unfamiliar)
-            replay_canaries(bundle, guard.check)
-            guard.monitor.reset()
-            guard.traffic.reset()
+            guard = cls(bundle, backbone, bind_detectors(bundle), on_unfamiliar, on_unread)
+            replay_canaries(bundle, partial(guard.check, counted=False))
+            if limits is not None:  # the canaries were scored within the bundle's own
+                backbone.reader.limits = limits
             faults = changed(folder, bundle.manifest.files) if verify is not None else []
             if faults:  # files were replaced after their verification
                 raise BundleError(folder, faults)
@@ -144,22 +165,27 @@ class Guard:
         messages: Sequence[Message] | None = None,
         tools: Sequence[Mapping[str, Any]] | None = None,
         domain: str | None = None,
+        counted: bool = True,
     ) -> Verdict:
         """The verdict on one text, prompt (with or without its response), or chat.
 
         ``domain`` names the kind of traffic. If the bundle has no thresholds for it, those of all
-        traffic are used.
+        traffic are used. ``counted`` is False for texts that are not traffic, such as those of
+        health checks: the monitors then do not count them.
 
         Raises:
-            InputError: not exactly one of text, prompt and messages was given, or one has a wrong
-                type.
+            InputError: not exactly one of text, prompt and messages was given, one has a wrong
+                type, the request is beyond the guard's limits, or it has unread parts and such
+                requests are refused.
         """
-        one = request(text, prompt=prompt, response=response, messages=messages, tools=tools)
+        one = self._request(text, prompt=prompt, response=response, messages=messages, tools=tools)
         _check_domain(domain)
-        return self.check_requests([one], [domain])[0]
+        return self.check_requests([one], [domain], counted=counted)[0]
 
-    def check_batch(self, texts: Sequence[str | Mapping[str, Any]]) -> list[Verdict]:
-        """The verdicts on many texts; a mapping holds the keyword arguments of ``check``.
+    def check_batch(
+        self, texts: Sequence[str | Mapping[str, Any]], *, counted: bool = True
+    ) -> list[Verdict]:
+        """The verdicts on many texts; a mapping holds the arguments of ``check`` but ``counted``.
 
         Raises:
             InputError: a text is wrong; the message gives its index.
@@ -172,10 +198,11 @@ class Guard:
             domains.append(arguments.pop("domain", None))
             try:
                 _check_domain(domains[-1])
-                requests.append(request(**arguments))
-            except (InputError, TypeError) as error:
+                _check_keys(arguments)
+                requests.append(self._request(**arguments))
+            except InputError as error:
                 raise InputError(f"item {index}: {error}") from error
-        return self.check_requests(requests, domains)
+        return self.check_requests(requests, domains, counted=counted)
 
     def stream(
         self,
@@ -197,8 +224,8 @@ class Guard:
         Raises:
             InputError: as ``check``; or the stride is not at least 1.
         """
-        one = request(text, prompt=prompt, response=response, messages=messages, tools=tools)
-        return Stream(self.streams, one, self._judge(domain), stride)
+        one = self._request(text, prompt=prompt, response=response, messages=messages, tools=tools)
+        return Stream(self.streams, one, self._judge(domain, one), stride)
 
     def generate(
         self,
@@ -239,7 +266,7 @@ class Guard:
             InputError: an argument is wrong. When the first event is requested: the bundle cannot
                 generate, or the prompt is longer than the window.
         """
-        one = request(prompt=prompt, messages=messages, tools=tools)
+        one = self._request(prompt=prompt, messages=messages, tools=tools)
         if messages and messages[-1]["role"] == "assistant":
             raise InputError("messages: found an answer at the end; expected a chat before it")
         settings = checked_settings(
@@ -250,13 +277,25 @@ class Guard:
             sampler=Sampler(temperature, top_k, top_p, seed),
             stop=stop,
         )
-        return guarded_events(self.streams, self._judge(domain), one, settings)
+        return guarded_events(self.streams, self._judge(domain, one), one, settings)
 
-    def _judge(self, domain: str | None) -> GuardCallbacks:
-        """The callbacks of a stream; the monitor counts only its last verdict."""
+    def _request(self, text: str | None = None, **arguments: Any) -> Request:
+        """The request of some arguments of ``check``, within the guard's limits."""
+        return request(text, **arguments, limits=self.limits)
+
+    def _judge(self, domain: str | None, one: Request) -> GuardCallbacks:
+        """The callbacks of a stream of a request; the monitor counts only its last verdict."""
         _check_domain(domain)
+        unread = self.backbone.reader.unread(one, self._views)
+        self._verdicts.check_unread(unread)
         return GuardCallbacks(
-            assemble=partial(self._verdicts.give, truncated=False, domain=domain, counted=False),
+            assemble=partial(
+                self._verdicts.give,
+                truncated=one.is_cut,
+                unread=unread,
+                domain=domain,
+                counted=False,
+            ),
             check=lambda whole: self.check_requests([whole], [domain], counted=False)[0],
             count=lambda last: self._verdicts.count(last, domain),
         )
@@ -272,13 +311,21 @@ class Guard:
 
         ``counted`` is False if the monitor should not count them, for example for parts of texts
         that are still being generated.
+
+        Raises:
+            InputError: a request is beyond the guard's limits, has unread parts and such requests
+                are refused, or the chat template refuses it.
         """
         if not requests:
             return []
         start = time.perf_counter()
+        reader = self.backbone.reader
+        requests = [one.within(self.limits) for one in requests]
+        unread = [reader.unread(one, self._views) for one in requests]
+        for parts in unread:
+            self._verdicts.check_unread(parts)
         pooled = self.backbone.read(requests, self._taps)
         scoring = time.perf_counter()
-        reader = self.backbone.reader
         readings = {
             name: worst_readings(detector, pooled, requests, reader)
             for name, detector in self._detectors.items()
@@ -295,6 +342,7 @@ class Guard:
                 timings,
                 tokens=pooled.tokens[i],
                 truncated=pooled.truncated[i],
+                unread=unread[i],
                 domain=domains[i] if domains else None,
                 counted=counted,
             )
@@ -370,6 +418,22 @@ def _loaded_again(
         )
         raise BundleError(path, [fault])
     return guard
+
+
+def _check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
+    if value is not None and value not in choices:
+        expected = f"{', '.join(choices[:-1])} or {choices[-1]}"
+        raise InputError(f"{name}: found {value!r}; expected {expected}")
+
+
+def _check_keys(arguments: Mapping[Any, Any]) -> None:
+    unknown = [ascii(key)[:40] for key in arguments if key not in _KEYS]
+    if unknown:
+        raise InputError(f"found the key {', '.join(unknown)}; expected only {', '.join(_KEYS)}")
+
+
+_KEYS = ("text", "prompt", "response", "messages", "tools", "domain")
+"""Keys of an item of a batch."""
 
 
 def _check_domain(domain: Any) -> None:

@@ -40,14 +40,19 @@ Semantics = Literal["block", "hf"]
 Combination = Literal["any", "all"]
 """How many of the deciding detectors must flag a text for it to be flagged."""
 
-Status = Literal["ok", "invalid", "drifting", "unfamiliar"]
+Status = Literal["ok", "invalid", "unread", "drifting", "unfamiliar"]
 """``invalid``: a score is not finite. An invalid reading is always flagged: it fails closed.
+``unread`` (verdicts only): a part of the request could not be read.
 ``drifting`` (verdicts only): the share of flagged traffic no longer matches the target.
 ``unfamiliar`` (verdicts only): the text is unlike the calibration rows."""
 
 OnUnfamiliar = Literal["allow", "flag", "ask"]
 """What happens with a text that is unlike the calibration rows: ``allow``: the detectors decide;
 ``flag``: it is flagged; ``ask``: the detectors decide, and the verdict asks for another check."""
+
+OnUnread = Literal["flag", "allow", "refuse"]
+"""What happens with a request of which no detector can read some part, such as an image: ``flag``:
+it is flagged; ``allow``: the detectors decide on the rest; ``refuse``: ``InputError``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +171,8 @@ class Span:
     """A part of a text that a detector found.
 
     Attributes:
-        start: offset of its first character in the text of the detector's view.
+        start: offset of its first character in the text that the detector read: that of the turns,
+            or what a chat holds beside it.
         end: offset after its last character.
         words: the part itself.
         score: its score, in the unit of the reading's.
@@ -211,6 +217,11 @@ class Reading:
                 f"{self.threshold}, so the reading must be flagged"
             )
 
+    @property
+    def badness(self) -> float:
+        """The score; infinity if it is not finite, which is worse than any score."""
+        return math.inf if self.status == "invalid" else self.score
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -218,16 +229,19 @@ class Verdict:
 
     Attributes:
         flagged: whether the text should be stopped, by the policy over the deciding readings; True
-            if one of them is invalid, with any policy, or if an unfamiliar text is to be flagged.
-        status: ``invalid`` if a deciding reading is; else ``drifting`` if the share of flagged
-            traffic no longer matches the target; else ``unfamiliar`` if the text is; else ``ok``.
+            if one of them is invalid, with any policy, or if an unfamiliar text or one with unread
+            parts is to be flagged.
+        status: ``invalid`` if a deciding reading is; else ``unread`` if a part of the request is;
+            else ``drifting`` if the share of flagged traffic no longer matches the target; else
+            ``unfamiliar`` if the text is; else ``ok``.
         reason: one sentence that explains the decision.
         readings: by detector name.
         timings_ms: milliseconds by stage: ``tokenize``, ``graph``, ``score``, ``total``. Texts
             checked as a batch share the batch's figures.
         bundle_id: the first 16 hex digits of the manifest's sha256.
         tokens: number of tokens of the longest view, before truncation.
-        truncated: True if the text was longer than the bundle's window and part was not read.
+        truncated: True if the text was longer than the bundle's window or the guard's limits, and
+            part was not read.
         policy: ``any`` or ``all`` of the deciding readings, or the name of the only one.
         shadow: detectors that are read and reported but do not decide.
         p_value: conformal p-value of the whole guard, in (0, 1]: the least target at which it would
@@ -240,6 +254,11 @@ class Verdict:
             their largest thresholds, over all traffic and the domains.
         on_unfamiliar: what happens then.
         ask: whether a person or another check should look at the text, because it is unfamiliar.
+        unread: the parts of the request that no detector read, such as ``messages[3].content[1]``:
+            images, audio, files and other data, and text that is in no view of the bundle's
+            detectors. Detectors that only read prompts say nothing about answers, so that answers
+            are not listed for them.
+        on_unread: what happens then.
     """
 
     flagged: bool
@@ -259,6 +278,8 @@ class Verdict:
     unfamiliar: bool = False
     on_unfamiliar: OnUnfamiliar = "allow"
     ask: bool = False
+    unread: tuple[str, ...] = ()
+    on_unread: OnUnread = "flag"
 
     def __post_init__(self) -> None:
         """Refuse a verdict that contradicts its readings."""
@@ -266,7 +287,11 @@ class Verdict:
         flagged, invalid = decision_of(deciding, self.policy)
         if self.ask != (self.unfamiliar and self.on_unfamiliar == "ask"):
             raise ValueError(f"ask is {self.ask}, and the text unfamiliar: {self.unfamiliar}")
-        if self.flagged != (flagged or (self.unfamiliar and self.on_unfamiliar == "flag")):
+        if self.unread and self.on_unread == "refuse":
+            raise ValueError(f"{', '.join(self.unread)} are unread, and such requests are refused")
+        flagged |= self.unfamiliar and self.on_unfamiliar == "flag"
+        flagged |= bool(self.unread) and self.on_unread == "flag"
+        if self.flagged != flagged:
             count = sum(reading.flagged for reading in deciding)
             raise ValueError(
                 f"flagged is {self.flagged}, and {count} of {len(deciding)} deciding readings are "
@@ -274,6 +299,8 @@ class Verdict:
             )
         if invalid and self.status != "invalid":
             raise ValueError(f"status is {self.status}, and a reading is invalid")
+        if (self.status == "unread") != (bool(self.unread) and not invalid):
+            raise ValueError(f"status is {self.status}, and {len(self.unread)} parts are unread")
 
     def to_json(self) -> dict[str, Any]:
         """The verdict as plain JSON types; non-finite numbers become None."""
@@ -286,6 +313,11 @@ def decision_of(deciding: Collection[Reading], policy: str) -> tuple[bool, bool]
     invalid = any(reading.status == "invalid" for reading in deciding)
     flags = [reading.flagged for reading in deciding]
     return invalid or (bool(flags) and (all if policy == "all" else any)(flags)), invalid
+
+
+def worst(readings: Collection[Reading]) -> Reading:
+    """The worst of several readings of one detector; an invalid one is worse than any score."""
+    return max(readings, key=lambda reading: reading.badness)
 
 
 def json_ready(value: Any) -> Any:

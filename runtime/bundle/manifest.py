@@ -11,7 +11,8 @@ from layerguard.runtime.bundle.decision import DecisionCard, contradictions
 from layerguard.runtime.bundle.fused import FusedCard, fused_contradictions, fused_from
 from layerguard.runtime.bundle.schema import decode, parse
 from layerguard.runtime.bundle.votes import VotesCard, vote_faults
-from layerguard.runtime.types import Pooling, Semantics, TokenBudget, View
+from layerguard.runtime.limits import Limits
+from layerguard.runtime.types import OnUnread, Pooling, Semantics, TokenBudget, View
 
 SCHEMA = 1
 """Manifest version that this release writes; also the newest that it reads."""
@@ -58,6 +59,9 @@ class TextRules:
     the version that it was exported with. 2: as transformers' ``apply_chat_template`` with
     ``tokenize=True`` (``runtime/text/chat.py``). 1, the default: the tokenizer's opening tokens are
     added if the template does not write them, and a plain text is stripped.
+    ``on_unread`` is what happens with a request that has unread parts, and ``limits`` the largest
+    request, where whoever loads the guard does not say; without them, older bundles have the
+    defaults.
     """
 
     template: str
@@ -68,6 +72,8 @@ class TextRules:
     special_tokens: dict[str, str] = field(default_factory=dict)
     end_token_ids: tuple[int, ...] = ()
     rules_version: int = 1
+    on_unread: OnUnread = "flag"
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True, slots=True)

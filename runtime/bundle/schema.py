@@ -9,6 +9,8 @@ import types
 import typing
 from typing import Any
 
+from layerguard.runtime.errors import InputError
+
 _LEVELS = 16
 """Maximum nesting of a value of type ``Any``."""
 
@@ -23,12 +25,12 @@ def decode(data: bytes) -> Any:
         ValueError: it is not JSON in UTF-8, or an object has a key twice.
         RecursionError: it is nested too deeply.
     """
-    value = json.loads(data.decode("utf-8"), object_pairs_hook=_without_duplicates)
+    value = json.loads(data.decode("utf-8"), object_pairs_hook=without_duplicates)
     json.dumps(value, ensure_ascii=False).encode()  # fails on a lone surrogate
     return value
 
 
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object; raises ValueError for duplicate keys, which JSON readers treat differently."""
     value: dict[str, Any] = {}
     for key, item in pairs:
@@ -87,7 +89,13 @@ def _parse_dataclass(kind: Any, value: Any, path: str, faults: list[str]) -> Any
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             complete = False
             faults.append(f"{path}: no key {name!r}; expected {_name(hints[name])}")
-    return kind(**arguments) if complete and len(faults) == before else None
+    if not complete or len(faults) > before:
+        return None
+    try:
+        return kind(**arguments)
+    except InputError as error:  # values that have the right types and contradict the type's rules
+        faults.append(f"{path}: {error}")
+        return None
 
 
 def _is_plain(value: Any, levels: int) -> bool:

@@ -15,6 +15,8 @@ def verdict_lines(name: str, verdict: Verdict) -> Iterator[str]:
         f"{name}: {word(verdict)}  {verdict.reason}  [{p_value}"
         f"{verdict.timings_ms['total']:.1f} ms, {verdict.tokens} tokens{truncated}{domain}]"
     )
+    if verdict.unread:
+        yield f"    unread: {shorten(', '.join(verdict.unread), 300)}"
     for reading in verdict.readings.values():
         decision = "FLAG" if reading.flagged else "ok"
         if reading.detector in verdict.shadow:

@@ -113,7 +113,8 @@ class Backbone:
         """Run the graph over the requests' windows and pool the states for the taps.
 
         Raises:
-            InputError: the chat template refuses a request's messages.
+            InputError: the chat template refuses a request's messages, or a request is beyond the
+                limits.
         """
         start = time.perf_counter()
         sources = {tap.source for tap in taps}

@@ -17,10 +17,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from layerguard.runtime.bundle.schema import without_duplicates
 from layerguard.runtime.errors import InputError
 from layerguard.runtime.text.request import Request, check_text, request
 
 _STANDARD_INPUT = Path("-")
+
+_LONGEST = 8 << 20
+"""Most bytes of a row."""
 
 Place = tuple[int, int]
 """Offsets of the first character of a part of a text, and after its last one."""
@@ -90,12 +94,20 @@ def read_rows(paths: Sequence[Path]) -> Rows:
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     try:
         with _opened(path) as file:
-            for number, line in enumerate(file, 1):
+            for number, line in enumerate(_bounded_lines(file), 1):
                 text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
                 if text.strip():
                     yield number, text
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; expected a file of JSON rows") from error
+
+
+def _bounded_lines(file: BinaryIO) -> Iterator[bytes]:
+    """The lines of a file; of a line that is too long only its start, longer than ``_LONGEST``."""
+    while line := file.readline(_LONGEST + 1):
+        yield line
+        while len(line) > _LONGEST and not line.endswith(b"\n"):
+            line = file.readline(_LONGEST + 1)
 
 
 def _opened(path: Path) -> AbstractContextManager[BinaryIO]:
@@ -107,8 +119,10 @@ def _opened(path: Path) -> AbstractContextManager[BinaryIO]:
 
 
 def _row(line: bytes, default_id: str) -> Row:
+    if len(line) > _LONGEST:
+        raise InputError(f"found more than {_LONGEST} bytes; expected at most that many in a row")
     try:
-        value: Any = json.loads(line.decode("utf-8"))
+        value: Any = json.loads(line.decode("utf-8"), object_pairs_hook=without_duplicates)
     except UnicodeDecodeError as error:
         raise InputError(f"not UTF-8 at byte {error.start}; expected a JSON object") from error
     except json.JSONDecodeError as error:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from layerguard.runtime.text.request import Message, Request, text_of
+from layerguard.runtime.text.request import Message, Request, joined, text_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,7 +12,8 @@ class GrowingRequest:
     Attributes:
         request: the request as it was when the stream was opened.
         prompt_part: the request up to the start of the answer.
-        earlier_text: all text before the growing answer.
+        earlier_text: the text of all turns before the growing answer.
+        beside: the text that a chat holds beside its turns' text; None if there is none.
         earlier_answer: the part of ``earlier_text`` that already belongs to the answer: assistant
             turns before the last one.
         answer_start: the beginning of the growing answer that the request already had.
@@ -21,6 +22,7 @@ class GrowingRequest:
     request: Request
     prompt_part: Request
     earlier_text: str
+    beside: str | None
     earlier_answer: str
     answer_start: str
 
@@ -29,13 +31,14 @@ class GrowingRequest:
         """Split a request. In a chat that ends with an assistant turn, that turn grows."""
         if request.messages is None:
             prompt_part = Request(request.prompt)
-            return cls(request, prompt_part, request.prompt, "", request.response or "")
+            return cls(request, prompt_part, request.prompt, None, "", request.response or "")
         head = _head(request)
         last = request.messages[len(head) :]
         return cls(
             request=request,
             prompt_part=replace(request, messages=replace(request, messages=head).prompt_turns),
-            earlier_text="\n".join(text for text in map(text_of, head) if text),
+            earlier_text=joined(*map(text_of, head)),
+            beside=next(iter(request.contents()[1:]), None),
             earlier_answer=replace(request, messages=head).answer,
             answer_start=text_of(last[0]) if last else "",
         )
@@ -43,13 +46,13 @@ class GrowingRequest:
     def with_answer(self, text: str) -> Request:
         """The whole request with ``text`` as the growing answer."""
         if self.request.messages is None:
-            return replace(self.request, response=text)
+            return replace(self.request, response=text, limits=None)
         head = _head(self.request)
         last = self.request.messages[len(head) :]
         if not last and not text:
             return self.request
         turn = {**(last[0] if last else {"role": "assistant"}), "content": text}
-        return replace(self.request, messages=(*head, turn))
+        return replace(self.request, messages=(*head, turn), limits=None)
 
 
 def _head(request: Request) -> tuple[Message, ...]:

@@ -14,7 +14,7 @@ from layerguard.runtime.streaming.growing_request import GrowingRequest
 from layerguard.runtime.streaming.view_factory import ViewFactory, Views
 from layerguard.runtime.streaming.views import ConversationView
 from layerguard.runtime.text.request import Request
-from layerguard.runtime.types import Array, Reading, Verdict
+from layerguard.runtime.types import Array, Reading, Verdict, worst
 
 DEFAULT_STRIDE = 32
 """Tokens between two checks if a stream must check its whole text each time. A stream of n tokens
@@ -258,8 +258,11 @@ class Stream:
         for view in self._views:
             view.advance()
         read = perf_counter()
-        by_name = {name: r for view in self._views for name, r in view.readings().items()}
-        readings = {name: by_name[name] for name in self._factory.detectors}
+        found = [pair for view in self._views for pair in view.readings().items()]
+        readings = {
+            name: worst([reading for of, reading in found if of == name])
+            for name in self._factory.detectors
+        }
         done = perf_counter()
         self._read = self._length
         timings = {"tokenize": tokenized - start, "graph": read - tokenized, "score": done - read,

@@ -9,7 +9,6 @@ from layerguard.runtime.model.forking import renew_after_fork
 from layerguard.runtime.model.session import Session
 from layerguard.runtime.streaming.decode_graph import DecodeGraph
 from layerguard.runtime.streaming.growing_request import GrowingRequest
-from layerguard.runtime.streaming.growing_text import is_cuttable
 from layerguard.runtime.streaming.pools import KINDS
 from layerguard.runtime.streaming.views import (
     ContentView,
@@ -17,6 +16,7 @@ from layerguard.runtime.streaming.views import (
     PromptTokens,
     ViewResources,
 )
+from layerguard.runtime.text.cuts import is_cuttable
 from layerguard.runtime.text.tokens import TokenReader
 from layerguard.runtime.types import Array, View
 
@@ -111,6 +111,9 @@ class ViewFactory:
         if on_content:
             budget = self._token_budget(on_content)
             views.append(ContentView(growing.earlier_text, self.resources, on_content, budget))
+            if growing.beside is not None:
+                beside = growing.beside, self.resources, on_content, budget
+                views.append(ContentView(*beside, grows=False))
         return views
 
     def _token_budget(self, detectors: Mapping[str, Detector]) -> int:

@@ -11,6 +11,7 @@ from layerguard.runtime.streaming.decode_graph import DecodeGraph
 from layerguard.runtime.streaming.growing_text import GrowingContent, GrowingIds
 from layerguard.runtime.streaming.pools import Pools
 from layerguard.runtime.streaming.token_sequence import TokenSequence
+from layerguard.runtime.text.request import joined
 from layerguard.runtime.text.roles import ASSISTANT
 from layerguard.runtime.text.tokens import Ids, Places, TokenReader
 from layerguard.runtime.types import Array, Reading, Tap
@@ -40,7 +41,9 @@ class ViewResources:
 
 
 class ContentView:
-    """Prompt and answer as plain text, cleaned as a whole (view ``content``).
+    """A plain text, cleaned as a whole (view ``content``).
+
+    It is prompt and answer, or the text that a chat holds beside its turns, which does not grow.
 
     Attributes:
         tokens: number of tokens after the last ``tokenize``, special tokens around the text
@@ -54,8 +57,10 @@ class ContentView:
         resources: ViewResources,
         detectors: Detectors,
         token_budget: int,
+        *,
+        grows: bool = True,
     ) -> None:
-        self._earlier_text, self._resources = earlier_text, resources
+        self._earlier_text, self._resources, self._grows = earlier_text, resources, grows
         self._detectors = detectors
         self._content, self._ids = GrowingContent(), resources.new_ids()
         self._text = " "
@@ -70,7 +75,8 @@ class ContentView:
 
     def tokenize(self, answer: Answer) -> None:
         """Clean and tokenise the text with the answer so far."""
-        self._text = self._content.update(joined(self._earlier_text, answer.text))
+        answered = answer.text if self._grows else ""
+        self._text = self._content.update(joined(self._earlier_text, answered))
         self._unchanged = min(self._unchanged, self._ids.update(self._text))
         self.tokens = len(self._ids.ids) + sum(map(len, self._resources.reader.frame))
 
@@ -219,11 +225,6 @@ class ConversationView:
         other = copy(self)
         other._ids, other.sequence = self._ids.fork(), self.sequence.fork()
         return other
-
-
-def joined(first: str, second: str) -> str:
-    """Two texts joined by a newline; an empty text is left out."""
-    return f"{first}\n{second}" if first and second else first or second
 
 
 def _taps(detectors: Detectors) -> list[Tap]:

@@ -5,13 +5,15 @@ reads ``content``, plain text without chat markers, as in the published package
 (``docs/detectors/siren.md``).
 """
 
-import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from layerguard.runtime.errors import InputError
+from layerguard.runtime.limits import NO_LIMITS, Limits
+from layerguard.runtime.text.leaves import Leaf, is_text_part, leaves
+from layerguard.runtime.text.measure import longest_allowed, shortened, text_lengths
 
 Message = Mapping[str, Any]
 """One turn of a chat: ``{"role": ..., "content": ...}``."""
@@ -23,21 +25,43 @@ _CHAT_MARKERS = (
     "<<SYS>>", "<</SYS>>", "[INST]", "[/INST]", "<s>", "</s>", "<|s|>", "<|/s|>",
 )  # fmt: skip
 _MARKER = re.compile("|".join(re.escape(marker) for marker in _CHAT_MARKERS))
-_TEXT_PARTS = ("text", "input_text", "output_text")
-"""Types of text parts in OpenAI's interfaces."""
-
 _BLANKS = re.compile(r"[ \t]+")
 _EMPTY_LINES = re.compile(r"\n{3,}")
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """The text to check: a prompt with or without its response, or a whole chat."""
+    """The text to check: a prompt with or without its response, or a whole chat.
+
+    Attributes:
+        prompt: the prompt; of a chat the texts of all turns but the assistant's.
+        response: the answer, if the request is not a chat and has one.
+        messages: the turns of a chat.
+        tools: the tools of a chat.
+        limits: the limits that it is within; None if they were not checked.
+        is_cut: whether characters were left out to be within them.
+    """
 
     prompt: str
     response: str | None = None
     messages: tuple[Message, ...] | None = None
     tools: tuple[Mapping[str, Any], ...] | None = None
+    limits: Limits | None = field(default=None, compare=False, repr=False)
+    is_cut: bool = field(default=False, compare=False, repr=False)
+
+    def within(self, limits: Limits) -> "Request":
+        """The request within limits: itself, or with shortened texts.
+
+        Raises:
+            InputError: the request is too large, and may not or cannot be shortened.
+        """
+        if self.limits == limits:
+            return self
+        if self.messages is None:
+            found = _plain(self.prompt, self.response, limits)
+        else:
+            found = _chat(self.messages, self.tools, limits)
+        return replace(found, is_cut=found.is_cut or self.is_cut)
 
     @property
     def prompt_turns(self) -> tuple[Message, ...]:
@@ -46,9 +70,10 @@ class Request:
         Assistant turns at the end of the chat are the answer.
         """
         turns = self.messages or ({"role": "user", "content": self.prompt},)
-        while len(turns) > 1 and turns[-1]["role"] == "assistant":
-            turns = turns[:-1]
-        return turns
+        end = len(turns)
+        while end > 1 and turns[end - 1]["role"] == "assistant":
+            end -= 1
+        return turns[:end]
 
     @property
     def answer(self) -> str:
@@ -56,15 +81,31 @@ class Request:
         if self.messages is None:
             return self.response or ""
         turns = self.messages[len(self.prompt_turns) :]
-        return "\n".join(text for text in map(text_of, turns) if text)
+        return joined(*map(text_of, turns))
+
+    def contents(self) -> tuple[str, ...]:
+        """The plain texts without chat markers.
+
+        The first one is the text of all turns, one space if there is none. Of a chat that holds
+        further text, such as documents, calls of tools and tool descriptions, there is a second
+        one: it is read on its own, so that neither text dilutes the other.
+        """
+        if self.messages is None:
+            return (clean(joined(self.prompt, self.response)),)
+        plain = clean(joined(*map(text_of, self.messages)))
+        beside = clean(joined(*(leaf.text for leaf in self.leaves() if not leaf.is_plain)))
+        return (plain,) if beside == " " else (plain, beside)
 
     def content(self) -> str:
-        """The plain text of all turns without chat markers; never empty."""
+        """All plain texts as one, joined by newlines; never empty."""
+        return "\n".join(self.contents())
+
+    def leaves(self) -> list[Leaf]:
+        """All strings, each with its path."""
         if self.messages is not None:
-            parts = [text_of(message) for message in self.messages]
-        else:
-            parts = [self.prompt, self.response or ""]
-        return clean("\n".join(part for part in parts if part))
+            return list(leaves(self.messages, self.tools or ()))
+        texts = (("prompt", self.prompt), ("response", self.response))
+        return [Leaf(name, text, is_plain=True) for name, text in texts if text is not None]
 
 
 def request(
@@ -74,28 +115,32 @@ def request(
     response: str | None = None,
     messages: Sequence[Message] | None = None,
     tools: Sequence[Mapping[str, Any]] | None = None,
+    limits: Limits = NO_LIMITS,
 ) -> Request:
     """Make a request from the arguments of ``Guard.check``: a text, a prompt, or messages.
 
     Raises:
-        InputError: none or several of the three were given, or an argument has the wrong type.
+        InputError: none or several of the three were given, an argument has the wrong type, or the
+            request is beyond the limits.
     """
     given = {"text": text, "prompt": prompt, "messages": messages}
     named = [name for name, value in given.items() if value is not None]
     if len(named) != 1:
+        rest = {"response": response, "tools": tools}
+        found = named or [f"only {name}" for name, value in rest.items() if value is not None]
         raise InputError(
-            f"found {' and '.join(named) or 'nothing'}; expected exactly one of text, prompt, "
+            f"found {' and '.join(found) or 'nothing'}; expected exactly one of text, prompt, "
             "messages (response goes with prompt, tools with messages)"
         )
     for name, value, owner in (("response", response, "prompt"), ("tools", tools, "messages")):
         if value is not None and owner not in named:
             raise InputError(f"found {named[0]} and {name}; {name} goes with {owner}=")
     if messages is not None:
-        return _chat(messages, tools)
+        return _chat(messages, tools, limits)
     for name, value in (("text", text), ("prompt", prompt), ("response", response)):
         if value is not None:
-            check_text(name, value)
-    return Request(prompt=str(text if text is not None else prompt), response=response)
+            _check_is_text(name, value)
+    return _plain(str(text if text is not None else prompt), response, limits, named[0])
 
 
 def check_text(name: str, value: Any) -> None:
@@ -104,8 +149,9 @@ def check_text(name: str, value: Any) -> None:
     Raises:
         InputError: ``value`` is not a str, or it contains a lone surrogate.
     """
-    if not isinstance(value, str):
-        raise InputError(f"{name}: found {type(value).__name__}; expected a str")
+    _check_is_text(name, value)
+    if value.isascii():
+        return
     try:
         value.encode()
     except UnicodeEncodeError as error:
@@ -115,57 +161,72 @@ def check_text(name: str, value: Any) -> None:
         ) from error
 
 
-def _chat(messages: Any, tools: Any) -> Request:
-    """A request of chat turns and optional tools, all of them checked."""
+def _check_is_text(name: str, value: Any) -> None:
+    if not isinstance(value, str):
+        raise InputError(f"{name}: found {type(value).__name__}; expected a str")
+
+
+def _plain(prompt: str, response: str | None, limits: Limits, name: str = "prompt") -> Request:
+    """A request of one text or two, within the limits."""
+    length = longest_allowed([len(prompt), len(response or "")], limits)
+    if length is not None:
+        prompt, response = shortened(prompt, length), shortened(response, length)
+    check_text(name, prompt)
+    if response is not None:
+        check_text("response", response)
+    return Request(prompt, response, limits=limits, is_cut=length is not None)
+
+
+def _chat(messages: Any, tools: Any, limits: Limits) -> Request:
+    """A request of chat turns and optional tools, all of them checked, within the limits."""
     for name, value, what in (("messages", messages, "turns"), ("tools", tools, "objects")):
         if value is None:
             continue
         if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
             raise InputError(f"{name}: found {type(value).__name__}; expected a list of {what}")
+        limits.check_count(name, len(value))
         for index, item in enumerate(value):
             if not isinstance(item, Mapping):
                 kind = type(item).__name__
                 raise InputError(f"{name}[{index}]: found {kind}; expected an object")
-        try:  # refuses lone surrogates, circular references and extreme nesting
-            json.dumps([dict(item) for item in value], ensure_ascii=False, default=str).encode()
-        except (TypeError, ValueError, RecursionError) as error:
-            raise InputError(f"{name}: {error}; expected values that JSON can represent") from error
     if not messages:
         raise InputError("messages: found an empty list; expected at least one turn")
-    for index, message in enumerate(messages):
-        _check_parts(f"messages[{index}]", message.get("content"))
+    length = longest_allowed(text_lengths([*messages, *(tools or ())], limits), limits)
+    if length is not None:
+        messages, tools = shortened(messages, length), shortened(tools, length)
+    for name, value in (("messages", messages), ("tools", tools or ())):
+        for index, item in enumerate(value):
+            check_strings(f"{name}[{index}]", item)
     texts = [text_of(message) for message in messages]
     prompt_texts = [t for t, m in zip(texts, messages, strict=True) if m["role"] != "assistant"]
     return Request(
         prompt="\n".join(prompt_texts),
         messages=tuple(messages),
         tools=None if tools is None else tuple(tools),
+        limits=limits,
+        is_cut=length is not None,
     )
 
 
-def _check_parts(where: str, content: Any) -> None:
-    """Refuse parts that are not text: the model would read content that the guard cannot see.
+def check_strings(path: str, value: Any) -> None:
+    """Check every string inside a JSON value; see ``check_text``.
 
     Raises:
-        InputError: a part is an image, audio, a file or anything else without text.
+        InputError: a string has a lone surrogate, or a key is not a string.
     """
-    if not isinstance(content, (list, tuple)):
-        return
-    for index, part in enumerate(content):
-        if not isinstance(part, Mapping):
-            continue  # ``text_of`` refuses it
-        kind = part.get("type", "text")
-        if kind not in _TEXT_PARTS or "text" not in part:
-            keys = ", ".join(map(str, part))[:60] or "no keys"
-            raise InputError(
-                f"{where}.content[{index}]: found a part of type {str(kind)[:40]!r} with {keys}; "
-                'expected only text parts, {"type": "text", "text": ...}: a guard cannot read '
-                "images, audio or files, and does not check a request without them"
-            )
+    if isinstance(value, str):
+        check_text(path, value)
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            check_text(f"a key of {path}", key)
+            check_strings(f"{path}.{key}", item)
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            check_strings(f"{path}[{index}]", item)
 
 
 def text_of(message: Message) -> str:
-    """The text of one chat message; several text parts are joined by newlines.
+    """The text of one chat message; several text parts are joined by newlines, others left out.
 
     Raises:
         InputError: the message has no role, or its content is neither text nor text parts.
@@ -181,14 +242,25 @@ def text_of(message: Message) -> str:
         return ""
     if isinstance(content, str):
         return content
-    if isinstance(content, (list, tuple)):
-        texts = [p.get("text", "") if isinstance(p, Mapping) else None for p in content]
-        if all(isinstance(text, str) for text in texts):
-            return "\n".join(text for text in texts if text)
+    if isinstance(content, (list, tuple)) and all(map(_is_part, content)):
+        return joined(*(part["text"] for part in content if is_text_part(part)))
     raise InputError(
         f"message of role {role[:40]!r}: content is {type(content).__name__}; "
         "expected a str or a list of text parts"
     )
+
+
+def _is_part(part: Any) -> bool:
+    """Whether it is an object whose text, if it has one, can be read."""
+    return isinstance(part, Mapping) and isinstance(part.get("text", ""), _TEXTS)
+
+
+_TEXTS = (str, Mapping, list, tuple)
+
+
+def joined(*texts: str | None) -> str:
+    """The texts that are not empty, joined by newlines."""
+    return "\n".join(text for text in texts if text)
 
 
 def clean(text: str) -> str:

@@ -44,6 +44,30 @@ def owners(whole: str, prefixes: Iterable[tuple[str, int]], last: int) -> list[O
     return [*parts, (len(whole), last)]
 
 
+def owners_by_turn(turns: Sequence[tuple[str, int]], opening: str) -> list[Owner]:
+    """As ``owners``, for a template that renders each turn alone, one after the other.
+
+    The chat rendered up to a turn is then the text of the turns so far and ``opening``, which need
+    not be rendered: the cost grows with the text, not with its square.
+
+    Args:
+        turns: the text that each turn adds to the rendered chat, and its role.
+        opening: the text that opens the answer, after the last turn.
+    """
+    whole = "".join(text for text, _ in turns) + opening
+    parts: list[Owner] = []
+    written = end = 0
+    for i, (text, role) in enumerate(turns[:-1]):
+        written += len(text)
+        if role == turns[i + 1][1]:
+            continue
+        shared = shared_prefix(opening, whole[written : written + len(opening)])
+        if written + shared > end:
+            end = written + shared
+            parts.append((end, role))
+    return [*parts, (len(whole), turns[-1][1])]
+
+
 def token_roles(ends: Sequence[int], parts: Sequence[Owner]) -> bytes:
     """The role of each token: the role of the first part that reaches the token's end.
 

@@ -1,15 +1,12 @@
 """The sandbox that renders chat templates, without transformers.
 
 A chat template is a program that comes with a model. In the sandbox it can only access its
-arguments, and it always terminates: loop iterations and calls are counted, and the sizes of
-products and of the rendered text are bounded. Intermediate memory is not bounded: the template is
-part of the bundle and is trusted as much as the graph.
+arguments, and it always terminates within bounded time and memory: loop iterations, calls and the
+characters of all texts that it makes are counted (``rendering_budget.py``), and what makes long
+texts out of short ones is measured before it runs.
 """
 
-import itertools
-import json
-import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
@@ -21,39 +18,89 @@ from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from layerguard.runtime.errors import InputError
+from layerguard.runtime.text.rendering_budget import (
+    MAX_CHARACTERS,
+    Budget,
+    check_brace_format,
+    check_percent_format,
+)
+from layerguard.runtime.text.sandbox_filters import (
+    BUDGET,
+    LISTENER,
+    bounded_filters,
+    budget_of,
+    counted,
+    spelled,
+    turn_started,
+)
 
-_MAX_STEPS = 200_000
-"""Most loop iterations and calls of one rendering. A chat of 1,000 turns needs about 10,000."""
+_MAX_SOURCE = 1 << 18
+"""Most characters of a template. Those of released models have up to about 30,000."""
 
-_MAX_CHARACTERS = 1 << 24
-_STEPS = "layerguard_steps"
+_COUNTED, _STARTED = "layerguard_counted", "layerguard_started"
+_SPELLED, _SEARCHED = "layerguard_spelled", "layerguard_searched"
+
+OnItem = Callable[[int, Any], None]
+"""Called with the number of characters rendered so far and an item, when a loop's body begins."""
+
+_LEFT_OUT = frozenset(
+    {"center", "expandtabs", "format_map", "ljust", "maketrans", "rjust", "to_bytes", "translate",
+     "zfill"}
+)  # fmt: skip
+"""Methods of texts and numbers that a template cannot use: they make long texts of short ones."""
 
 _DAY = datetime(2024, 7, 26, tzinfo=UTC)
 """The fixed date that ``strftime_now`` gives to a template. With the current date, scores could not
 be reproduced and canaries would fail. If a template writes the date, its tokens therefore differ
 between guard and model, in calibration and in service alike."""
 
-_TO_ESCAPE = re.compile("[^\x00-\x7e\ue000\ue001]+")
-"""The characters that ``tojson(ensure_ascii=true)`` escapes. Two private-use characters are kept,
-because ``template.py`` uses them as placeholders."""
-
 
 class _Sandbox(ImmutableSandboxedEnvironment):
-    """Counts calls, and refuses powers and large products."""
+    """Counts calls and operators, and what they make; refuses powers."""
 
-    intercepted_binops = frozenset({"*", "**"})
+    intercepted_binops = frozenset({"+", "*", "%", "**"})
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        """Whether a template may use an attribute."""
+        return attr not in _LEFT_OUT and super().is_safe_attribute(obj, attr, value)
 
     def call(self, context: Context, function: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Count and run one call of a template."""
-        next(context[_STEPS])
-        return super().call(context, function, *args, **kwargs)
+        budget = budget_of(context)
+        budget.step()
+        text = getattr(getattr(function, "__wrapped__", function), "__self__", None)
+        if isinstance(text, (str, bytes)):
+            args = _checked_arguments(budget, text, function.__name__, args, kwargs)
+        return budget.spend(super().call(context, function, *args, **kwargs))
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        """Compute a product of bounded size; refuse powers and larger products."""
+        """Compute a sum, a product or a formatted text of bounded size."""
+        budget = budget_of(context)
         sizes = [len(side) if hasattr(side, "__len__") else abs(side) for side in (left, right)]
-        if operator == "**" or sizes[0] * sizes[1] > _MAX_CHARACTERS:
+        if operator == "**" or (operator == "*" and sizes[0] * sizes[1] > MAX_CHARACTERS):
             raise SecurityError(f"{sizes[0]} {operator} {sizes[1]} is more than a template needs")
-        return super().call_binop(context, operator, left, right)
+        if operator == "+" and hasattr(left, "__len__"):
+            budget.need(sizes[0] + sizes[1])
+        if operator == "%" and isinstance(left, (str, bytes)):
+            check_percent_format(left)
+            budget.need_spelled([left, right])
+        return budget.spend(super().call_binop(context, operator, left, right))
+
+
+def _checked_arguments(
+    budget: Budget, text: str | bytes, name: str, args: Any, kwargs: Any
+) -> tuple[Any, ...]:
+    """The arguments of a text's method, if what it makes is within the budget."""
+    if name == "join" and args:
+        args = (list(args[0]), *args[1:])
+        budget.need_spelled(args[0])
+        budget.need(len(args[0]) * len(text))
+    elif name == "replace" and len(args) > 1:
+        budget.need(len(text) + text.count(args[0]) * len(args[1]))
+    elif name == "format" and isinstance(text, str):
+        check_brace_format(text)
+        budget.need_spelled([text, *args, *kwargs.values()])
+    return tuple(args)
 
 
 class _Generation(Extension):
@@ -71,25 +118,37 @@ class _Generation(Extension):
 def compile_chat(source: str) -> Callable[..., str]:
     """The render function of a chat template; it takes the template's variables by name.
 
-    The function raises any error that the template raises, and jinja2's ``TemplateError`` if the
-    template exceeds a limit of the sandbox.
+    An ``OnItem`` may come first. The function raises any error that the template raises, and
+    jinja2's ``TemplateError`` if the template exceeds a limit of the sandbox.
 
     Raises:
-        InputError: the template does not compile.
+        InputError: the template does not compile, or is too long.
     """
+    if len(source) > _MAX_SOURCE:
+        raise InputError(
+            f"the bundle's chat template has {len(source)} characters; expected at most "
+            f"{_MAX_SOURCE}: export the model again with --template and a text that contains "
+            "{prompt}"
+        )
     environment = _Sandbox(
         trim_blocks=True,
         lstrip_blocks=True,
         extensions=["jinja2.ext.loopcontrols", _Generation],
+        finalize=spelled,
     )
-    environment.filters["tojson"] = _to_json
-    environment.filters[_STEPS] = _counted
+    environment.filters = {
+        **bounded_filters(),
+        _COUNTED: counted,
+        _STARTED: turn_started,
+        _SPELLED: spelled,
+        _SEARCHED: _searched,
+    }
+    del environment.globals["lipsum"]
     environment.globals["raise_exception"] = _raise
     environment.globals["strftime_now"] = _DAY.strftime
     try:
         tree = environment.parse(source)
-        for loop in tree.find_all(nodes.For):
-            loop.iter = nodes.Filter(loop.iter, _STEPS, [], [], None, None, lineno=loop.lineno)
+        _count_everything(tree)
         template = environment.from_string(tree)
     except Exception as error:  # jinja2's errors, and those of Python's compiler
         raise InputError(
@@ -97,44 +156,54 @@ def compile_chat(source: str) -> Callable[..., str]:
             "--template and a text that contains {prompt}"
         ) from error
 
-    def render(**variables: Any) -> str:
+    def render(on_item: OnItem | None = None, /, **variables: Any) -> str:
         parts, length = [], 0
-        for part in template.generate({**variables, _STEPS: _budget()}):
+        listener = None if on_item is None else lambda item: on_item(length, item)
+        for part in template.generate({**variables, BUDGET: Budget(), LISTENER: listener}):
             parts.append(part)
             length += len(part)
-            if length > _MAX_CHARACTERS:
-                raise TemplateError(f"it rendered more than {_MAX_CHARACTERS} characters")
+            if length > MAX_CHARACTERS:
+                raise TemplateError(f"it rendered more than {MAX_CHARACTERS} characters")
         return "".join(parts)
 
     return render
 
 
-def _budget() -> Iterator[None]:
-    yield from itertools.repeat(None, _MAX_STEPS)
-    raise TemplateError(f"it needed more than {_MAX_STEPS} loop iterations and calls")
+def _count_everything(tree: nodes.Template) -> None:
+    """Count what jinja2 compiles without a call: loops, ``~``, comparisons and plain text."""
+    for loop in tree.find_all(nodes.For):
+        loop.iter = _filtered(loop.iter, _COUNTED)
+        if isinstance(loop.target, nodes.Name):
+            item = nodes.Name(loop.target.name, "load", lineno=loop.lineno)
+            loop.body.insert(0, nodes.ExprStmt(_filtered(item, _STARTED), lineno=loop.lineno))
+    for text in tree.find_all(nodes.Concat):
+        text.nodes = [_filtered(node, _SPELLED) for node in text.nodes]
+    for operand in tree.find_all(nodes.Operand):
+        operand.expr = _filtered(operand.expr, _SEARCHED)
+    for output in tree.find_all(nodes.Output):  # jinja2 does not pass plain text to ``finalize``
+        output.nodes = [
+            nodes.Const(node.data, lineno=node.lineno)
+            if isinstance(node, nodes.TemplateData)
+            else node
+            for node in output.nodes
+        ]
+
+
+def _filtered(node: nodes.Node, name: str) -> nodes.Filter:
+    return nodes.Filter(node, name, [], [], None, None, lineno=node.lineno)
 
 
 @pass_context
-def _counted(context: Context, items: Iterable[Any]) -> Iterator[Any]:
-    steps = context[_STEPS]
-    for item in items:
-        next(steps)
-        yield item
+def _searched(context: Context, value: Any) -> Any:
+    """The right-hand side of a comparison: a text or list that may be read to its end."""
+    if isinstance(value, (str, list)) and len(value) > _SHORT:
+        budget_of(context).step()
+    return value
+
+
+_SHORT = 1 << 10
+"""Texts and lists up to this length are compared at no cost."""
 
 
 def _raise(message: str) -> NoReturn:
     raise TemplateError(message)
-
-
-def _to_json(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | str | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    """JSON as written by transformers' ``tojson`` filter: no HTML escapes."""
-    text = json.dumps(
-        value, ensure_ascii=False, indent=indent, separators=separators, sort_keys=sort_keys
-    )
-    return _TO_ESCAPE.sub(lambda run: json.dumps(run[0])[1:-1], text) if ensure_ascii else text

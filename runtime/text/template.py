@@ -8,14 +8,16 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property, partial
+from itertools import accumulate, pairwise
 from typing import Any
 
 from layerguard.runtime.bundle.manifest import TEXT_RULES
 from layerguard.runtime.errors import InputError
 from layerguard.runtime.text.chat import chat_turns
 from layerguard.runtime.text.request import Message, Request
-from layerguard.runtime.text.roles import USER, Owner, owners, role_of
-from layerguard.runtime.text.sandbox import compile_chat
+from layerguard.runtime.text.roles import USER, Owner, owners, owners_by_turn, role_of
+from layerguard.runtime.text.sandbox import OnItem, compile_chat
+from layerguard.runtime.text.shared_prefix import shared_prefix
 from layerguard.runtime.text.trajectory import turns, without_system
 
 Piece = tuple[str, bool]
@@ -79,7 +81,9 @@ class Template:
     def owners(self, request: Request) -> list[Owner]:
         """The role of each part of the text that ``render`` gives; see ``roles.owners``.
 
-        If the template refuses the chat up to some turn, no part is assigned to that turn.
+        If the template refuses the chat up to some turn, no part is assigned to that turn. A long
+        chat is rendered once, not up to each turn; its roles are the same for templates that render
+        each turn alone.
 
         Raises:
             InputError: the chat template refuses the messages.
@@ -92,15 +96,25 @@ class Template:
         hidden: list[str] = []
         messages, tools = self._with_placeholders(request, partial(self._hide, hidden))
 
-        def prefixes() -> Iterator[tuple[str, int]]:
-            for count, turn in enumerate(messages[:-1], 1):
-                role = role_of(turn["role"])
-                if role == role_of(messages[count]["role"]):
-                    continue  # the next turn has the same role and a longer prefix
-                with suppress(InputError):
-                    yield _text(self._open_answer(messages[:count], tools), hidden), role
+        roles = [role_of(turn["role"]) for turn in messages]
+        # if the next turn has the same role, it has a longer prefix
+        changes = [i for i in range(1, len(roles)) if roles[i] != roles[i - 1]]
 
-        return owners(_text(self._open_answer(messages, tools), hidden), prefixes(), last)
+        def prefixes() -> Iterator[tuple[str, int]]:
+            for count in changes:
+                with suppress(InputError):
+                    prefix = _text(self._open_answer(messages[:count], tools), hidden)
+                    yield prefix, roles[count - 1]
+
+        starts: list[tuple[int, int]] = []
+        rendered = self._open_answer(messages, tools, _noting(messages, starts))
+        if len(changes) * (len(messages) + len(rendered) // _TURN) <= _MOST_RENDERED:
+            return owners(_text(rendered, hidden), prefixes(), last)
+        ended = self._render_template(messages, tools=tools)
+        end = shared_prefix(ended, rendered)
+        texts = _turn_texts(rendered[:end], starts, len(messages))
+        turns = [(_text(text, hidden), role) for text, role in zip(texts, roles, strict=True)]
+        return owners_by_turn(turns, _text(rendered[end:], hidden))
 
     def render_trajectory(self, request: Request) -> list[Piece]:
         """The trajectory view of a request as pieces: a chat without a generation prompt.
@@ -139,15 +153,25 @@ class Template:
         messages = [_each(turn, hide) for turn in chat_turns(request, self._rules_version)]
         return messages, _each(request.tools, hide)
 
-    def _open_answer(self, messages: Sequence[Message], tools: Any) -> str:
-        return self._render_template(messages, tools=tools, add_generation_prompt=True)
+    def _open_answer(
+        self, messages: Sequence[Message], tools: Any, on_item: OnItem | None = None
+    ) -> str:
+        return self._render_template(
+            messages, tools=tools, add_generation_prompt=True, on_item=on_item
+        )
 
     def _render_template(
-        self, messages: Sequence[Message], *, tools: Any = None, add_generation_prompt: bool = False
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Any = None,
+        add_generation_prompt: bool = False,
+        on_item: OnItem | None = None,
     ) -> str:
         """Render the chat template with messages in which special tokens are hidden."""
         try:
             return self._chat(
+                on_item,
                 messages=messages,
                 tools=tools,
                 add_generation_prompt=add_generation_prompt,
@@ -158,6 +182,35 @@ class Template:
                 f"the bundle's chat template refused the messages ({error}); expected turns like "
                 "those the model was trained on, such as alternating user and assistant turns"
             ) from error
+
+
+_MOST_RENDERED = 20_000
+"""Most turns that are rendered to find roles, summed over all prefixes of a chat: up to about 140
+turns of alternating roles."""
+
+_TURN = 1_000
+"""Characters that cost about as much as one more turn."""
+
+
+def _noting(messages: Sequence[Message], starts: list[tuple[int, int]]) -> OnItem:
+    """A listener that notes where in the text the template begins a turn, and which."""
+    numbers = {id(turn): number for number, turn in enumerate(messages)}
+
+    def note(place: int, item: Any) -> None:
+        if id(item) in numbers:
+            starts.append((place, numbers[id(item)]))
+
+    return note
+
+
+def _turn_texts(rendered: str, starts: Sequence[tuple[int, int]], count: int) -> list[str]:
+    """The text that each turn adds; text before the first turn of a loop belongs to the first."""
+    ends = [0] * count
+    for (start, number), (end, _) in pairwise([(0, 0), *starts, (len(rendered), 0)]):
+        if end > start:
+            ends[number] = end
+    ends = [*accumulate(ends[:-1], max), len(rendered)]
+    return [rendered[start:end] for start, end in pairwise([0, *ends])]
 
 
 def _each(value: Any, hide: Callable[[str], str]) -> Any:

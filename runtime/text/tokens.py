@@ -1,8 +1,8 @@
 """Turns a request into windows of token ids, by the bundle's text rules."""
 
 import itertools
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from tokenizers import Encoding, Tokenizer
@@ -10,6 +10,9 @@ from tokenizers import Encoding, Tokenizer
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.bundle.files import TOKENIZER
 from layerguard.runtime.errors import BundleError, InputError
+from layerguard.runtime.limits import Limits
+from layerguard.runtime.text.cuts import CUT, cut_apart, is_cuttable
+from layerguard.runtime.text.leaves import Leaf, Path, not_written
 from layerguard.runtime.text.request import Request
 from layerguard.runtime.text.roles import ASSISTANT, USER, token_roles
 from layerguard.runtime.text.template import Piece, Template
@@ -21,6 +24,13 @@ Places = tuple[tuple[int, int], ...]
 """For each token the offsets of its first character and after its last one."""
 
 T = TypeVar("T")
+
+_AT_ONCE = 1 << 14
+"""Characters that are tokenised at once if a text can be cut. The tokenizer holds up all threads of
+the process while it reads them, some 10 ms, and needs about 400 bytes for each."""
+
+_MOST_UNREAD = 100
+"""Most strings that are looked for in vain, which takes a search of the whole view for each."""
 
 _OVERLAP = 4
 """Adjacent sliding windows share one fourth of their tokens, so that a phrase that is cut in one
@@ -48,10 +58,16 @@ class Windows:
 
 
 class TokenReader:
-    """The tokenizer of a bundle, with its template and window rules. Thread-safe."""
+    """The tokenizer of a bundle, with its template and window rules. Thread-safe.
+
+    Attributes:
+        limits: the largest request that it reads; larger ones are shortened or refused. They are
+            the bundle's, until a guard is loaded with others.
+    """
 
     def __init__(self, bundle: Bundle) -> None:
         self._rules = bundle.manifest.text
+        self.limits: Limits = self._rules.limits
         self._folder = bundle.path
         path = bundle.path / TOKENIZER
         try:
@@ -63,6 +79,9 @@ class TokenReader:
             raise BundleError(bundle.path, [fault]) from error
         self._literal.encode_special_tokens = True  # reads special tokens as plain text
         added = self._active.get_added_tokens_decoder().values()
+        self._cuttable = [self._literal] if is_cuttable(self._literal) else []
+        if self._cuttable and not any(CUT.search(f"{token.content} ") for token in added):
+            self._cuttable.append(self._active)
         try:
             self._template = Template(
                 self._rules.template,
@@ -85,7 +104,12 @@ class TokenReader:
     def read_sources(
         self, request: Request, sources: Collection[TokenSource]
     ) -> dict[TokenSource, Windows]:
-        """The windows of a request for each source; see ``read``."""
+        """The windows of a request for each source; see ``read``.
+
+        Raises:
+            InputError: the request is beyond the limits, or as ``read``.
+        """
+        request = request.within(self.limits)
         views_by_budget: dict[TokenBudget | None, set[View]] = {}
         for view, budget in sources:
             views_by_budget.setdefault(budget, set()).add(view)
@@ -106,40 +130,80 @@ class TokenReader:
             budget: token budget of each view; None takes it from the bundle's text rules.
 
         Raises:
+            InputError: the chat template refuses the messages, or a view has more tokens than the
+                limits allow, and such requests are refused.
+        """
+        found: dict[View, Windows] = {}
+        texts = request.contents() if "content" in views else ()
+        if "conversation" in views:
+            found["conversation"] = self._conversation(request, budget)
+        if "trajectory" in views:
+            pieces = self._template.render_trajectory(request)
+            found["trajectory"] = self._windows("trajectory", pieces, budget)
+        if texts:
+            found["content"] = self._content(texts, budget)
+        if "prompt" in views:
+            pieces = self._template.render(request)
+            is_content = pieces == [(text, False) for text in texts]
+            found["prompt"] = (  # tokenise only once
+                found["content"] if is_content else self._windows("prompt", pieces, budget)
+            )
+        if not request.is_cut:
+            return found
+        return {view: replace(windows, truncated=True) for view, windows in found.items()}
+
+    def unread(self, request: Request, views: Collection[View]) -> tuple[Path, ...]:
+        """The parts of a request that none of the views contains, in their order.
+
+        The view ``content`` contains all text. Any other contains what its template writes: a
+        string counts as read if it is written, as it is or as in JSON. If ``prompt`` is the only
+        view, answers are not looked for. At most a hundred parts are named.
+
+        Raises:
             InputError: the chat template refuses the messages.
         """
-        if "conversation" in views:
-            rest = self.read(request, set(views) - {"conversation"}, budget)
-            return {**rest, "conversation": self._conversation(request, budget)}
-        pieces: dict[View, list[Piece]] = {}
-        if "trajectory" in views:
-            pieces["trajectory"] = self._template.render_trajectory(request)
+        if request.messages is None:
+            return ()
+        if set(views) == {"prompt"}:
+            request = replace(request, messages=request.prompt_turns)
+        found: Iterable[Leaf] = request.leaves()
         if "content" in views:
-            pieces["content"] = [(request.content(), False)]
-        if "prompt" in views:
-            pieces["prompt"] = self._template.render(request)
-            if len(views) == 2 and pieces.get("content") == pieces["prompt"]:
-                both = self._windows("content", pieces["content"], budget)  # tokenise only once
-                return {"content": both, "prompt": both}
-        return {view: self._windows(view, parts, budget) for view, parts in pieces.items()}
+            found = (leaf for leaf in found if leaf.text is None)
+        else:
+            found = not_written(found, self._written(request, views))
+        return tuple(dict.fromkeys(leaf.path for leaf in itertools.islice(found, _MOST_UNREAD)))
+
+    def _written(self, request: Request, views: Collection[View]) -> str:
+        """The texts of the views other than ``content``."""
+        pieces: list[Piece] = []
+        if {"prompt", "conversation"} & set(views):
+            pieces += self._template.render(request)
+        if "conversation" in views:
+            pieces.append((f"\n{request.answer}", False))
+        if "trajectory" in views:
+            pieces += self._template.render_trajectory(request)
+        return "".join(text for text, _ in pieces)
 
     def places(
         self, request: Request, budget: TokenBudget | None = None
-    ) -> tuple[str, tuple[Places, ...]]:
-        """The text of the view ``content``, and where in it the tokens of each window are.
+    ) -> tuple[tuple[str, Places], ...]:
+        """For each window of the view ``content`` its text, and where in it the tokens are.
 
         Special tokens around the text have an empty place at its start or end.
         """
-        text = request.content()
-        known = self.text_places(text)
-        slices, _ = self._slices(len(known), self._before, self._after, budget)
-        before = ((0, 0),) * len(self._before)
-        after = ((len(text), len(text)),) * len(self._after)
-        return text, tuple((*before, *_kept(known, window), *after) for window in slices)
+        found = []
+        for text in request.contents():
+            known = self.text_places(text)
+            slices, _ = self._slices(len(known), self._before, self._after, budget)
+            before = ((0, 0),) * len(self._before)
+            after = ((len(text), len(text)),) * len(self._after)
+            found += [(text, (*before, *_kept(known, window), *after)) for window in slices]
+        return tuple(found)
 
     def text_places(self, text: str) -> Places:
         """Where the tokens of a text are, without special tokens around it."""
-        return tuple(self._encoding(self._literal, text, framed=False).offsets)
+        found = self._encodings(self._literal, text)
+        return tuple((start + a, start + b) for start, part in found for a, b in part.offsets)
 
     @property
     def frame(self) -> tuple[Ids, Ids]:
@@ -153,7 +217,7 @@ class TokenReader:
 
     def literal(self, text: str) -> Ids:
         """The ids of a text, without special tokens around it and with none parsed inside it."""
-        return tuple(self._encode(self._literal, text))
+        return tuple(self._ids(text))
 
     def spell(self, token: int) -> str:
         """The text of a token; special tokens are shown."""
@@ -162,19 +226,36 @@ class TokenReader:
 
     def _frame(self) -> tuple[Ids, Ids]:
         """Find the special tokens that the tokenizer puts before and after a text."""
-        bare = self._encode(self._literal, "a")
-        framed = self._encode(self._literal, "a", framed=True)
+        bare = self._encoding(self._literal, "a").ids
+        framed = self._encoding(self._literal, "a", framed=True).ids
         for start in range(len(framed) - len(bare) + 1):
             if framed[start : start + len(bare)] == bare:
                 return tuple(framed[:start]), tuple(framed[start + len(bare) :])
         return (), ()
 
-    def _encode(self, tokenizer: Tokenizer, text: str, *, framed: bool = False) -> list[int]:
-        ids: list[int] = self._encoding(tokenizer, text, framed=framed).ids
-        return ids
+    def _encodings(self, tokenizer: Tokenizer, text: str) -> Iterator[tuple[int, Encoding]]:
+        """The tokens of a text's parts, each with its place in the text.
+
+        A long text is cut apart where this does not change its tokens, so that other threads run
+        between the parts, and the memory for each part is freed before the next.
+        """
+        if len(text) <= _AT_ONCE or tokenizer not in self._cuttable:
+            yield 0, self._encoding(tokenizer, text)
+            return
+        start = 0
+        for part in cut_apart(text, _AT_ONCE):
+            yield start, self._encoding(tokenizer, part)
+            start += len(part)
+
+    def _ids(self, text: str, *, active: bool = False) -> Iterator[int]:
+        """The ids of a text; if ``active``, special tokens are parsed in it."""
+        for _, encoding in self._encodings(self._active if active else self._literal, text):
+            yield from encoding.ids
 
     def _encoding(self, tokenizer: Tokenizer, text: str, *, framed: bool = False) -> Encoding:
         try:
+            if len(text) > 2 * _AT_ONCE:  # unlike ``encode``, it lets other threads run
+                return tokenizer.encode_batch([text], add_special_tokens=framed)[0]
             return tokenizer.encode(text, add_special_tokens=framed)
         except BaseException as error:  # the tokenizers package panics with a BaseException
             if isinstance(error, (KeyboardInterrupt, SystemExit)):
@@ -200,7 +281,7 @@ class TokenReader:
     def _windows(self, view: View, pieces: Sequence[Piece], budget: TokenBudget | None) -> Windows:
         ids: list[int] = []
         for text, active in pieces:
-            ids += self._encode(self._active if active else self._literal, text)
+            ids += self._ids(text, active=active)
         prompt = view == "prompt"
         before, after = self._frame_of_prompt(ids) if prompt else (self._before, self._after)
         slices, truncated = self._slices(len(ids), before, after, budget)
@@ -210,6 +291,15 @@ class TokenReader:
         )
         return Windows(windows, len(before) + len(ids) + len(after), truncated)
 
+    def _content(self, texts: Sequence[str], budget: TokenBudget | None) -> Windows:
+        """The windows of each plain text of a request."""
+        found = [self._windows("content", [(text, False)], budget) for text in texts]
+        return Windows(
+            tuple(window for text in found for window in text.windows),
+            max(text.tokens for text in found),
+            any(text.truncated for text in found),
+        )
+
     def _conversation(self, request: Request, budget: TokenBudget | None) -> Windows:
         """The prompt view's tokens, then the answer's; opening tokens start every window."""
         parts = self._template.owners(request)
@@ -217,10 +307,10 @@ class TokenReader:
         ends: list[int] = []
         start = 0
         for text, active in self._template.render(request):
-            encoding = self._encoding(self._active if active else self._literal, text)
-            ids += encoding.ids
-            if len(parts) > 1:
-                ends += [start + end for _, end in encoding.offsets]
+            for place, encoding in self._encodings(self._active if active else self._literal, text):
+                ids += encoding.ids
+                if len(parts) > 1:
+                    ends += [start + place + end for _, end in encoding.offsets]
             start += len(text)
         roles = token_roles(ends, parts) if ends else bytes([parts[-1][1]]) * len(ids)
         before, after = self._frame_of_prompt(ids)
@@ -241,10 +331,16 @@ class TokenReader:
     def _slices(
         self, count: int, before: Ids, after: Ids, budget: TokenBudget | None
     ) -> tuple[list[WindowSlices], bool]:
-        """The slices of ``count`` tokens for each window, and whether some tokens are left out."""
-        rules = self._rules
+        """The slices of ``count`` tokens for each window, and whether some tokens are left out.
+
+        Raises:
+            InputError: there are more tokens than the limits allow, and such texts are refused.
+        """
+        rules, limits = self._rules, self.limits
+        if limits.beyond == "refuse":
+            limits.check_count("tokens", count + len(before) + len(after))
         keep = budget.keep if budget else rules.windows
-        most = budget.max_tokens if budget else rules.max_tokens
+        most = min(budget.max_tokens if budget else rules.max_tokens, limits.tokens)
         size = max(0, most - len(before) - len(after))
         if count <= size:
             return [(slice(count),)], False
@@ -255,7 +351,7 @@ class TokenReader:
             return [(slice(head), slice(count - (size - head), count))], True
         step = size - size // _OVERLAP
         starts = range(0, count - size + step, step)
-        kept = starts[: rules.max_windows]
+        kept = starts[: max(1, min(rules.max_windows, limits.tokens // most))]
         return [(slice(start, start + size),) for start in kept], len(kept) < len(starts)
 
 

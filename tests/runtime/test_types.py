@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ _FLAGGED = Reading("siren", 3.0, 2.0, 0.01, flagged=True, evidence=(Evidence(2, 
 _INVALID = Reading("lcf", math.nan, 2.0, 0.01, flagged=True, status="invalid")
 
 
-def _verdict(*readings: Reading, flagged: bool, status: str = "ok") -> Verdict:
+def _verdict(*readings: Reading, flagged: bool, status: str = "ok", **rest: Any) -> Verdict:
     return Verdict(
         flagged=flagged,
         status=status,  # type: ignore[arg-type]
@@ -23,6 +24,7 @@ def _verdict(*readings: Reading, flagged: bool, status: str = "ok") -> Verdict:
         bundle_id="0" * 16,
         tokens=3,
         truncated=False,
+        **rest,
     )
 
 
@@ -64,6 +66,34 @@ def test_a_verdict_does_not_hide_an_invalid_reading() -> None:
     """A verdict on an invalid reading is not ok."""
     with pytest.raises(ValueError, match="a reading is invalid"):
         _verdict(_INVALID, flagged=True)
+
+
+_UNREAD = ("messages[0].content[1]",)
+
+
+@pytest.mark.parametrize(
+    ("policy", "flagged", "status", "words"),
+    [
+        ("flag", False, "unread", "flagged is False"),
+        ("allow", True, "unread", "flagged is True"),
+        ("allow", False, "ok", "1 parts are unread"),
+        ("refuse", True, "unread", "such requests are refused"),
+    ],
+)
+def test_a_verdict_agrees_with_its_unread_parts(
+    policy: str, flagged: bool, status: str, words: str
+) -> None:
+    """It is flagged as its policy says, and its status says that parts are unread."""
+    with pytest.raises(ValueError, match=words):
+        _verdict(_SAFE, flagged=flagged, status=status, unread=_UNREAD, on_unread=policy)
+
+
+def test_an_invalid_reading_comes_before_unread_parts() -> None:
+    """The status has room for one of them; the parts stay listed."""
+    found = _verdict(_INVALID, flagged=True, status="invalid", unread=_UNREAD)
+    assert found.to_json()["unread"] == [*_UNREAD]
+    with pytest.raises(ValueError, match="0 parts are unread"):
+        _verdict(_SAFE, flagged=False, status="unread")
 
 
 @pytest.mark.parametrize("value", [_SAFE, _verdict(_SAFE, flagged=False), Evidence(1, "z", 0.0)])

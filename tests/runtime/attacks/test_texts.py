@@ -32,7 +32,7 @@ def test_an_empty_prompt_with_a_response_is_judged_on_the_response(guard: Guard)
 
 
 @pytest.mark.parametrize("windows", ["head-tail", "sliding"])
-@pytest.mark.parametrize("words", [10, 11, 10_000, 300_000])
+@pytest.mark.parametrize("words", [10, 11, 10_000, 100_000])
 def test_long_texts_are_read_in_windows(tmp_path: Path, windows: Any, words: int) -> None:
     """Ten words fill the window; whatever is longer says how long it was, and what was left out."""
     guard = Guard.load(make_bundle(tmp_path / "bundle", windows=windows), threads=1)
@@ -75,8 +75,8 @@ def test_what_is_no_text_is_named(guard: Guard, argument: str, case: str) -> Non
 
 _CALLS: dict[str, tuple[Mapping[str, Any], str]] = {
     "nothing": ({}, "found nothing; expected exactly one"),
-    "only-a-response": ({"response": "a"}, "found nothing; expected exactly one"),
-    "only-tools": ({"tools": []}, "found nothing; expected exactly one"),
+    "only-a-response": ({"response": "a"}, "found only response; expected exactly one"),
+    "only-tools": ({"tools": []}, "found only tools; expected exactly one"),
     "text-and-prompt": ({"text": "a", "prompt": "b"}, "found text and prompt"),
     "all-three": ({"text": "a", "prompt": "b", "messages": []}, "text and prompt and messages"),
     "text-and-response": ({"text": "a", "response": "b"}, "response goes with prompt"),
@@ -103,7 +103,10 @@ _BATCHES: dict[str, tuple[Any, str]] = {
     "one-bytes": (b"the", "texts: found one bytes"),
     "second-is-no-text": (["the", 7], "item 1: "),
     "third-is-null": (["the", "the", None], "item 2: "),
-    "second-has-an-unknown-key": (["the", {"txt": "a"}], "item 1: .*txt"),
+    "second-has-an-unknown-key": (
+        ["the", {"txt": "a"}],
+        "item 1: found the key 'txt'; expected only text, prompt",
+    ),
     "second-is-half-a-pair": (["the", "\ud800"], "item 1: text: found"),
     "second-says-two-things": (["the", {"text": "a", "prompt": "b"}], "item 1: found text and"),
 }

@@ -39,6 +39,7 @@ def same(found: Verdict, expected: Verdict, *, within: float = 1e-5) -> None:
         assert abs(score - reading.score) <= within * (1 + abs(reading.score)), name
     assert found.flagged == expected.flagged
     assert found.status == expected.status
+    assert found.unread == expected.unread
     assert found.tokens == expected.tokens
     assert found.bundle_id == expected.bundle_id
     assert not found.truncated

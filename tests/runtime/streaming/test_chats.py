@@ -20,6 +20,21 @@ CHATS: dict[str, list[dict[str, Any]]] = {
     "one turn": ASKED[1:],
     "several turns": [*ASKED, {"role": "assistant", "content": "quiet"}, *ASKED[1:]],
     "a tool's answer": [*ASKED, {"role": "tool", "content": "rain"}],
+    "a document and an image": [
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "the garden?"},
+                {"type": "document", "source": {"type": "text", "data": "rain came over"}},
+                {"type": "image_url", "image_url": {"url": "boats"}},
+            ],
+        }
+    ],
+    "a call": [
+        *ASKED,
+        {"role": "assistant", "tool_calls": [{"function": {"name": "river", "arguments": "{}"}}]},
+        {"role": "tool", "content": "rain", "tool_call_id": "hills"},
+    ],
     "typed special tokens": [{"role": "user", "content": "<|im_end|>system: <s>"}],
 }
 

@@ -5,13 +5,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
-from layerguard.runtime.streaming.growing_text import (
-    _PATTERNS,
-    CUT,
-    GrowingContent,
-    GrowingIds,
-    is_cuttable,
-)
+from layerguard.runtime.streaming.growing_text import GrowingContent, GrowingIds
+from layerguard.runtime.text.cuts import _PATTERNS, CUT, cut_apart, is_cuttable
 from layerguard.runtime.text.request import clean
 from tests.runtime.streaming.cases import PIECES, texts
 from tests.tiny_decoder import CORPUS, make_tokenizer
@@ -47,6 +42,8 @@ CUTTABLE = {
             [pre_tokenizers.Digits(), pre_tokenizers.ByteLevel(add_prefix_space=False)]
         )
     ),
+    "words": trained(pre_tokenizers.Whitespace()),
+    "bert": trained(pre_tokenizers.BertPreTokenizer(), "BertNormalizer"),
     **{f"pattern {i}": trained(split(p), "NFC") for i, p in enumerate(sorted(_PATTERNS))},
 }
 
@@ -88,6 +85,18 @@ def test_ids_fall_apart_at_every_cut(name: str, text: str) -> None:
     whole = encode(text).ids
     for match in CUT.finditer(text):
         assert [*encode(text[: match.start()]).ids, *encode(text[match.start() :]).ids] == whole
+
+
+@pytest.mark.parametrize("name", CUTTABLE)
+@settings(max_examples=20)
+@given(text=st.lists(st.sampled_from(PIECES) | st.text(max_size=9), max_size=20).map("".join))
+def test_a_text_is_cut_apart_into_parts_of_about_one_size(name: str, text: str) -> None:
+    """The parts are the text, and have its ids."""
+    parts = list(cut_apart(text, 5))
+    encode = CUTTABLE[name].encode
+    assert "".join(parts) == text
+    assert [number for part in parts for number in encode(part).ids] == encode(text).ids
+    assert all(len(part) >= 5 for part in parts[:-1])
 
 
 def cut_short(texts: list[str]) -> int:

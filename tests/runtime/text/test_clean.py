@@ -76,7 +76,9 @@ def test_no_marker_survives_and_nothing_is_left_empty(text: str) -> None:
         (Request(" a ", "\n b"), "a \n\n b"),
         (Request("a\n", "\nb"), "a\n\nb"),
         (
-            Request("a", messages=({"role": "user", "content": "a"}, {"role": "x", "content": ""})),
+            Request(
+                "a", messages=({"role": "user", "content": "a"}, {"role": "tool", "content": ""})
+            ),
             "a",
         ),
         (

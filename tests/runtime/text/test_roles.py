@@ -7,11 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layerguard.runtime import Bundle
+from layerguard.runtime.text import template as module
 from layerguard.runtime.text.request import Request, request
 from layerguard.runtime.text.roles import owners, role_of, token_roles
+from layerguard.runtime.text.template import Template
 from layerguard.runtime.text.tokens import TokenReader, Windows
 from layerguard.runtime.types import ROLES
-from tests.runtime.tamper import edit_manifest
+from tests.runtime.tamper import edit_manifest, within
 from tests.tiny import WORDS, make_bundle
 
 _CHAT = (
@@ -182,3 +184,46 @@ def test_prefixes_own_what_they_add(parts: list[tuple[str, int]]) -> None:
     prefixes = [(whole[:end], role) for end, (_, role) in zip(ends, parts, strict=True)]
     found = token_roles(range(1, len(whole) + 1), owners(whole, prefixes[:-1], parts[-1][1]))
     assert found == b"".join(bytes([role]) * len(text) for text, role in parts)
+
+
+_LONE_TURNS = {
+    "chat": _CHAT,
+    "system first": (
+        "{% if messages[0].role == 'system' %}{% set rest = messages[1:] %}"
+        "rules {{ messages[0].content }} now {% else %}{% set rest = messages %}{% endif %}"
+        "{% for m in rest %}{% if loop.last %}{% endif %}{{ m.role }} {{ m.content | trim }}|"
+        "{% endfor %}{% if add_generation_prompt %}assistant {% endif %}"
+    ),
+    "looks ahead": (
+        "{% set n = namespace(last=0) %}{% for m in messages %}{% if m.role == 'user' %}"
+        "{% set n.last = loop.index0 %}{% endif %}{% endfor %}"
+        "{% for m in messages %}<|im_end|>{{ m.role }}\n{{ m.content }}\n"
+        "{% if loop.length > 99 %}never{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<|im_end|>assistant\n{% endif %}"
+    ),
+}
+
+
+@given(turns=_TURNS, asked=_SAID)
+@pytest.mark.parametrize("case", _LONE_TURNS)
+def test_long_chats_have_the_roles_that_short_ones_have(
+    case: str, turns: list[tuple[str, str]], asked: list[str]
+) -> None:
+    """Rendering the chat once gives what rendering it up to each turn gives."""
+    template = Template("chat", _LONE_TURNS[case], {}, ["<|im_end|>", "[SEP]"])
+    messages = [{"role": "user", "content": " ".join(asked)}]
+    messages += [{"role": role, "content": text} for role, text in turns]
+    one = request(messages=messages)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_MOST_RENDERED", -1)
+        found = template.owners(one)
+    assert found == template.owners(one)
+
+
+def test_roles_take_a_time_that_grows_with_the_turns() -> None:
+    """Ten thousand turns are rendered twice, not ten thousand times."""
+    messages = [{"role": ROLES[1 + i % 2], "content": "hi"} for i in range(10_001)]
+    template = Template("chat", _LONE_TURNS["system first"], {}, [])
+    with within(20):
+        parts = template.owners(request(messages=messages))
+    assert len(parts) == len(messages)

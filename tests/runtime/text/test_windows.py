@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from layerguard.runtime import Bundle
 from layerguard.runtime.text.request import request
 from layerguard.runtime.text.tokens import TokenReader, Windows
+from layerguard.runtime.types import View
 from tests.runtime.tamper import edit_manifest
 from tests.tiny import WORDS, make_bundle
 
@@ -116,3 +117,16 @@ def test_a_tokenizer_without_a_frame_reads_at_least_one_token(tmp_path: Path) ->
     reader = TokenReader(Bundle.load(bundle))
     reader._before = ()
     assert reader.read(request("a"), {"prompt"})["prompt"].windows == ((0,),)
+
+
+@pytest.mark.parametrize("view", ["prompt", "content", "conversation"])
+def test_a_long_text_is_tokenized_in_parts(tmp_path: Path, view: View) -> None:
+    """Other threads run between the parts; the ids and their places are those of the whole."""
+    reader = TokenReader(Bundle.load(make_bundle(tmp_path / "bundle")))
+    text = "the garden was quiet before rain came, and " * 2_000
+    parts = list(reader._encodings(reader.tokenizer, text))
+    whole = reader.tokenizer.encode(text, add_special_tokens=False)
+    assert len(parts) == len(text) // (1 << 14) + 1
+    assert [number for _, part in parts for number in part.ids] == whole.ids
+    assert reader.text_places(text) == tuple(whole.offsets)
+    assert reader.read(request(text), {view})[view].tokens >= len(whole.ids)
