@@ -14,6 +14,7 @@ from layerguard.exporter.layers_argument import layers_argument
 from layerguard.exporter.pipeline import Exported, Options, export
 from layerguard.exporter.proof.tolerance import TIMES_ROUNDING, TOLERANCES
 from layerguard.runtime.bundle.manifest import OutputCard
+from layerguard.runtime.cli.streams import show
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -86,9 +87,8 @@ def run(arguments: Namespace) -> int:
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
     options = {name: value for name, value in vars(arguments).items() if name not in _OWN}
-    for line in report(export(arguments.model, arguments.out, Options(**options))):
-        print(line)
-    print(f"wrote {arguments.out}")
+    show(*report(export(arguments.model, arguments.out, Options(**options))))
+    show(f"wrote {arguments.out}")
     return 0
 
 

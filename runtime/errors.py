@@ -13,6 +13,8 @@ A message has three parts: what was found, what was expected, what to do.
 from collections.abc import Sequence
 from typing import ClassVar
 
+from layerguard.runtime.printable import printable
+
 _SHOWN = 100
 _LONGEST = 600
 
@@ -68,4 +70,4 @@ class BundleError(LayerGuardError):
 def _printable(fault: str) -> str:
     if len(fault) > _LONGEST:
         fault = f"{fault[:_LONGEST]}..."
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in fault)
+    return printable(fault)

@@ -12,10 +12,10 @@ import numpy as np
 from layerguard.runtime.binding import bind_detectors, worst_readings
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.bundle.canaries import replay_canaries
-from layerguard.runtime.bundle.files import changed
 from layerguard.runtime.bundle.installed import find_bundle
-from layerguard.runtime.bundle.load import steadily
-from layerguard.runtime.bundle.signing import load_verified
+from layerguard.runtime.bundle.load import read_bundle
+from layerguard.runtime.bundle.signing import read_verified
+from layerguard.runtime.bundle.steady import steadily
 from layerguard.runtime.decision.verdicts import Verdicts
 from layerguard.runtime.detectors import Detector
 from layerguard.runtime.errors import BundleError, InputError
@@ -29,6 +29,7 @@ from layerguard.runtime.model.session import Device, Weights
 from layerguard.runtime.streaming.stream import DEFAULT_STRIDE, GuardCallbacks, Stream
 from layerguard.runtime.streaming.view_factory import ViewFactory
 from layerguard.runtime.text.request import Message, Request, check_text, request
+from layerguard.runtime.trial import load_in_time
 from layerguard.runtime.types import Array, OnUnfamiliar, OnUnread, Verdict, View
 
 
@@ -102,6 +103,7 @@ class Guard:
         on_unfamiliar: OnUnfamiliar | None = None,
         on_unread: OnUnread | None = None,
         limits: Limits | None = None,
+        timeout: float | None = None,
     ) -> "Guard":
         """Load and verify a bundle, and replay its canaries.
 
@@ -122,10 +124,12 @@ class Guard:
                 image: ``flag``, ``allow`` or ``refuse``; see ``Verdict.unread``. None: as the
                 bundle says, which is ``flag`` unless it was changed.
             limits: the largest request that is read; see ``Limits``. None: as the bundle says.
+            timeout: seconds within which the bundle must load. It is then loaded in another process
+                first, which is ended after that time. None: without a limit.
 
         Raises:
-            BundleError: the bundle has faults, is not calibrated, a canary gives another score, or
-                the signature does not verify.
+            BundleError: the bundle has faults, is not calibrated, a canary gives another score, the
+                signature does not verify, or loading does not end within ``timeout``.
             InputError: ``verify`` is not a valid key, or another argument is wrong.
             MachineError: onnxruntime or model-signing is missing, or the device is unavailable.
         """
@@ -138,8 +142,21 @@ class Guard:
         if limits is not None and not isinstance(limits, Limits):
             raise InputError(f"limits: found {type(limits).__name__}; expected Limits(...)")
 
-        def load_once() -> Guard:
-            bundle = Bundle.load(folder) if verify is None else load_verified(folder, verify)
+        if timeout is not None:
+            arguments = {
+                "device": device,
+                "threads": threads,
+                "verify": None if verify is None else str(Path(verify).absolute()),
+                "weights": weights,
+            }
+            load_in_time(folder, arguments, timeout)
+
+        def load_once(place: Path) -> Guard:
+            bundle = (
+                read_bundle(place, folder)
+                if verify is None
+                else read_verified(place, folder, verify)
+            )
             if not bundle.manifest.detectors:
                 fault = "it has no detectors yet; run `layerguard calibrate BUNDLE --clean ROWS`"
                 raise BundleError(folder, [fault])
@@ -148,9 +165,6 @@ class Guard:
             replay_canaries(bundle, partial(guard.check, counted=False))
             if limits is not None:  # the canaries were scored within the bundle's own
                 backbone.reader.limits = limits
-            faults = changed(folder, bundle.manifest.files) if verify is not None else []
-            if faults:  # files were replaced after their verification
-                raise BundleError(folder, faults)
             guard._verify = str(Path(verify).absolute()) if verify is not None else None
             return guard
 

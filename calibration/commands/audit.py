@@ -16,7 +16,6 @@ line; the others are used, and the exit code is then 2.
 """
 
 import json
-import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from layerguard.calibration.auditing.report import (
 from layerguard.calibration.report.page import write_page
 from layerguard.calibration.weightwatch.directions import RANKS
 from layerguard.runtime.cli import options
+from layerguard.runtime.cli.streams import show, show_faults
 from layerguard.runtime.errors import InputError
 
 
@@ -106,16 +106,16 @@ def run(arguments: Namespace) -> int:
         for item in json_objects(result.matrices, result.excitations):
             print(json.dumps(item, allow_nan=False), flush=True)
     else:
-        print(text_tables(result.matrices, result.excitations, arguments.shown))
+        tables = text_tables(result.matrices, result.excitations, arguments.shown)
+        show(*tables.split("\n"))
         if arguments.harmless:
-            print(f"\n{harmless_sentence(result.matrices)}")
+            show("", harmless_sentence(result.matrices))
     if arguments.html:
         names = [path.resolve().name for path in (arguments.tuned, arguments.base)]
         title = f"Weight changes: {' against '.join(names)}"
         write_page(arguments.html, html_page(title, result.matrices, result.excitations))
     flagged = _too_much(result, arguments.max_change)
-    for sentence in (*flagged, *result.faults):
-        print(f"layerguard audit: {sentence}", file=sys.stderr)
+    show_faults("audit", (*flagged, *result.faults))
     return 2 if result.faults else int(bool(flagged))
 
 

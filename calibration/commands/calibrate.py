@@ -19,7 +19,6 @@ is put in shadow. It is fitted once more for each source.
 A bad row is reported with its line; the others are used, and the exit code is then 2.
 """
 
-import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,6 +31,7 @@ from layerguard.calibration.thresholds.conformal import DEFAULT_TARGET_FPR
 from layerguard.calibration.votes.ballot import DEFAULT_MAX_SHIFT
 from layerguard.calibration.weights.tuning import Tuning, adapter_alone, between
 from layerguard.runtime.cli import options
+from layerguard.runtime.cli.streams import show, show_faults
 from layerguard.runtime.cli.votes import vote_lines
 from layerguard.runtime.errors import CalibrationError, InputError
 from layerguard.runtime.types import OnUnfamiliar
@@ -146,27 +146,26 @@ def run(arguments: Namespace) -> int:
             cache=arguments.cache,
             device=arguments.device,
             threads=arguments.threads,
-            notify=print,
+            notify=show,
         )
     except CalibrationError as error:
         _report(getattr(error, "__notes__", ()))
         raise
     for name, card in result.detectors.items():
-        print(detector_line(name, card))
+        show(detector_line(name, card))
     for line in (
         *decision_lines(result.decision, result.clean_texts),
         *vote_lines(result.votes),
         *map(removed_line, result.removed),
     ):
-        print(line)
-    print(f"wrote {arguments.bundle} (id {result.bundle_id})")
+        show(line)
+    show(f"wrote {arguments.bundle} (id {result.bundle_id})")
     _report(result.faults)
     return 2 if result.faults else 0
 
 
 def _report(faults: Sequence[str]) -> None:
-    for fault in faults:
-        print(f"layerguard calibrate: {fault}", file=sys.stderr)
+    show_faults("calibrate", faults)
 
 
 def _tuning(arguments: Namespace) -> Tuning | None:

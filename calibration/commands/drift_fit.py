@@ -21,6 +21,7 @@ from layerguard.calibration.drift.report import CANDIDATE_HEADER, candidate_rows
 from layerguard.calibration.drift.training import PUBLISHED_TAU
 from layerguard.calibration.report.page import write_page
 from layerguard.runtime.cli import options
+from layerguard.runtime.cli.streams import show
 from layerguard.runtime.cli.table import render
 
 
@@ -90,10 +91,10 @@ def run(arguments: Namespace) -> int:
         device=arguments.device,
         threads=arguments.threads,
     )
-    print("\n".join(_lines(fitted)))
+    show(*_lines(fitted))
     if arguments.html:
         write_page(arguments.html, html_page(fitted))
-    print(f"wrote {arguments.out}")
+    show(f"wrote {arguments.out}")
     return 0
 
 
@@ -113,7 +114,7 @@ def _lines(fitted: FittedMonitor) -> Iterator[str]:
         f"above tau {100 * manifest.threshold:g} %, of {len(card.perturbations)} perturbations"
     )
     yield ""
-    yield render(CANDIDATE_HEADER, candidate_rows(fitted))
+    yield from render(CANDIDATE_HEADER, candidate_rows(fitted)).split("\n")
     yield ""
     if manifest.step_aware:
         yield "alarm    step-aware: each check needs --step"

@@ -15,7 +15,6 @@ A bad row is reported with its line; the others are used, and the exit code is t
 """
 
 import json
-import sys
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 from pathlib import Path
@@ -31,6 +30,7 @@ from layerguard.calibration.evaluation.results import FileResult
 from layerguard.calibration.notify import silent
 from layerguard.calibration.report.page import write_page
 from layerguard.runtime.cli import options
+from layerguard.runtime.cli.streams import show, show_faults
 from layerguard.runtime.cli.table import render
 from layerguard.runtime.errors import InputError
 
@@ -70,19 +70,18 @@ def run(arguments: Namespace) -> int:
         arguments,
         arguments.bundle,
         train=arguments.train,
-        notify=silent if as_json else print,
+        notify=silent if as_json else show,
         on_file=_print_json if as_json else silent,
     )
     if as_json:
         for cell in result.domains:
             print(json.dumps(asdict(cell)))
     else:
-        print(text_table(result.files))
+        show(*text_table(result.files).split("\n"))
         if result.domains:
-            print(f"\n{render(*matrix_table(result.domains))}")
+            show("", *render(*matrix_table(result.domains)).split("\n"))
     _write(arguments, result)
-    for fault in result.faults:
-        print(f"layerguard eval: {fault}", file=sys.stderr)
+    show_faults("eval", result.faults)
     return 2 if result.faults else 0
 
 

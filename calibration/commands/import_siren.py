@@ -9,7 +9,6 @@ of your own clean traffic calibrate the threshold for --target-fpr. A bad row is
 line; the others are used, and the exit code is then 2.
 """
 
-import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import get_args
@@ -19,6 +18,7 @@ from layerguard.calibration.commands.summary import removed_line
 from layerguard.calibration.stages import FittedDetector
 from layerguard.calibration.thresholds.conformal import DEFAULT_TARGET_FPR
 from layerguard.runtime.cli import options
+from layerguard.runtime.cli.streams import show, show_faults
 from layerguard.runtime.types import Semantics
 
 
@@ -68,20 +68,19 @@ def run(arguments: Namespace) -> int:
         device=arguments.device,
         threads=arguments.threads,
     )
-    print(_summary(result.detector))
+    show(*_summary(result.detector))
     for note in result.notes:
-        print(f"    {note}")
+        show(f"    {note}")
     if result.lost_decision:
         print("the decision over all detectors fell away: `layerguard recalibrate` makes a new one")
     for file in result.removed:
-        print(removed_line(file))
-    print(f"wrote {arguments.bundle} (id {result.bundle_id})")
-    for fault in result.faults:
-        print(f"layerguard import-siren: {fault}", file=sys.stderr)
+        show(removed_line(file))
+    show(f"wrote {arguments.bundle} (id {result.bundle_id})")
+    show_faults("import-siren", result.faults)
     return 2 if result.faults else 0
 
 
-def _summary(detector: FittedDetector) -> str:
+def _summary(detector: FittedDetector) -> list[str]:
     tap, budget, params = detector.tap, detector.tap.budget, detector.frozen_params
     layers = ", ".join(map(str, params["layers"].tolist()))
     read = f"{tap.pooling} of layers {layers}; last layer: {detector.settings['last_layer']}"
@@ -103,4 +102,4 @@ def _summary(detector: FittedDetector) -> str:
             f"flags scores of {detector.settings['default_threshold']:g} and more, as published; "
             "no false-positive rate is promised: give --clean ROWS for one"
         )
-    return "\n    ".join(lines)
+    return [lines[0], *(f"    {line}" for line in lines[1:])]

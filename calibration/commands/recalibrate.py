@@ -8,13 +8,13 @@ the rows that the guard flagged, it would flag the same share of the remaining o
 A bad row is reported with its line; the others are used, and the exit code is then 2.
 """
 
-import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from layerguard.calibration.commands.summary import decision_lines, removed_line
 from layerguard.calibration.guard.recalibrate import recalibrate
 from layerguard.runtime.cli import options
+from layerguard.runtime.cli.streams import show, show_faults
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -46,7 +46,7 @@ def run(arguments: Namespace) -> int:
         target_fpr=arguments.target_fpr,
         device=arguments.device,
         threads=arguments.threads,
-        notify=print,
+        notify=show,
     )
     for name, (before, after) in result.thresholds.items():
         print(f"{name}: threshold {before:.4g} -> {after:.4g}")
@@ -54,11 +54,10 @@ def run(arguments: Namespace) -> int:
         *decision_lines(result.decision, result.clean_texts),
         *map(removed_line, result.removed),
     ):
-        print(line)
+        show(line)
     if result.lost_domains:
         lost = ", ".join(result.lost_domains)
-        print(f"    thresholds of {lost} fell away: too few rows of that domain")
-    print(f"wrote {arguments.bundle} (id {result.bundle_id})")
-    for fault in result.faults:
-        print(f"layerguard recalibrate: {fault}", file=sys.stderr)
+        show(f"    thresholds of {lost} fell away: too few rows of that domain")
+    show(f"wrote {arguments.bundle} (id {result.bundle_id})")
+    show_faults("recalibrate", result.faults)
     return 2 if result.faults else 0

@@ -15,7 +15,6 @@ the exit code is then 2.
 """
 
 import json
-import sys
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 from pathlib import Path
@@ -36,6 +35,7 @@ from layerguard.calibration.notify import silent
 from layerguard.calibration.report.page import write_page
 from layerguard.calibration.rows.sources import RowSources
 from layerguard.runtime.cli import options
+from layerguard.runtime.cli.streams import show, show_faults
 from layerguard.runtime.errors import InputError
 from layerguard.runtime.rows.jsonl import Row
 from layerguard.runtime.text.request import request
@@ -122,8 +122,7 @@ def run(arguments: Namespace) -> int:
         threads=arguments.threads,
         on_prompt=_print_json if arguments.json else silent,
     )
-    for fault in result.faults:
-        print(f"layerguard trace: {fault}", file=sys.stderr)
+    show_faults("trace", result.faults)
     if result.summary is None:
         return InputError.exit_code
     if arguments.json:
@@ -132,7 +131,7 @@ def run(arguments: Namespace) -> int:
         print(json.dumps(line, allow_nan=False))
     else:
         tables = [prompt_table(result.prompts), layer_table(result.summary)]
-        print("\n\n".join([*tables, *findings(result.summary, mask)]))
+        show(*"\n\n".join([*tables, *findings(result.summary, mask)]).split("\n"))
     if arguments.html:
         title = f"Trace of {result.model_id} (bundle {result.bundle_id})"
         write_page(arguments.html, html_page(title, result.prompts, result.summary, mask))

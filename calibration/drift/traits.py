@@ -26,6 +26,7 @@ import yaml
 
 from layerguard.runtime.bundle.schema import parse
 from layerguard.runtime.errors import InputError
+from layerguard.runtime.regular_files import read_regular
 from layerguard.runtime.text.request import check_text
 
 ALIGNMENT_TRAITS = (
@@ -110,15 +111,19 @@ def read_traits(path: Path) -> TraitFile:
     return trait_file
 
 
+class _PlainLoader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
+    """Refuses aliases: a few lines of them stand for a tree of any size."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError(f"found the alias *{self.peek_event().anchor}; write the text out")
+        return super().compose_node(parent, index)
+
+
 def _plain(path: Path) -> Any:
     """The content of the YAML file as JSON types."""
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise InputError(
-                f"{path} has {path.stat().st_size} bytes; expected a trait file of at most "
-                f"{_MAX_BYTES}"
-            )
-        text = path.read_text(encoding="utf-8")
+        text = read_regular(path, _MAX_BYTES).decode()
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; expected a trait file in YAML") from error
     except UnicodeDecodeError as error:
@@ -126,7 +131,8 @@ def _plain(path: Path) -> Any:
             f"{path} is not UTF-8 at byte {error.start}; expected a trait file in YAML"
         ) from error
     try:
-        return json.loads(json.dumps(yaml.safe_load(text)))  # rejects dates, sets and cycles
+        value = yaml.load(text, _PlainLoader)  # noqa: S506  it is a SafeLoader
+        return json.loads(json.dumps(value))  # rejects dates and sets
     except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
         flat = " ".join(str(error).split())
         raise InputError(

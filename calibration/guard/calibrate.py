@@ -12,7 +12,6 @@ from layerguard.calibration.guard.freeze import freeze
 from layerguard.calibration.guard.removed import removed_by_a_change
 from layerguard.calibration.guard.scored import ScoredDetectors, rule_of
 from layerguard.calibration.notify import Notify, silent
-from layerguard.calibration.rows.fingerprint import text_hashes
 from layerguard.calibration.rows.insertion import with_payloads
 from layerguard.calibration.rows.labelled import LabelledRows, read_clean, read_labelled
 from layerguard.calibration.rows.leakage import TestTexts, prompt_group
@@ -23,7 +22,7 @@ from layerguard.calibration.thresholds.guard_thresholds import (
     Policy,
     set_thresholds,
 )
-from layerguard.calibration.thresholds.kept_detectors import KeptDetectors, seen_texts
+from layerguard.calibration.thresholds.kept_detectors import KeptDetectors
 from layerguard.calibration.votes.ballot import DEFAULT_MAX_SHIFT
 from layerguard.calibration.weights.tuning import Tuning
 from layerguard.runtime.bundle import Bundle
@@ -241,11 +240,13 @@ def _check_support(
 
 def _thresholds(scored: ScoredDetectors, rows: _Rows, policy: Policy) -> GuardThresholds:
     """Set the thresholds of the newly fitted and of the kept detectors."""
-    fitted_on = text_hashes(map(prompt_group, (*rows.clean, *rows.labelled)))
+    kept = scored.kept
+    fitted_on = kept.hashes.of(map(prompt_group, (*rows.clean, *rows.labelled)))
     return set_thresholds(
         scored.clean,
         rows.for_thresholds,
         policy,
         fixed=scored.published.keys(),
-        seen=np.append(seen_texts(scored.before), fitted_on),
+        seen=np.append(kept.seen, fitted_on),
+        hashes=kept.hashes,
     )

@@ -7,9 +7,9 @@ from pathlib import Path
 from layerguard.calibration.guard.freeze import freeze
 from layerguard.calibration.guard.removed import removed_by_a_change
 from layerguard.calibration.notify import Notify, silent
-from layerguard.calibration.rows.fingerprint import text_hashes
 from layerguard.calibration.rows.leakage import prompt_group
 from layerguard.calibration.rows.sources import RowSources, read_sources
+from layerguard.calibration.rows.text_hashes import TextHashes, hashes_of
 from layerguard.calibration.thresholds.guard_thresholds import Policy, set_thresholds
 from layerguard.calibration.thresholds.kept_detectors import seen_texts
 from layerguard.calibration.thresholds.text_scores import score_texts
@@ -75,15 +75,16 @@ def recalibrate(
     """
     guard = Guard.load(Path(bundle), device=device, threads=threads)
     before, seen = guard.bundle, seen_texts(guard.bundle)
+    hashes = hashes_of(before)
     read = read_sources(shadow)
     faults = list(read.faults)
-    rows = _unseen(read.good, set(seen.tolist()), notify)
+    rows = _unseen(read.good, hashes, set(seen.tolist()), notify)
     texts = len(set(map(prompt_group, rows)))
     policy = _policy(before.manifest, target_fpr)
     policy.check_support(texts, before.manifest.detectors)
 
     scores = score_texts(guard.backbone, bind_detectors(before), rows, faults)
-    thresholds = set_thresholds(scores, rows, policy, seen=seen)
+    thresholds = set_thresholds(scores, rows, policy, seen=seen, hashes=hashes)
     removed = removed_by_a_change(before)
     after = freeze(before, guard.backbone, [], thresholds)
     lost = _own_domains(before.manifest.decision) - _own_domains(thresholds.card)
@@ -107,10 +108,10 @@ def _own_domains(card: DecisionCard | None) -> set[str]:
     return {name for name, own in card.domains.items() if own.thresholds} if card else set()
 
 
-def _unseen(rows: Sequence[Row], seen: set[int], notify: Notify) -> list[Row]:
+def _unseen(rows: Sequence[Row], hashes: TextHashes, seen: set[int], notify: Notify) -> list[Row]:
     """The rows that may set thresholds: not of label 1, and not fitted on."""
     clean = [row for row in rows if row.label != 1]
-    codes = text_hashes(map(prompt_group, clean)).tolist()
+    codes = hashes.of(map(prompt_group, clean)).tolist()
     unseen = [row for row, code in zip(clean, codes, strict=True) if code not in seen]
     if len(clean) < len(rows):
         notify(f"left out {len(rows) - len(clean)} of {len(rows)} rows: label 1, not clean")

@@ -1,6 +1,7 @@
 """Run the analysis graph of a bundle: every layer's logits, and the output under gates."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
@@ -44,7 +45,8 @@ class AnalysisGraph:
         self._max_rows = 1 if model.dtype == "int8" else _MAX_ROWS
         names = {output.layer: output.name for output in card.outputs if output.kind == "lens"}
         self._lens = [names[layer] for layer in range(self.layers + 1)]
-        self._session = Session(bundle.path / card.file, device, threads)
+        opened = partial(bundle.opened, card.file)
+        self._session = Session(bundle.path / card.file, device, threads, opened)
 
     def lens(self, ids: Ids) -> Array:
         """The logits of every layer at the last token, float32 [L + 1, vocabulary].

@@ -6,5 +6,6 @@ leakage      leaves out rows whose text a test file contains
 folds        folds that keep a group of rows together
 stratified   the same, with similar shares of each label
 traffic      the sources of rows that are large enough to be measured
-fingerprint  hashes of texts and of sets of rows
+fingerprint  a hash of a set of rows
+text_hashes  keyed hashes of texts
 """

@@ -1,13 +1,10 @@
-"""Hashes that identify texts and sets of rows without storing them."""
+"""A hash that identifies a set of rows."""
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
-
-import numpy as np
+from collections.abc import Sequence
 
 from layerguard.runtime.rows.jsonl import Row
-from layerguard.runtime.types import Array
 
 
 def fingerprint(rows: Sequence[Row]) -> str:
@@ -18,9 +15,3 @@ def fingerprint(rows: Sequence[Row]) -> str:
         content = [request.prompt, request.response, request.messages, request.tools, row.label]
         digest.update(json.dumps(content, sort_keys=True).encode() + b"\n")
     return digest.hexdigest()
-
-
-def text_hashes(texts: Iterable[str]) -> Array:
-    """The first eight bytes of each text's sha256, int64 [n]."""
-    digests = b"".join(hashlib.sha256(text.encode()).digest()[:8] for text in texts)
-    return np.frombuffer(digests, dtype="<i8").astype(np.int64)

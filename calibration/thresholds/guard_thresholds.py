@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from layerguard.calibration.rows.fingerprint import fingerprint, text_hashes
+from layerguard.calibration.rows.fingerprint import fingerprint
 from layerguard.calibration.rows.leakage import prompt_group
+from layerguard.calibration.rows.text_hashes import TextHashes, own_hashes
 from layerguard.calibration.thresholds import conformal
 from layerguard.calibration.thresholds.threshold import NOTHING_PROMISED, Threshold
 from layerguard.runtime.bundle.decision import DecisionCard, DomainCard
@@ -96,11 +97,13 @@ class GuardThresholds:
             name, or -1; texts int64 [n], hashes of the clean texts; seen int64, hashes of the
             texts that the parameters were fitted on.
         thresholds: by detector, without detectors that keep a published threshold.
+        text_key: id of the key of the hashes.
     """
 
     card: DecisionCard
     arrays: Mapping[str, Array]
     thresholds: Mapping[str, Threshold]
+    text_key: str
 
 
 def set_thresholds(
@@ -110,6 +113,7 @@ def set_thresholds(
     *,
     fixed: Collection[str] = (),
     seen: Array | None = None,
+    hashes: TextHashes | None = None,
 ) -> GuardThresholds:
     """Set every threshold from the scores of the clean texts that all detectors scored.
 
@@ -120,11 +124,13 @@ def set_thresholds(
         fixed: detectors whose thresholds do not change; if one of them decides, no rate is
             promised, and each other detector gets the threshold that it would have alone.
         seen: int64, hashes of the texts that the parameters were fitted on.
+        hashes: hashes the clean texts; None for those with the user's own key.
 
     Raises:
         CalibrationError: too few clean texts for the target.
     """
     texts = _CommonTexts.of(scores, rows)
+    hashes = hashes or own_hashes()
     promised = not set(policy.enforced(texts.detectors)) & set(fixed)
     rule = _Rule(texts.detectors, policy, frozenset(fixed), promised)
     interval = NOTHING_PROMISED
@@ -147,10 +153,10 @@ def set_thresholds(
     arrays: dict[str, Array] = {
         "scores": texts.scores,
         "domains": texts.domain_codes,
-        "texts": text_hashes(texts.texts),
+        "texts": hashes.of(texts.texts),
         "seen": np.empty(0, np.int64) if seen is None else np.unique(seen),
     }
-    return GuardThresholds(card, arrays, rule.thresholds(texts.scores))
+    return GuardThresholds(card, arrays, rule.thresholds(texts.scores), hashes.id)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

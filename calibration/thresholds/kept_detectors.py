@@ -4,8 +4,8 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from layerguard.calibration.rows.fingerprint import text_hashes
 from layerguard.calibration.rows.leakage import prompt_group
+from layerguard.calibration.rows.text_hashes import hashes_of, own_hashes
 from layerguard.calibration.thresholds.guard_thresholds import TextScores
 from layerguard.calibration.thresholds.text_scores import TextScorer
 from layerguard.runtime.binding import bind_detectors
@@ -25,6 +25,8 @@ class KeptDetectors:
         fresh: the rows that ``scorer`` has to read.
         scorer: scores the rows of ``fresh``.
         harmful: scores rows of label 1, for the detection that calibration reports.
+        hashes: hashes texts as the bundle's own; with the user's own key if no detector is kept.
+        seen: hashes of the texts that the detectors were fitted on, int64.
     """
 
     def __init__(self, bundle: Bundle, kept: Collection[str], rows: Sequence[Row]) -> None:
@@ -46,8 +48,11 @@ class KeptDetectors:
                 "call"
             )
         texts = list(dict.fromkeys(map(prompt_group, rows)))
-        codes = dict(zip(texts, text_hashes(texts).tolist(), strict=True))
-        stored, self._seen = _stored(bundle), set(seen_texts(bundle).tolist())
+        self.hashes = hashes_of(bundle) if kept else own_hashes()
+        self.seen = seen_texts(bundle) if kept else np.empty(0, np.int64)
+        self._seen = set(self.seen.tolist())
+        codes = dict(zip(texts, self.hashes.of(texts).tolist(), strict=True))
+        stored = _stored(bundle) if kept else {}
         self._stored = {text: stored[code] for text, code in codes.items() if code in stored}
         unseen = (row for row in rows if codes[prompt_group(row)] not in self._seen)
         self.fresh = list(unseen) if kept else []
@@ -57,7 +62,7 @@ class KeptDetectors:
 
     def has_seen(self, row: Row) -> bool:
         """Whether a detector of the bundle was fitted on the text of a row."""
-        return text_hashes([prompt_group(row)]).tolist()[0] in self._seen
+        return self.hashes.of([prompt_group(row)]).tolist()[0] in self._seen
 
     def texts(self) -> set[str]:
         """The texts with stored scores, and the texts of the rows of ``fresh``."""

@@ -17,6 +17,7 @@ from layerguard.runtime.checkpoints.gguf import find_gguf, read_gguf
 from layerguard.runtime.checkpoints.gguf_names import NamedTensor, model_type, named_tensors
 from layerguard.runtime.checkpoints.json_object import read_json
 from layerguard.runtime.errors import InputError
+from layerguard.runtime.regular_files import open_regular
 from layerguard.runtime.types import Array
 
 CONFIG = "config.json"
@@ -194,6 +195,7 @@ def tensors_of(path: Path) -> list[StoredTensor]:
         InputError: the file is malformed.
     """
     try:
+        open_regular(path).close()  # opening a pipe by its name might not end
         with safe_open(path, "numpy"):  # verifies the header, its size and every offset
             pass
         with path.open("rb") as file:

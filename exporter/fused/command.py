@@ -13,7 +13,6 @@ graphs: fuse again.
 """
 
 import re
-import sys
 import textwrap
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable
@@ -23,6 +22,7 @@ from layerguard.exporter.fused.pipeline import fuse
 from layerguard.runtime.bundle.files import SIGNATURE
 from layerguard.runtime.bundle.fused import FusedCard
 from layerguard.runtime.cli import options
+from layerguard.runtime.cli.streams import show, show_faults
 from layerguard.runtime.rows.jsonl import read_rows
 
 
@@ -47,12 +47,11 @@ def run(arguments: Namespace) -> int:
     signed = (arguments.bundle / SIGNATURE).exists()
     made = fuse(arguments.bundle, requests, device=arguments.device, threads=arguments.threads)
     for card in made.cards.values():
-        print("\n".join(report(card)))
+        show(*report(card))
     if signed:
         print(f"removed {SIGNATURE}: `layerguard sign` makes a new one")
-    print(f"wrote {arguments.bundle}")
-    for fault in rows.faults:
-        print(f"layerguard fuse: {fault}", file=sys.stderr)
+    show(f"wrote {arguments.bundle}")
+    show_faults("fuse", rows.faults)
     return 2 if rows.faults else 0
 
 

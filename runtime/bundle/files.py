@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from layerguard.runtime.bundle.manifest import FileCard
+from layerguard.runtime.regular_files import open_regular
 
 MANIFEST = "manifest.json"
 SIGNATURE = "model.sig"  # model_signing's name; the file cannot sign itself, so it is never listed
@@ -24,9 +25,9 @@ _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 def card_of(path: Path) -> FileCard:
     """Size and sha256 of a file."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return FileCard(bytes=path.stat().st_size, sha256=digest)
+        return FileCard(bytes=file.tell(), sha256=digest)
 
 
 def file_faults(
@@ -54,15 +55,23 @@ def file_faults(
     return faults
 
 
-def changed(folder: Path, files: Mapping[str, FileCard]) -> list[str]:
-    """The faults of listed files that no longer match their cards."""
+def altered(folder: Path, files: Mapping[str, FileCard]) -> list[str]:
+    """The faults of listed files that do not match their cards."""
     return [
         fault for name, expected in sorted(files.items()) for fault in _one(folder / name, expected)
     ]
 
 
+def link_fault(path: Path) -> str:
+    """The fault of a file that is a link."""
+    where = str(path.readlink())[:80]
+    return f"{path.name} is a link to {where!r}; copy the file itself into the folder (cp -L)"
+
+
 def _one(path: Path, expected: FileCard) -> list[str]:
     try:
+        if path.is_symlink():
+            return [link_fault(path)]
         if not path.is_file():
             problem = "not a file" if path.exists() else "missing"
             return [f"{path.name} is {problem}; copy the whole bundle again"]

@@ -9,8 +9,13 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from layerguard.runtime.bundle.files import MANIFEST
 from layerguard.runtime.errors import BundleError
+
+if TYPE_CHECKING:
+    from importlib.metadata import Distribution, EntryPoint
 
 GROUP = "layerguard.bundles"
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
@@ -18,11 +23,15 @@ NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
 
 @dataclass(frozen=True, slots=True, order=True)
 class Installed:
-    """One installed bundle: its name, the version of its package, its folder."""
+    """One installed bundle: its name, the version of its package, its folder.
+
+    ``fault`` says why the package may not provide it; empty if it may.
+    """
 
     name: str
     version: str
     folder: Path
+    fault: str = ""
 
 
 def installed() -> list[Installed]:
@@ -33,8 +42,24 @@ def installed() -> list[Installed]:
     for entry in entry_points(group=GROUP):
         if entry.dist is not None:
             folder = Path(str(entry.dist.locate_file(entry.value.replace(".", "/"))))
-            bundles.append(Installed(_canonical(entry.name), entry.dist.version, folder))
+            fault = _claim_fault(entry.dist, entry)
+            bundles.append(Installed(_canonical(entry.name), entry.dist.version, folder, fault))
     return sorted(bundles)
+
+
+def _claim_fault(package: "Distribution", entry: "EntryPoint") -> str:
+    """Why a package may not provide the bundle that its entry point names; empty if it may.
+
+    A package provides one bundle, which has the package's name and lies in the package's own files:
+    otherwise any installed package could take the place of another one's bundle.
+    """
+    name = _canonical(package.name)
+    if _canonical(entry.name) != name:
+        return f"package {name!r} provides a bundle of another name; uninstall that package"
+    own = {str(file.parent) for file in package.files or () if file.name == MANIFEST}
+    if entry.value.replace(".", "/") not in own:
+        return f"package {name!r} names a folder that is not its own; uninstall that package"
+    return ""
 
 
 def find_bundle(path: str | Path) -> Path:
@@ -44,20 +69,19 @@ def find_bundle(path: str | Path) -> Path:
     used. Names are compared as pip compares them: ``Acme_Guard`` equals ``acme-guard``.
 
     Raises:
-        BundleError: ``path`` is a plain name, and there is no such folder and not exactly one
-            installed bundle of that name.
+        BundleError: ``path`` is a plain name, there is no such folder, and no installed package
+            provides a bundle of that name, or only one that may not.
     """
     name = str(path)
     if os.path.lexists(path) or not NAME.fullmatch(name):
         return Path(path)  # if nothing exists there, loading reports it
     bundles = installed()
     matching = [bundle for bundle in bundles if bundle.name == _canonical(name)]
-    if len(matching) == 1:
-        return matching[0].folder
+    for bundle in matching:
+        if not bundle.fault:  # a package has its name for itself, so there is only one
+            return bundle.folder
     if matching:
-        folders = " and ".join(str(bundle.folder) for bundle in matching)
-        fault = f"several packages provide it, in {folders}; pip uninstall all but one"
-        raise BundleError(name, [fault])
+        raise BundleError(name, [bundle.fault for bundle in matching])
     others = ", ".join(sorted({bundle.name for bundle in bundles})) or "none"
     fault = (
         f"found neither a folder {name!r} in {Path.cwd()} nor an installed bundle of that name "

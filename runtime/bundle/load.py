@@ -1,13 +1,11 @@
 """Loads and verifies a bundle. Every fault is listed; a bundle with faults is not served."""
 
 import hashlib
-import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
-from layerguard.runtime.bundle.contents import finish_interrupted, is_unfinished
 from layerguard.runtime.bundle.decision import DECISION, decision_faults
 from layerguard.runtime.bundle.files import (
     CHAT_TEMPLATE,
@@ -16,22 +14,22 @@ from layerguard.runtime.bundle.files import (
     SIGNATURE,
     TOKENIZER,
     WEIGHTS,
-    changed,
+    altered,
     file_faults,
+    link_fault,
 )
 from layerguard.runtime.bundle.installed import find_bundle
 from layerguard.runtime.bundle.manifest import MAX_MANIFEST_BYTES, Manifest, read_manifest
 from layerguard.runtime.bundle.npz import read_npz
 from layerguard.runtime.bundle.serving import SERVING, serving_faults
+from layerguard.runtime.bundle.steady import Stamp, pinned, stamps, steadily
 from layerguard.runtime.detectors import REGISTRY
 from layerguard.runtime.errors import BundleError
+from layerguard.runtime.regular_files import read_regular
 from layerguard.runtime.types import Array
 
 Params = Mapping[str, Mapping[str, Array]]
 """Frozen arrays by detector and name."""
-
-T = TypeVar("T")
-_ATTEMPTS = 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,6 +43,7 @@ class Bundle:
         decision: arrays that the decision was calibrated on (``calibration/thresholds``).
         id: the first 16 hex digits of the manifest's sha256. The manifest holds the sha256 of
             every other file, so two bundles with the same id have the same bytes.
+        stamps: the state of the folder in which its files were verified (``steady.py``).
     """
 
     path: Path
@@ -52,6 +51,7 @@ class Bundle:
     params: Params
     decision: Mapping[str, Array]
     id: str
+    stamps: Mapping[str, Stamp] = field(default_factory=dict, repr=False)
 
     @classmethod
     def load(cls, path: str | Path) -> "Bundle":
@@ -61,98 +61,101 @@ class Bundle:
             BundleError: with every fault found; nothing is served.
         """
         folder = find_bundle(path)
-        return steadily(folder, lambda: _load(folder))
+        return steadily(folder, lambda place: read_bundle(place, folder))
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether there is a signature in the folder; it is not verified (``load_verified``)."""
+        return SIGNATURE in self.stamps
 
     @property
     def chat_template(self) -> str | None:
         """The chat template, or None if the model has none.
 
         Raises:
-            BundleError: the file is missing or not UTF-8.
+            BundleError: the file is not UTF-8, or changed after it was verified.
         """
         if CHAT_TEMPLATE not in self.manifest.files:
             return None
         try:
-            return (self.path / CHAT_TEMPLATE).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            return self.read(CHAT_TEMPLATE).decode()
+        except UnicodeDecodeError as error:
             fault = f"{CHAT_TEMPLATE} cannot be read ({error}); export the model again"
             raise BundleError(self.path, [fault]) from error
 
-    def check_unchanged(self, graph: str) -> None:
-        """Check that the graph and weights are still the files that were verified at loading.
-
-        Args:
-            graph: the graph that was opened.
+    def read(self, name: str) -> bytes:
+        """The bytes of a listed file, which are the ones that its sha256 is of.
 
         Raises:
-            BundleError: the graph or the weights were replaced.
+            BundleError: the file changed after it was verified.
+        """
+        card = self.manifest.files[name]
+        fault = f"{name} changed after the bundle was verified; load it again"
+        try:
+            with pinned(self.path) as place:
+                data = read_regular(place / name, card.bytes)
+        except OSError as error:
+            raise BundleError(self.path, [f"{fault} ({error.strerror})"]) from error
+        if hashlib.sha256(data).hexdigest() != card.sha256:
+            raise BundleError(self.path, [fault])
+        return data
+
+    @contextmanager
+    def opened(self, graph: str) -> Iterator[Path]:
+        """A path of a graph that is the verified one, as are its weights, until the block ends.
+
+        They are hashed again if anything in the folder changed since the bundle was loaded.
+
+        Args:
+            graph: name of the graph's file.
+
+        Raises:
+            BundleError: the graph or the weights are not the verified ones, or the folder changed
+                within the block.
         """
         files = self.manifest.files
         cards = {name: files[name] for name in (graph, WEIGHTS) if name in files}
-        faults = changed(self.path, cards)
+        try:
+            with pinned(self.path) as place:
+                before = stamps(place)
+                if before != self.stamps:
+                    self._refuse(altered(place, cards))
+                yield place / graph
+                if stamps(place) != before:
+                    self._refuse([f"a file changed while {graph} was opened"])
+        except OSError as error:
+            self._refuse([f"the folder cannot be read ({error.strerror})"])
+
+    def _refuse(self, faults: list[str]) -> None:
         if faults:
             faults.append("the bundle changed after it was loaded; load the guard again")
             raise BundleError(self.path, faults)
 
 
-def steadily(folder: Path, read: Callable[[], T]) -> T:
-    """The result of ``read`` on a folder that did not change while it was read.
+def read_bundle(place: Path, path: Path) -> Bundle:
+    """Read and verify a bundle once, within ``steadily``.
 
-    A calibration may replace the folder, or its files, while it is read; then it is read again.
+    Args:
+        place: where ``steadily`` holds the folder.
+        path: the folder's path, for the bundle.
 
     Raises:
-        BundleError: ``read`` raised it on an unchanged folder, or the folder keeps changing.
+        BundleError: with every fault found.
     """
-    for _ in range(_ATTEMPTS):
-        try:  # kept open, so that no other folder can get its inode number
-            handle = os.open(folder, os.O_PATH)
-        except (OSError, ValueError):
-            return read()  # it reports what is wrong with the path
-        before = _identity(handle, folder)
-        try:
-            result = read()
-        except BundleError:
-            if before and _identity(handle, folder) == before:
-                raise
-        else:
-            if before and _identity(handle, folder) == before:
-                return result
-        finally:
-            os.close(handle)
-    fault = f"it was replaced {_ATTEMPTS} times while it was read; try again when that is done"
-    raise BundleError(folder, [fault])
-
-
-def _identity(handle: int, folder: Path) -> tuple[object, ...]:
-    """Identifies the folder's current manifest; empty if the folder was replaced."""
-    try:
-        if not os.path.samestat(os.fstat(handle), folder.stat()):
-            return ()
-    except OSError:
-        return ()
-    try:
-        manifest = (folder / MANIFEST).stat()
-    except OSError:
-        return (None, is_unfinished(folder))
-    return (manifest.st_ino, manifest.st_mtime_ns, is_unfinished(folder))
-
-
-def _load(folder: Path) -> Bundle:
-    unfinished = finish_interrupted(folder)
-    if unfinished:
-        raise BundleError(folder, [unfinished])
-    data = manifest_bytes(folder, "layerguard export")
+    seen = stamps(place)
+    data = manifest_bytes(place, "layerguard export")
     manifest, faults = read_manifest(data)
     if manifest is None:
-        raise BundleError(folder, faults)
-    faults = file_faults(folder, manifest.files, (SIGNATURE,)) + _missing(manifest)
+        raise BundleError(place, faults)
+    faults = file_faults(place, manifest.files, (SIGNATURE,)) + _missing(manifest)
     params: Params = {}
     decision: Mapping[str, Array] = {}
     if manifest.detectors and not faults:
-        params, decision, faults = _read_params(folder, manifest)
+        params, decision, faults = _read_params(place, manifest)
     if faults:
-        raise BundleError(folder, faults)
-    return Bundle(folder, manifest, params, decision, hashlib.sha256(data).hexdigest()[:16])
+        raise BundleError(place, faults)
+    identity = hashlib.sha256(data).hexdigest()[:16]
+    return Bundle(path, manifest, params, decision, identity, seen)
 
 
 def manifest_bytes(folder: Path, writer: str) -> bytes:
@@ -161,15 +164,10 @@ def manifest_bytes(folder: Path, writer: str) -> bytes:
     Raises:
         BundleError: it is missing, not a regular file, or too large.
     """
-    path = folder / MANIFEST
+    if (folder / MANIFEST).is_symlink():
+        raise BundleError(folder, [link_fault(folder / MANIFEST)])
     try:
-        size = path.stat().st_size
-        if not path.is_file():  # reading a pipe or a device might not end
-            raise BundleError(folder, [f"{MANIFEST} is not a file; copy the bundle again"])
-        if size > MAX_MANIFEST_BYTES:
-            fault = f"{MANIFEST} has {size} bytes; expected at most {MAX_MANIFEST_BYTES}"
-            raise BundleError(folder, [fault])
-        return path.read_bytes()
+        return read_regular(folder / MANIFEST, MAX_MANIFEST_BYTES)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = getattr(error, "strerror", None) or error
         fault = f"{MANIFEST}: {reason}; expected a folder that `{writer}` wrote"

@@ -4,6 +4,7 @@ The dataclasses are the schema: ``parse`` checks the JSON against them and lists
 """
 
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -154,6 +155,12 @@ class DetectorCard:
     limit: TokenBudget | None = None
 
 
+CANARY_TOLERANCE: Mapping[str, float] = {"float32": 2e-3, "float16": 3e-2, "int8": 1e-1}
+"""Tolerance relative to 1 + |score|, by the graph's dtype: the one that calibration writes and the
+largest that is accepted. It allows for another processor's order of summation, whose effect LCF
+amplifies in dimensions that hardly vary. A wrong graph or kernel changes scores far more."""
+
+
 @dataclass(frozen=True, slots=True)
 class Canary:
     """A text with known scores, which are checked when a guard is loaded.
@@ -172,6 +179,8 @@ class Manifest:
 
     ``fused`` holds the graphs with built-in detectors, by the name of the graph they were built
     from. ``votes`` is what calibration measured before the detectors decide; None in older bundles.
+    ``text_key`` identifies the key of the hashes in ``decision/texts`` and ``decision/seen``; empty
+    in older bundles, whose hashes have none.
     """
 
     schema: int
@@ -185,6 +194,7 @@ class Manifest:
     decision: DecisionCard | None = None
     fused: dict[str, FusedCard] = field(default_factory=dict)
     votes: VotesCard | None = None
+    text_key: str = ""
 
     def to_bytes(self) -> bytes:
         """The canonical JSON with sorted keys: the same manifest gives the same bytes."""
@@ -254,6 +264,7 @@ def _contradictions(manifest: Manifest) -> list[str]:
         faults += _card_contradictions(f"manifest.json: detectors.{name}", card, manifest)
     if manifest.decision:
         faults += contradictions(manifest.decision, manifest.detectors)
+    faults += _canary_faults(manifest)
     if manifest.votes:
         faults += vote_faults(manifest.votes, manifest.detectors)
     made_of = fused_from(manifest.files, manifest.detectors, manifest.decision)
@@ -280,6 +291,24 @@ def _card_contradictions(where: str, card: DetectorCard, manifest: Manifest) -> 
     if card.pooling == "mlp_mean" and "mlp_mean" not in kinds:
         faults.append(f"{where} reads mlp_mean, which no graph has; export again with --mlp")
     return faults
+
+
+def _canary_faults(manifest: Manifest) -> Iterator[str]:
+    """Tolerances larger than calibration writes, which a wrong graph might pass."""
+    most = CANARY_TOLERANCE[manifest.model.dtype]
+    for number, canary in enumerate(manifest.canaries):
+        where = f"manifest.json: canaries[{number}]"
+        if not 0 <= canary.tolerance <= most:
+            yield (
+                f"{where}.tolerance is {canary.tolerance:g}; expected at most {most:g}, which "
+                f"calibration writes for {manifest.model.dtype}: calibrate again"
+            )
+
+
+def unchecked(manifest: Manifest) -> list[str]:
+    """The detectors whose score no canary checks: a wrong kernel or provider is not noticed."""
+    checked = {name for canary in manifest.canaries for name in canary.scores}
+    return sorted(manifest.detectors.keys() - checked)
 
 
 def _graph_contradictions(where: str, graph: GraphCard, layers: int) -> list[str]:

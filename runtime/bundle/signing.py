@@ -20,7 +20,8 @@ from typing import Any
 
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.bundle.files import MANIFEST, SIGNATURE, STAGED, card_of
-from layerguard.runtime.bundle.load import steadily
+from layerguard.runtime.bundle.load import read_bundle
+from layerguard.runtime.bundle.steady import pinned, steadily
 from layerguard.runtime.errors import BundleError, InputError, MachineError
 
 MAX_SIGNATURE_BYTES = 1 << 20
@@ -62,28 +63,27 @@ def sign(folder: Path, key: str | Path, password: str | None = None) -> Bundle:
     )
     signer.set_hashing_config(everything)
 
-    def sign_once() -> Bundle:
-        bundle = Bundle.load(folder)
-        real = folder.resolve()
+    def sign_once(place: Path) -> tuple[Bundle, bytes]:
+        bundle = read_bundle(place, folder)
         with tempfile.TemporaryDirectory(prefix="layerguard-signing-") as beside:
-            signature = Path(beside) / SIGNATURE
-            try:
-                signer.sign(real, signature)
-            except ValueError as error:  # the folder contains a link
-                raise BundleError(folder, [f"it cannot be signed: {error}"]) from error
-            _match(bundle, _signed_files(signature.read_bytes())[MANIFEST])
-            # The folder may be a mount point, so an atomic rename works only inside it.
-            (real / STAGED).write_bytes(signature.read_bytes())
-            (real / STAGED).replace(real / SIGNATURE)
-        return bundle
+            file = Path(beside) / SIGNATURE
+            signer.sign(place.resolve(), file)
+            signature = file.read_bytes()
+        _match(bundle, _signed_files(signature)[MANIFEST])
+        return bundle, signature
 
     try:
-        return steadily(folder, sign_once)
+        bundle, signature = steadily(folder, sign_once)
+        # The folder may be a mount point, so an atomic rename works only inside it.
+        with pinned(folder) as place:
+            (place / STAGED).write_bytes(signature)
+            (place / STAGED).replace(place / SIGNATURE)
     except OSError as error:
         raise MachineError(
             f"{folder / SIGNATURE} could not be written ({error.strerror}); free space on that "
             "disk, or allow writing there, and run the command again"
         ) from error
+    return bundle
 
 
 def load_verified(folder: Path, key: str | Path) -> Bundle:
@@ -101,14 +101,24 @@ def load_verified(folder: Path, key: str | Path) -> Bundle:
         InputError: the file is not a valid public key.
         MachineError: model-signing is not installed.
     """
+    return steadily(folder, lambda place: read_verified(place, folder, key))
 
-    def load_once() -> Bundle:
-        signed = _verify(folder, key)
-        bundle = Bundle.load(folder)
-        _match(bundle, signed)
-        return bundle
 
-    return steadily(folder, load_once)
+def read_verified(place: Path, path: Path, key: str | Path) -> Bundle:
+    """Verify and load once, within ``steadily``.
+
+    Args:
+        place: as ``read_bundle``.
+        path: as ``read_bundle``.
+        key: as ``load_verified``.
+
+    Raises:
+        BundleError, InputError, MachineError: as ``load_verified``.
+    """
+    signed = _verify(place, key)
+    bundle = read_bundle(place, path)
+    _match(bundle, signed)
+    return bundle
 
 
 def _verify(folder: Path, key: str | Path) -> str:

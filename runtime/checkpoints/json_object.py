@@ -4,16 +4,20 @@ import json
 from pathlib import Path
 
 from layerguard.runtime.errors import InputError
+from layerguard.runtime.regular_files import read_regular
+
+_MAX_BYTES = 64 << 20
+"""Far above the index of the largest published checkpoint, a few MB."""
 
 
 def read_json(path: Path) -> dict[str, object]:
     """The JSON object in a file that is saved together with weights.
 
     Raises:
-        InputError: the file is missing, or does not contain a JSON object.
+        InputError: the file is missing, not a regular file, too large, or not a JSON object.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(read_regular(path, _MAX_BYTES).decode())
     except (OSError, ValueError) as error:
         fault = f"{path} is not JSON ({error})"
         if isinstance(error, OSError):

@@ -10,6 +10,7 @@ not know is refused too, unless it is empty.
 
 import math
 import re
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ _FACTOR = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.w
 _LARGEST_ALPHA = 1e6
 _LARGEST_RANK = 1 << 16
 _SHOWN = 60
+_REPR = reprlib.Repr()
+_REPR.maxlevel, _REPR.maxstring = 2, _SHOWN
 
 _PLAIN: Mapping[str, tuple[object, ...]] = {
     "peft_type": ("LORA",),
@@ -96,7 +99,7 @@ class Lora:
 
 def is_adapter(folder: Path) -> bool:
     """Whether a folder contains an adapter and not a whole model."""
-    return (folder / CONFIG).is_file()
+    return (folder / CONFIG).exists()
 
 
 def read_lora(folder: Path) -> Lora:
@@ -192,5 +195,5 @@ def _is_empty(value: object) -> bool:
 
 
 def _short(value: object) -> str:
-    text = repr(value)
+    text = _REPR.repr(value)  # bounded in depth and breadth for any value
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

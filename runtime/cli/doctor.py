@@ -9,6 +9,8 @@ from pathlib import Path
 
 from layerguard.runtime import kernels
 from layerguard.runtime.cli import options
+from layerguard.runtime.cli.canaries import canary_words
+from layerguard.runtime.cli.streams import show
 from layerguard.runtime.errors import LayerGuardError, MachineError
 from layerguard.runtime.model.session import PROVIDERS, Device, load_onnxruntime
 
@@ -32,6 +34,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     options.add_session(parser)
     options.add_weights(parser)
     options.add_verify(parser)
+    options.add_timeout(parser)
 
 
 def run(arguments: Namespace) -> int:
@@ -41,7 +44,8 @@ def run(arguments: Namespace) -> int:
         if arguments.json:
             print(json.dumps({"what": what, "found": result, "ok": code == _OK}))
         else:
-            print(f"{'ok   ' if code == _OK else 'WRONG'}  {what:<12} {result}")
+            word = "ok   " if code == _OK else "WRONG"
+            show(*f"{word}  {what:<12} {result}".split("\n"))
         worst = max(worst, code)
     return worst
 
@@ -87,8 +91,8 @@ def _bundle(arguments: Namespace) -> Iterator[Finding]:
         yield "bundle", str(error), error.exit_code
         return
     detectors = ", ".join(guard.bundle.manifest.detectors)
-    canaries = len(guard.bundle.manifest.canaries)
-    yield "bundle", f"{guard.bundle.id}: {detectors}; {canaries} canaries agree", _OK
+    yield "bundle", f"{guard.bundle.id}: {detectors}", _OK
+    yield "canaries", canary_words(guard.bundle.manifest), _OK
     yield "session", f"runs on {', '.join(guard.backbone.session.providers)}", _OK
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from layerguard.runtime.cli import options
+from layerguard.runtime.cli.streams import show
 from layerguard.runtime.cli.table import render
 from layerguard.runtime.drift import CheckpointMonitor, DriftReading, TraitDrift
 
@@ -46,7 +47,7 @@ def run(arguments: Namespace) -> int:
     if arguments.json:
         print(json.dumps(reading.to_json(), allow_nan=False))
     else:
-        print("\n".join(_lines(reading)))
+        show(*_lines(reading))
     return int(reading.alarm)
 
 
@@ -64,7 +65,7 @@ def _lines(reading: DriftReading) -> Iterator[str]:
         for trait in reading.traits
     ]
     yield ""
-    yield render(["trait", "drift", "aligned range", "moved"], rows, text_column=3)
+    yield from render(["trait", "drift", "aligned range", "moved"], rows, text_column=3).split("\n")
 
 
 def _moved(trait: TraitDrift) -> str:

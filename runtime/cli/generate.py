@@ -13,8 +13,10 @@ from dataclasses import asdict
 from typing import get_args
 
 from layerguard.runtime.cli import options
+from layerguard.runtime.cli.streams import show
 from layerguard.runtime.cli.table import verdict_lines
 from layerguard.runtime.generation.event import Event, OnFlag
+from layerguard.runtime.printable import printable
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -55,6 +57,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     options.add_session(parser)
     options.add_weights(parser)
     options.add_verify(parser)
+    options.add_timeout(parser)
 
 
 def run(arguments: Namespace) -> int:
@@ -79,10 +82,10 @@ def run(arguments: Namespace) -> int:
             line = {**asdict(last), "verdict": last.verdict.to_json()}
             print(json.dumps(line, allow_nan=False), flush=True)
         else:
-            print(last.text, end="", flush=True)
+            print(printable(last.text, keep="\n\t"), end="", flush=True)
     if not arguments.json and last is not None:
         print()
         lines = verdict_lines("answer", (worst or last).verdict)
         steered = [f"    steered  {name}" for name in last.steered]
-        print("\n".join([*lines, *steered, f"    ended    {last.finish}"]), file=sys.stderr)
+        show(*lines, *steered, f"    ended    {last.finish}", to=sys.stderr)
     return int(worst is not None)

@@ -6,7 +6,10 @@ from collections.abc import Iterator
 
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.bundle.decision import DecisionCard
+from layerguard.runtime.bundle.files import SIGNATURE
 from layerguard.runtime.cli import options
+from layerguard.runtime.cli.canaries import canary_words
+from layerguard.runtime.cli.streams import show
 from layerguard.runtime.cli.votes import vote_lines
 from layerguard.runtime.detectors import REGISTRY
 
@@ -22,9 +25,9 @@ def run(arguments: Namespace) -> int:
     bundle = Bundle.load(arguments.bundle)
     if arguments.json:
         manifest = json.loads(bundle.manifest.to_bytes())
-        print(json.dumps({"id": bundle.id, **manifest}, sort_keys=True))
+        print(json.dumps({"id": bundle.id, "signed": bundle.is_signed, **manifest}, sort_keys=True))
     else:
-        print("\n".join(_lines(bundle)))
+        show(*_lines(bundle))
     return 0
 
 
@@ -32,6 +35,7 @@ def _lines(bundle: Bundle) -> Iterator[str]:
     manifest = bundle.manifest
     model, text = manifest.model, manifest.text
     yield f"bundle   {bundle.id}, every file verified"
+    yield f"signed   {_signed(bundle)}"
     revision = model.revision[:16]
     yield f"model    {model.id} ({model.architecture}, {model.kind}), revision {revision}"
     yield (
@@ -76,7 +80,13 @@ def _lines(bundle: Bundle) -> Iterator[str]:
         yield from (f"vote     {line}" for line in vote_lines(manifest.votes))
     if not manifest.detectors:
         yield "detector none yet: run `layerguard calibrate`"
-    yield f"canaries {len(manifest.canaries)}"
+    yield f"canaries {canary_words(manifest)}"
+
+
+def _signed(bundle: Bundle) -> str:
+    if bundle.is_signed:
+        return f"by {SIGNATURE}, not checked here: run `layerguard verify BUNDLE --key PUBLIC`"
+    return "no: whoever made the files also made their hashes; `layerguard sign` signs a bundle"
 
 
 def _decision(card: DecisionCard) -> Iterator[str]:

@@ -71,6 +71,17 @@ def add_verify(parser: ArgumentParser) -> None:
     )
 
 
+def add_timeout(parser: ArgumentParser) -> None:
+    """Add the time within which the bundle must load."""
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        metavar="SECONDS",
+        help="refuse a bundle that does not load within this time; it is loaded in another process "
+        "first (default: no limit)",
+    )
+
+
 def load_guard(arguments: Namespace) -> Guard:
     """Load the guard from the options of this module.
 
@@ -83,6 +94,7 @@ def load_guard(arguments: Namespace) -> Guard:
         threads=arguments.threads,
         verify=arguments.verify,
         weights=arguments.weights,
+        timeout=arguments.timeout,
     )
 
 

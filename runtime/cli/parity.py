@@ -9,7 +9,6 @@ line; the other rows are compared, and the exit code is then 2.
 """
 
 import json
-import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -22,6 +21,7 @@ from layerguard.runtime.bundle_comparison import (
     compare_scores,
 )
 from layerguard.runtime.cli import options
+from layerguard.runtime.cli.streams import show, show_faults
 from layerguard.runtime.cli.table import render
 from layerguard.runtime.errors import InputError
 from layerguard.runtime.guard import Guard
@@ -73,9 +73,8 @@ def run(arguments: Namespace) -> int:
     else:
         print(f"a: {arguments.a} ({a.bundle.id})\nb: {arguments.b} ({b.bundle.id})\n")
         print(_table(detectors, whole))
-        print(_flips(whole, pairs, arguments.max_flips))
-    for fault in faults:
-        print(f"layerguard parity: {fault}", file=sys.stderr)
+        show(*_flips(whole, pairs, arguments.max_flips))
+    show_faults("parity", faults)
     return 2 if faults else int(exceeded)
 
 
@@ -140,14 +139,14 @@ def _number(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def _flips(whole: DecisionComparison, pairs: Pairs, allowed: int) -> str:
+def _flips(whole: DecisionComparison, pairs: Pairs, allowed: int) -> list[str]:
     """Each verdict that flips, with the reason of the guard that flags."""
-    lines = [f"\n{len(whole.flips)} of {whole.rows} verdicts flip; {allowed} allowed"]
+    lines = ["", f"{len(whole.flips)} of {whole.rows} verdicts flip; {allowed} allowed"]
     for row, a, b in pairs:
         if a.flagged != b.flagged:
             name, reason = ("a", a.reason) if a.flagged else ("b", b.reason)
             lines.append(f"  {row.id}: flagged only by {name}; {reason}")
-    return "\n".join(lines)
+    return lines
 
 
 def _count(text: str) -> int:

@@ -11,6 +11,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from layerguard.runtime.cli import options
+from layerguard.runtime.cli.streams import show, show_faults
 from layerguard.runtime.cli.table import verdict_lines
 from layerguard.runtime.errors import InputError
 from layerguard.runtime.rows.check_rows import check_rows
@@ -30,6 +31,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     options.add_session(parser)
     options.add_weights(parser)
     options.add_verify(parser)
+    options.add_timeout(parser)
 
 
 def run(arguments: Namespace) -> int:
@@ -44,9 +46,8 @@ def run(arguments: Namespace) -> int:
         if arguments.json:
             print(json.dumps({"id": row.id, **verdict.to_json()}, allow_nan=False), flush=True)
         else:
-            print("\n".join(verdict_lines(row.id, verdict)))
-    for fault in faults:
-        print(f"layerguard score: {fault}", file=sys.stderr)
+            show(*verdict_lines(row.id, verdict))
+    show_faults("score", faults)
     return 2 if faults else int(flagged)
 
 

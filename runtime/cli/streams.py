@@ -4,11 +4,12 @@ import errno
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TextIO
 
 from layerguard.runtime.errors import InputError
+from layerguard.runtime.printable import printable
 
 NOT_WRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF})
 """Error numbers of an ``OSError`` that mean that output could not be written."""
@@ -41,10 +42,27 @@ def standard_input() -> str:
     return text.removeprefix("\ufeff").removesuffix("\n").removesuffix("\r")
 
 
+def show(*lines: str, to: TextIO | None = None) -> None:
+    """Print lines on standard output, or on ``to``; control characters in them are escaped.
+
+    Lines quote rows and bundles, which must not steer the terminal or forge further lines.
+    """
+    print("\n".join(map(printable, lines)), file=to or sys.stdout)
+
+
+def show_faults(command: str, faults: Iterable[str]) -> None:
+    """Print one line on standard error for each fault that a command found."""
+    for fault in faults:
+        show(f"layerguard {command}: {fault}", to=sys.stderr)
+
+
 def say(text: str) -> None:
-    """Print on standard error; do nothing if that fails, because the exit code still tells."""
+    """Print on standard error; do nothing if that fails, because the exit code still tells.
+
+    Control characters are escaped; line breaks are kept.
+    """
     try:
-        print(text, file=sys.stderr, flush=True)
+        print(printable(text, keep="\n"), file=sys.stderr, flush=True)
     except OSError:
         _discard(sys.stderr)
 

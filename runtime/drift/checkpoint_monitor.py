@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from layerguard.runtime.bundle.files import DETECTORS, file_faults
-from layerguard.runtime.bundle.load import manifest_bytes, steadily
+from layerguard.runtime.bundle.load import manifest_bytes
 from layerguard.runtime.bundle.npz import read_npz
+from layerguard.runtime.bundle.steady import steadily
 from layerguard.runtime.drift.base import load_checkpoint
 from layerguard.runtime.drift.manifest import WRITER, MonitorManifest, read_monitor_manifest
 from layerguard.runtime.drift.parameters import PREFIX, monitor_faults
@@ -50,7 +51,7 @@ class CheckpointMonitor:
             BundleError: the monitor has faults; the error lists all of them.
         """
         folder = Path(path)
-        return steadily(folder, lambda: _load(folder))
+        return steadily(folder, _load, "layerguard drift fit")
 
     def check(
         self,

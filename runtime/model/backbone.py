@@ -97,9 +97,9 @@ class Backbone:
         self._plans: dict[frozenset[Tap], Plan] = {}
         self._planner = Planner(self._graph, bundle.manifest.model.layers)
         self._tokens = TokenReader(bundle)
-        check = partial(bundle.check_unchanged, self._graph.file)
+        opened = partial(bundle.opened, self._graph.file)
         mapped = MappedWeights() if weights == "mapped" else None
-        self.session = Session(bundle.path / self._graph.file, device, threads, check, mapped)
+        self.session = Session(bundle.path / self._graph.file, device, threads, opened, mapped)
         faults = _graph_faults(self._graph, self.session)
         if faults:
             raise BundleError(bundle.path, faults)

@@ -28,11 +28,12 @@ _DTYPES: Mapping[int, type[np.generic]] = {
 class MappedWeights:
     """The weights of a folder's graphs, as views of read-only memory maps.
 
-    Each file is mapped only once, even if several graphs use it.
+    Each file is mapped only once, even if several graphs use it. A map reads the file as long as it
+    lives: whoever changes the file's content in place changes the weights.
     """
 
     def __init__(self) -> None:
-        self._maps: dict[Path, Array] = {}
+        self._maps: dict[str, Array] = {}
 
     def tensors_of(self, graph: Path) -> dict[str, Array]:
         """The graph's external tensors by name, if they can be mapped.
@@ -58,10 +59,9 @@ class MappedWeights:
         name, offset, length = where["location"], int(where["offset"]), int(where["length"])
         if Path(name).name != name or offset % np.dtype(dtype).itemsize:
             return None
-        path = folder / name
-        if path not in self._maps:
-            self._maps[path] = np.memmap(path, np.uint8, "r")
-        data = self._maps[path][offset : offset + length].view(dtype)
+        if name not in self._maps:
+            self._maps[name] = np.memmap(folder / name, np.uint8, "r")
+        data = self._maps[name][offset : offset + length].view(dtype)
         return data.reshape(list(_dims(tensor.get(_DIMS, []))))
 
 

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from threading import Lock
 from typing import Any, Literal
@@ -60,7 +61,7 @@ class Session:
         graph: Path,
         device: Device = "cpu",
         threads: int = 0,
-        check: Callable[[], None] | None = None,
+        opened: Callable[[], AbstractContextManager[Path]] | None = None,
         weights: MappedWeights | None = None,
     ) -> None:
         """Open ``graph``.
@@ -69,8 +70,8 @@ class Session:
             graph: the ONNX file; its external weights are in the same folder.
             device: ``cpu`` or ``cuda``. If CUDA does not engage, an error is raised.
             threads: threads within one operator; 0 lets ONNX Runtime choose.
-            check: called after a forked process opened the graph again; raises if the files are no
-                longer the verified ones.
+            opened: gives the path to open the graph by, within which its files are the verified
+                ones; None opens ``graph`` itself.
             weights: memory map of the external weights, on the CPU; None lets ONNX Runtime pack
                 them.
 
@@ -85,7 +86,8 @@ class Session:
                 f"threads {threads}; expected 1 to {_MOST_THREADS}, or 0 to let ONNX Runtime choose"
             )
         self.device, self.threads, self.weights = device, threads, weights
-        self._graph, self._check = graph, check
+        self._graph = graph
+        self._opening = opened or (lambda: nullcontext(graph))
         self._lock = Lock()
         self._values: dict[str, Any] = {}
         self._opened: Any = self._open()
@@ -114,16 +116,20 @@ class Session:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
         options.log_severity_level = 3
-        self._values = self._mapped(runtime)
-        if self._values:
-            options.add_session_config_entry("session.disable_prepacking", "1")
-        for name, value in self._values.items():
-            options.add_initializer(name, value)
-        return open_graph(runtime, self._graph, options, wanted)
+        with self._opening() as path:
+            self._values = self._mapped(runtime, path)
+            if self._values:
+                options.add_session_config_entry("session.disable_prepacking", "1")
+            for name, value in self._values.items():
+                options.add_initializer(name, value)
+            try:
+                return open_graph(runtime, path, options, wanted)
+            except BundleError as error:
+                raise BundleError(self._graph.parent, error.faults) from error
 
-    def _mapped(self, runtime: Any) -> dict[str, Any]:
+    def _mapped(self, runtime: Any, graph: Path) -> dict[str, Any]:
         """``OrtValue`` objects over the mapped weights; the session does not keep them alive."""
-        arrays = self.weights.tensors_of(self._graph) if self.weights is not None else {}
+        arrays = self.weights.tensors_of(graph) if self.weights is not None else {}
         return {name: runtime.OrtValue.ortvalue_from_numpy(a) for name, a in arrays.items()}
 
     @property
@@ -144,10 +150,7 @@ class Session:
                         f"{self.device}, which a forked process cannot use; load the guard in "
                         "each process (gunicorn without --preload), or start processes with spawn"
                     )
-                opened = self._open()
-                if self._check is not None:
-                    self._check()
-                self._opened = opened
+                self._opened = self._open()
             return self._opened
 
     def renew(self) -> None:

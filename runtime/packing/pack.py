@@ -1,18 +1,22 @@
 """Packs a verified bundle as a data-only wheel with an entry point that names its folder."""
 
 import os
+import sys
 import tempfile
+from importlib.metadata import PackageNotFoundError, distribution, requires
 from importlib.metadata import version as version_of
 from pathlib import Path
 
+from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.bundle.files import MANIFEST, SIGNATURE
 from layerguard.runtime.bundle.installed import GROUP, NAME, find_bundle
-from layerguard.runtime.bundle.load import steadily
+from layerguard.runtime.bundle.load import read_bundle
 from layerguard.runtime.bundle.signing import signature_bytes
+from layerguard.runtime.bundle.steady import steadily
 from layerguard.runtime.errors import BundleError, InputError, MachineError
 from layerguard.runtime.packing.wheel import Wheel
 
@@ -48,7 +52,7 @@ def pack(folder: Path, name: str, version: str, out: Path) -> Path:
     try:
         with tempfile.TemporaryDirectory(dir=out, prefix=".packing-") as beside:
             file = Path(beside) / wheel.name
-            steadily(folder, lambda: _write(folder, project, file))
+            steadily(folder, lambda place: _write(place, folder, project, file))
             file.replace(wheel)
     except OSError as error:
         raise MachineError(
@@ -64,10 +68,9 @@ class _Project:
     def __init__(self, name: str, version: str) -> None:
         faults = []
         self.name = canonicalize_name(name)
-        if self.name == "layerguard":
-            faults.append(
-                "--name: found layerguard, which is the package itself; expected another name"
-            )
+        owner = _taken(self.name) if NAME.fullmatch(name) else ""
+        if owner:
+            faults.append(f"--name: found {self.name}, {owner}; expected a name of your own")
         if not NAME.fullmatch(name):
             faults.append(
                 f"--name: found {name!r}; expected letters, digits, '-', '_' and '.', at most 128, "
@@ -83,33 +86,63 @@ class _Project:
         self.stem = f"{self.module}-{self.version}"
 
 
-def _write(folder: Path, project: _Project, file: Path) -> None:
-    bundle = Bundle.load(folder)
+def _taken(name: str) -> str:
+    """What a name in pip's normal form belongs to; empty if a bundle may have it.
+
+    Installing a wheel of that name would replace the package, or the name would be mistaken for it.
+    """
+    if name == "layerguard":
+        return "which is the package itself"
+    if name in _INSTALLERS or name.replace("-", "_") in sys.stdlib_module_names:
+        return "which is part of Python or of its installers"
+    if any(
+        name == canonicalize_name(Requirement(one).name) for one in requires("layerguard") or ()
+    ):
+        return "which layerguard depends on"
+    try:
+        package = distribution(name)
+    except PackageNotFoundError:
+        return ""
+    if any(entry.group == GROUP for entry in package.entry_points):
+        return ""
+    return "which is installed here and is not a bundle"
+
+
+_INSTALLERS = frozenset({
+    "build", "conda", "hatch", "hatchling", "pdm", "pip", "pipx", "poetry", "setuptools", "uv",
+    "virtualenv", "wheel",
+})  # fmt: skip
+
+
+def _write(place: Path, folder: Path, project: _Project, file: Path) -> None:
+    bundle = read_bundle(place, folder)
     if not bundle.manifest.detectors:
         fault = "it has no detectors yet; run `layerguard calibrate BUNDLE --clean ROWS`"
         raise BundleError(folder, [fault])
     with Wheel(file, project.stem) as wheel:
         for name in sorted([*bundle.manifest.files, MANIFEST]):
-            _add(wheel, f"{PARENT}/{project.module}", bundle, name)
-        if os.path.lexists(bundle.path / SIGNATURE):  # not verified here, which would need the key
-            signature_bytes(bundle.path)
-            wheel.add_file(f"{PARENT}/{project.module}/{SIGNATURE}", bundle.path / SIGNATURE)
+            _add(wheel, f"{PARENT}/{project.module}", bundle, place / name)
+        if os.path.lexists(place / SIGNATURE):  # not verified here, which would need the key
+            signature_bytes(place)
+            wheel.add_file(f"{PARENT}/{project.module}/{SIGNATURE}", place / SIGNATURE)
         wheel.add_info("METADATA", _metadata(project, bundle))
         wheel.add_info("WHEEL", _WHEEL.format(generator=version_of("layerguard")))
         points = f"[{GROUP}]\n{project.name} = {PARENT}.{project.module}\n"
         wheel.add_info("entry_points.txt", points)
 
 
-def _add(wheel: Wheel, prefix: str, bundle: Bundle, name: str) -> None:
+def _add(wheel: Wheel, prefix: str, bundle: Bundle, file: Path) -> None:
     """Add one file of the bundle, and check that it is still the verified one."""
     try:
-        digest = wheel.add_file(f"{prefix}/{name}", bundle.path / name)
+        digest = wheel.add_file(f"{prefix}/{file.name}", file)
     except FileNotFoundError:
         digest = ""
-    card = bundle.manifest.files.get(name)
+    card = bundle.manifest.files.get(file.name)
     is_unchanged = digest == card.sha256 if card else digest.startswith(bundle.id)
     if not is_unchanged:
-        fault = f"{name} changed while it was packed; pack again when nothing writes the bundle"
+        fault = (
+            f"{file.name} changed while it was packed; pack again when nothing writes the bundle"
+        )
         raise BundleError(bundle.path, [fault])
 
 

@@ -64,8 +64,8 @@ class DecodeGraph:
             )
         model = bundle.manifest.model
         self._folder, self._file = bundle.path, card.file
-        check = partial(bundle.check_unchanged, card.file)
-        self._session = Session(bundle.path / card.file, device, threads, check, weights)
+        opened = partial(bundle.opened, card.file)
+        self._session = Session(bundle.path / card.file, device, threads, opened, weights)
         names = {(output.kind, output.layer): output.name for output in card.outputs}
         blocks = range(1, model.layers + 1)
         wanted = [("state", 0), *[(k, n) for n in blocks for k in ("state", "key", "value")]]

@@ -64,7 +64,6 @@ class ViewFactory:
             if self._resources is None:
                 score = self._session
                 graph = DecodeGraph(self._bundle, score.device, score.threads, score.weights)
-                self._bundle.check_unchanged(self._bundle.manifest.graphs["decode"].file)
                 self._resources = ViewResources(
                     decode_graph=graph,
                     reader=self.reader,

@@ -69,9 +69,9 @@ class TokenReader:
         self._rules = bundle.manifest.text
         self.limits: Limits = self._rules.limits
         self._folder = bundle.path
-        path = bundle.path / TOKENIZER
+        data = bundle.read(TOKENIZER)
         try:
-            source = path.read_text(encoding="utf-8")
+            source = data.decode()
             self._literal: Tokenizer = Tokenizer.from_str(source)
             self._active: Tokenizer = Tokenizer.from_str(source)
         except Exception as error:  # the tokenizers package raises bare Exception

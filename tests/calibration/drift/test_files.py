@@ -1,6 +1,7 @@
 """Trait files and run files: the published form is read, and all faults are reported."""
 
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from layerguard.calibration.drift.runs import Checkpoint, read_runs, runs_bytes
 from layerguard.calibration.drift.traits import ALIGNMENT_TRAITS, TraitFile, read_traits
 from layerguard.runtime.errors import InputError
 from tests.drift_monitors import trait_values, write_runs, write_traits
+from tests.runtime.tamper import within
 
 OWN = Path(__file__).parents[3] / "calibration" / "prompts" / "traits.yaml"
 ROW = {"bundle": "b", "run": "r", "perturbation": "p", "step": 10, "misalignment": 0.25}
@@ -119,6 +121,12 @@ def test_malformed_trait_files_are_explained(
     assert expected in refusal(read_traits, path)
 
 
+_LAUGHS = b"a0: &a0 [lol, lol]\n" + b"".join(
+    b"a%d: &a%d [%s]\n" % (i, i, b", ".join([b"*a%d" % (i - 1)] * 10)) for i in range(1, 40)
+)
+"""Forty lines that stand for 10^39 texts."""
+
+
 def test_unequal_poles_are_refused(tmp_path: Path) -> None:
     """Both poles must have the same number of system prompts."""
     values = trait_values()
@@ -140,18 +148,38 @@ def test_all_faults_of_a_trait_file_are_listed(tmp_path: Path) -> None:
         (b"traits: [", "not YAML of plain values"),
         (b"!!python/object/apply:os.system ['true']", "not YAML of plain values"),
         (b"traits: &a [*a]", "not YAML of plain values"),
+        (_LAUGHS, "found the alias *a0; write the text out"),
+        (b"traits: " + b"[" * 100_000, "not YAML of plain values"),
         (b"traits: 2020-01-01", "not YAML of plain values"),
         (b"\xff\xfe", "not UTF-8 at byte 0"),
         (b"", "found None; expected an object"),
-        (b"x" * (4 << 20) + b"x", "expected a trait file of at most"),
+        (b"x" * (4 << 20) + b"x", "more than 4194304 bytes"),
     ],
-    ids=["cut off", "a program", "a circle", "a date", "bytes", "empty", "too long"],
+    ids=[
+        "cut off",
+        "a program",
+        "a circle",
+        "laughs",
+        "deep",
+        "a date",
+        "bytes",
+        "empty",
+        "too long",
+    ],
 )
 def test_what_is_no_trait_file_is_refused(tmp_path: Path, data: bytes, expected: str) -> None:
     """Other YAML is refused without running code, and reading terminates."""
     path = tmp_path / "t.yaml"
     path.write_bytes(data)
-    assert expected in refusal(read_traits, path)
+    with within(10):
+        assert expected in refusal(read_traits, path)
+
+
+def test_a_pipe_is_no_trait_file(tmp_path: Path) -> None:
+    """A pipe is refused at once; the reader does not wait for a writer."""
+    os.mkfifo(tmp_path / "t.yaml")
+    with within(5):
+        assert "not a file; expected a trait file" in refusal(read_traits, tmp_path / "t.yaml")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ _BYTES: dict[str, tuple[_Break, str]] = {
     "null": (lambda _: b"null", "expected an object"),
     "number": (lambda _: b"7", "expected an object"),
     "NaN": (lambda _: b"NaN", "expected an object"),
-    "oversize": (lambda data: data + b" " * MAX_MANIFEST_BYTES, f"most {MAX_MANIFEST_BYTES}"),
+    "oversize": (lambda data: data + b" " * MAX_MANIFEST_BYTES, f"more than {MAX_MANIFEST_BYTES}"),
 }
 
 

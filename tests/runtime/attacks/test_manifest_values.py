@@ -36,6 +36,7 @@ _OPTIONAL = {
     ("canaries",),
     ("fused",),
     ("votes",),
+    ("text_key",),
     ("model", "quantisation"),
     ("graphs", "score", "parity", "rounding"),
     ("text", "special_tokens"),

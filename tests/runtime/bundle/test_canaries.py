@@ -6,7 +6,8 @@ import pytest
 
 from layerguard.runtime import Guard
 from layerguard.runtime.bundle.manifest import Canary
-from tests.runtime.tamper import refused
+from layerguard.runtime.cli import main
+from tests.runtime.tamper import edit_manifest, refused
 from tests.tiny import make_bundle, make_params
 
 _TEXT = "a quiet garden"
@@ -62,15 +63,48 @@ def test_a_score_that_is_not_finite_stops_the_bundle(tmp_path: Path) -> None:
     """No tolerance covers a NaN."""
     params = make_params()
     params["lcf"]["precision"] = -params["lcf"]["precision"]
-    canaries = (Canary(_TEXT, {"lcf": 1.0}, 1e300),)
+    canaries = (Canary(_TEXT, {"lcf": 1.0}, 2e-3),)
     refused(make_bundle(tmp_path / "bundle", params, canaries=canaries), "lcf scores nan here")
 
 
 def test_a_canary_that_cannot_be_checked_stops_the_bundle(tmp_path: Path) -> None:
     """A canary that the chat template refuses is named."""
     source = "{% if 'garden' in messages[0].content %}{{ raise_exception('no') }}{% endif %}a"
-    canaries = (Canary(_TEXT, {}, 1.0),)
+    canaries = (Canary(_TEXT, {}, 1e-3),)
     bundle = make_bundle(
         tmp_path / "bundle", template="chat", chat_template=source, canaries=canaries
     )
     refused(bundle, "canary 'a quiet garden' cannot be checked", "refused the messages (no)")
+
+
+@pytest.mark.parametrize("tolerance", [-1e-9, 2.1e-3, 1e9])
+def test_a_tolerance_beyond_what_calibration_writes_is_refused(
+    tmp_path: Path, scores: dict[str, float], tolerance: float
+) -> None:
+    """A tolerance of any size would let any graph pass; the largest depends on the dtype."""
+    bundle = _bundle(tmp_path, scores)
+    edit_manifest(bundle, lambda value: value["canaries"][0].update(tolerance=tolerance))
+    refused(bundle, f"canaries[0].tolerance is {tolerance:g}; expected at most 0.002")
+
+
+@pytest.mark.parametrize(
+    ("kept", "words"),
+    [
+        (("lcf", "siren"), "canaries 1"),
+        (("lcf",), "canaries 1, weak: none checks the score of siren"),
+        ((), "canaries 1, weak: none checks the score of lcf, siren"),
+    ],
+)
+def test_inspect_says_what_no_canary_checks(
+    tmp_path: Path,
+    scores: dict[str, float],
+    capsys: pytest.CaptureFixture[str],
+    kept: tuple[str, ...],
+    words: str,
+) -> None:
+    """So does ``doctor``."""
+    bundle = _bundle(tmp_path, {name: scores[name] for name in kept})
+    assert main(["inspect", str(bundle)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith(words)
+    assert main(["doctor", str(bundle)]) == 0
+    assert words.removeprefix("canaries ") in capsys.readouterr().out

@@ -1,13 +1,17 @@
 """Plain LoRA adapters: one reader for merging them and for reading their changes."""
 
 import json
+import os
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from layerguard.calibration.weights.tuning import adapter_alone
 from layerguard.runtime.checkpoints.lora import Lora, read_lora
 from layerguard.runtime.errors import InputError
+from tests.runtime.tamper import within
 
 PLAIN: dict[str, Any] = {"peft_type": "LORA", "r": 16, "lora_alpha": 32, "bias": "none"}
 
@@ -117,3 +121,37 @@ def test_the_shared_adapters_are_plain(shared: Path) -> None:
         *sorted((shared / "models" / "adapters").iterdir()),
     ):
         assert read_lora(folder).alpha > 0
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ('"lora_alpha": NaN', "lora_alpha is nan, not a number"),
+        ('"lora_alpha": 1e308', "lora_alpha is 1e+308, not a number"),
+        ('"lora_alpha": -Infinity', "lora_alpha is -inf, not a number"),
+        ('"r": 0', "r is 0, not a rank from 1 to 65536"),
+        ('"r": 1000000000', "r is 1000000000, not a rank from 1 to 65536"),
+        ('"r": ' + "9" * 5_000, "is not JSON"),
+        ('"bias": ' + "[" * 900 + "]" * 900, "bias is [[[...]]]"),
+        ('"bias": ' + "[" * 100_000 + "]" * 100_000, "nested too deeply"),
+        ('"bias": "' + "x" * (64 << 20) + '"', "more than 67108864 bytes"),
+    ],
+    ids=["nan", "huge", "infinite", "no-rank", "large-rank", "digits", "deep", "deeper", "long"],
+)
+def test_hostile_settings_are_refused_at_once(config: str, words: str, tmp_path: Path) -> None:
+    """Each gives one sentence, however large the value is."""
+    plain = json.dumps(PLAIN)[:-1]
+    (tmp_path / "adapter_config.json").write_text(f"{plain}, {config}}}")
+    with within(10), pytest.raises(InputError, match=re.escape(words)) as caught:
+        read_lora(tmp_path)
+    assert len(str(caught.value)) < 1_000
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
+def test_a_pipe_in_an_adapter_is_refused(name: str, tmp_path: Path) -> None:
+    """Opening a pipe waits for a writer, so pipes are not opened."""
+    adapter(tmp_path)
+    (tmp_path / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / name)
+    with within(5), pytest.raises(InputError, match=r"not a file|no \*\.safetensors"):
+        adapter_alone(tmp_path)

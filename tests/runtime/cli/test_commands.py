@@ -76,7 +76,7 @@ def test_inspect_describes_a_bundle(sound: Path, capsys: pytest.CaptureFixture[s
     out = capsys.readouterr().out
     firsts = [line.split()[0] for line in out.splitlines() if not line.startswith(" ")]
     assert firsts == [
-        "bundle", "model", "states", "text", "graph", "file", "file", "file", "detector",
+        "bundle", "signed", "model", "states", "text", "graph", "file", "file", "file", "detector",
         "detector", "decision", "canaries",
     ]  # fmt: skip
     assert "target FPR 5.000% (95 % interval 1.00% to 10.00%)" in out
@@ -104,7 +104,7 @@ def test_inspect_gives_the_manifest_as_json(
     assert main(["inspect", str(sound), "--json"]) == 0
     (line,) = capsys.readouterr().out.splitlines()
     manifest = json.loads((sound / "manifest.json").read_bytes())
-    assert json.loads(line) == {"id": Bundle.load(sound).id, **manifest}
+    assert json.loads(line) == {"id": Bundle.load(sound).id, "signed": False, **manifest}
 
 
 def test_inspect_describes_a_bundle_that_is_not_calibrated(
@@ -124,7 +124,8 @@ def test_doctor_looks_at_machine_and_bundle(
     words = [line.split()[:2] for line in out.splitlines()]
     assert {first for first, _ in words} == {"ok"}
     assert [second for _, second in words] == [
-        "layerguard", "python", "kernels", "onnxruntime", "providers", "bundle", "session",
+        "layerguard", "python", "kernels", "onnxruntime", "providers", "bundle", "canaries",
+        "session",
     ]  # fmt: skip
 
 

@@ -112,17 +112,65 @@ def test_an_unknown_name_shows_those_known(install: Install, sound: Path, tmp_pa
     assert str(tmp_path) in str(e.value)
 
 
-def test_one_name_from_two_packages_is_refused(
-    install: Install, sound: Path, tmp_path: Path
+def test_a_package_provides_only_its_own_bundle(
+    install: Install, sound: Path, strict: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The guard does not guess which bundle is meant."""
+    """A package that claims another one's name does not take its place; ``list`` names it."""
+    site = install(
+        pack(strict, "acme-guard", "1.2.0", tmp_path), pack(sound, "aaa-guard", "1.0", tmp_path)
+    )
+    points = site / "aaa_guard-1.0.dist-info/entry_points.txt"
+    points.write_text(points.read_text().replace("aaa-guard", "acme-guard"))
+    assert Bundle.load("acme-guard").id == Bundle.load(strict).id
+    assert main(["list"]) == 2
+    assert "package 'aaa-guard' provides a bundle of another name" in capsys.readouterr().err
+    shutil.rmtree(site / "acme_guard-1.2.0.dist-info")
+    with pytest.raises(BundleError, match="package 'aaa-guard' provides a bundle of another name"):
+        find_bundle("acme-guard")
+
+
+@pytest.mark.parametrize(
+    "value", ["layerguard_bundles.other_guard", "..other", "layerguard_bundles", "json", "etc"]
+)
+def test_an_entry_point_stays_in_its_package(
+    install: Install, sound: Path, tmp_path: Path, value: str
+) -> None:
+    """The folder must be one whose manifest the package itself has installed."""
     site = install(
         pack(sound, "acme-guard", "1.2.0", tmp_path), pack(sound, "other-guard", "1.0", tmp_path)
     )
-    points = site / "other_guard-1.0.dist-info/entry_points.txt"
-    points.write_text(points.read_text().replace("other-guard", "acme-guard"))
-    with pytest.raises(BundleError, match="several packages provide it"):
+    points = site / "acme_guard-1.2.0.dist-info/entry_points.txt"
+    points.write_text(f"[layerguard.bundles]\nacme-guard = {value}\n")
+    with pytest.raises(BundleError, match="names a folder that is not its own"):
         find_bundle("acme-guard")
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        ("pip", "part of Python or of its installers"),
+        ("json", "part of Python"),
+        ("numpy", "depends on"),
+        ("ONNXruntime", "depends on"),
+        ("layerguard", "the package itself"),
+        ("pluggy", "installed here and is not a bundle"),
+    ],
+)
+def test_names_of_other_packages_are_refused(
+    sound: Path, tmp_path: Path, name: str, word: str
+) -> None:
+    """A wheel of such a name would replace the package, or be mistaken for it."""
+    with pytest.raises(InputError, match=f"--name: found {name.lower()}, which .*{word}"):
+        pack(sound, name, "1.0", tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_newer_version_of_an_installed_bundle_is_packed(
+    install: Install, sound: Path, tmp_path: Path
+) -> None:
+    """A name that belongs to a bundle here is free for its next version."""
+    install(pack(sound, "acme-guard", "1.2.0", tmp_path))
+    assert pack(sound, "acme-guard", "1.3.0", tmp_path).is_file()
 
 
 def test_finding_runs_nothing(install: Install, sound: Path, tmp_path: Path) -> None:
@@ -189,7 +237,7 @@ def test_a_file_that_changes_meanwhile_is_not_packed(
         return write(self, name, source)
 
     monkeypatch.setattr(Wheel, "add_file", meddle)
-    with pytest.raises(BundleError, match=r"tokenizer\.json changed while it was packed"):
+    with pytest.raises(BundleError, match=r"tokenizer\.json has 2 bytes; the manifest says"):
         pack(bundle, "acme-guard", "1.2.0", tmp_path)
 
 
@@ -242,7 +290,7 @@ def test_commands(
     identity = Bundle.load(sound).id
     assert main(["list"]) == 0
     line = capsys.readouterr().out.splitlines()[-1].split()
-    assert line == ["acme-guard", "1.2.0", identity, "lcf,", "siren"]
+    assert line == ["acme-guard", "1.2.0", identity, "no", "lcf,", "siren"]
     assert main(["list", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert (said["name"], said["bundle_id"], said["fault"]) == ("acme-guard", identity, None)
@@ -308,5 +356,5 @@ def test_a_signature_that_is_a_link_is_not_packed(sound: Path, tmp_path: Path) -
 
 def test_a_guard_is_not_packed_as_layerguard(sound: Path, tmp_path: Path) -> None:
     """It would replace the package itself."""
-    with pytest.raises(InputError, match="the package itself"):
+    with pytest.raises(InputError, match="is the package itself"):
         pack(sound, "LayerGuard", "9", tmp_path)
