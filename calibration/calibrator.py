@@ -8,20 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from layerguard.calibration.defaults import DEFAULT_TARGET_FPR, Mode
 from layerguard.calibration.rows.leakage import prompt_group
 from layerguard.calibration.rows.traffic import source_of
 from layerguard.calibration.stages import FittedParameters
 from layerguard.calibration.states.blockwise import States
 from layerguard.calibration.states.collect import RecordedStates
-from layerguard.calibration.thresholds.conformal import DEFAULT_TARGET_FPR
 from layerguard.calibration.weights.tuning import Tuning
 from layerguard.runtime.bundle.manifest import ModelCard
 from layerguard.runtime.rows.jsonl import Row
 from layerguard.runtime.text.tokens import TokenReader
 from layerguard.runtime.types import Array, OnUnfamiliar, Tap
-
-Mode = Literal["cross-fit", "by-source", "loo", "reference"]
-"""How thresholds are set; a detector without leave-one-out uses cross-fitting instead."""
 
 RowKind = Literal["clean", "labelled"]
 
@@ -37,6 +34,7 @@ class Options:
         seed: random seed.
         cache: folder of temporary files of states; None for the system's.
         on_unfamiliar: what the guard does with a text unlike the calibration rows.
+        window: for SIREN, the tokens of a window; None: the whole text is one.
     """
 
     mode: Mode = "cross-fit"
@@ -45,6 +43,7 @@ class Options:
     seed: int = 0
     cache: Path | None = None
     on_unfamiliar: OnUnfamiliar = "allow"
+    window: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

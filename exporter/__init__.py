@@ -8,6 +8,7 @@ proof            the export check: how far each written graph is from PyTorch, a
 progress         the progress bar
 quiet            hides log lines and warnings of the conversion libraries
 layers_argument  the value of ``--layers``: a number, or the file of a trace
+arguments        the arguments of ``layerguard export``
 command          ``layerguard export``
 fused            a calibrated bundle as one graph that scores and decides
 """

@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 import numpy as np
 
+from layerguard.runtime.asynchronous import in_thread, opened_in_thread
 from layerguard.runtime.binding import bind_detectors, worst_readings
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.bundle.canaries import replay_canaries
@@ -133,9 +134,7 @@ class Guard:
             InputError: ``verify`` is not a valid key, or another argument is wrong.
             MachineError: onnxruntime or model-signing is missing, or the device is unavailable.
         """
-        if not isinstance(path, (str, os.PathLike)):
-            kind = type(path).__name__
-            raise InputError(f"path: found {kind}; expected the folder or the name of a bundle")
+        _check_path(path)
         folder = find_bundle(path)
         _check_choice("on_unfamiliar", on_unfamiliar, get_args(OnUnfamiliar))
         _check_choice("on_unread", on_unread, get_args(OnUnread))
@@ -240,6 +239,15 @@ class Guard:
         """
         one = self._request(text, prompt=prompt, response=response, messages=messages, tools=tools)
         return Stream(self.streams, one, self._judge(domain, one), stride)
+
+    acheck = in_thread(check)
+    """``check`` for asyncio: ``await guard.acheck(...)``; see ``runtime/asynchronous.py``."""
+
+    acheck_batch = in_thread(check_batch)
+    """``check_batch`` for asyncio."""
+
+    astream = opened_in_thread(stream)
+    """``stream`` for asyncio: ``async with guard.astream(...)``; see ``AsyncStream``."""
 
     def generate(
         self,
@@ -432,6 +440,12 @@ def _loaded_again(
         )
         raise BundleError(path, [fault])
     return guard
+
+
+def _check_path(path: Any) -> None:
+    if not isinstance(path, (str, os.PathLike)):
+        kind = type(path).__name__
+        raise InputError(f"path: found {kind}; expected the folder or the name of a bundle")
 
 
 def _check_choice(name: str, value: Any, choices: Sequence[str]) -> None:

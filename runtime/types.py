@@ -60,10 +60,12 @@ class TokenBudget:
     """How many tokens of a long text one detector reads, if it overrides the bundle's rule.
 
     ``head``: the first ``max_tokens``. ``head-tail``: the first ``max_tokens // 2`` and, up to
-    ``max_tokens``, the last. Both count the special tokens around the text.
+    ``max_tokens``, the last. ``sliding``: overlapping windows of ``max_tokens``, as many as hold
+    the tokens of ``TextRules.max_windows`` windows of the bundle; the worst one counts. All count
+    the special tokens around the text.
     """
 
-    keep: Literal["head", "head-tail"]
+    keep: Literal["head", "head-tail", "sliding"]
     max_tokens: int
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from layerguard.calibration.artefacts import bundle_fit, released_head
+from layerguard.calibration.defaults import DEFAULT_TARGET_FPR
 from layerguard.calibration.guard.freeze import freeze
 from layerguard.calibration.guard.removed import removed_by_a_change
 from layerguard.calibration.rows.labelled import read_clean
@@ -13,7 +14,6 @@ from layerguard.calibration.stages import FittedDetector
 from layerguard.calibration.states.collect import record
 from layerguard.calibration.states.recording import Recording
 from layerguard.calibration.thresholds import conformal
-from layerguard.calibration.thresholds.conformal import DEFAULT_TARGET_FPR
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.model.backbone import Backbone
 from layerguard.runtime.model.session import Device

@@ -12,9 +12,10 @@ from layerguard.calibration.auditing.weight_changes import (
     matrix_changes,
     strongest,
 )
+from layerguard.calibration.defaults import RANKS
 from layerguard.calibration.rows.sources import RowSources, read_sources
 from layerguard.calibration.weights.tuning import between
-from layerguard.calibration.weightwatch.directions import RANKS, directions
+from layerguard.calibration.weightwatch.directions import directions
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.errors import InputError
 from layerguard.runtime.model.backbone import Backbone

@@ -1,21 +1,7 @@
-"""Measure a calibrated bundle on labelled rows, file by file.
-
-If rows have a "domain", a second table shows the share of each domain's clean rows that is flagged
-at the thresholds of all traffic and at those of every domain that has its own.
-
-With --train, two baselines are fitted on those rows and measured too: TF-IDF with logistic
-regression, and the best single-layer probe. Training rows that the measured files contain are left
-out.
-
---report writes a page with intervals, curves, thresholds and the worst errors, and beside it a JSON
-file with the same figures and every row. --compare measures a second bundle on the same rows and
-adds it to the page.
-
-A bad row is reported with its line; the others are used, and the exit code is then 2.
-"""
+"""Measures a bundle; ``arguments/evaluate.py`` describes the command."""
 
 import json
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,37 +15,9 @@ from layerguard.calibration.evaluation.report import text_table
 from layerguard.calibration.evaluation.results import FileResult
 from layerguard.calibration.notify import silent
 from layerguard.calibration.report.page import write_page
-from layerguard.runtime.cli import options
 from layerguard.runtime.cli.streams import show, show_faults
 from layerguard.runtime.cli.table import render
 from layerguard.runtime.errors import InputError
-
-
-def add_arguments(parser: ArgumentParser) -> None:
-    """Declare the command's arguments."""
-    options.add_bundle(parser)
-    add = parser.add_argument
-    add("rows", type=Path, nargs="+", metavar="ROWS", help="files of rows with labels")
-    add("--train", type=Path, nargs="+", default=[], metavar="ROWS", help="rows for baselines")
-    add(
-        "--report",
-        type=Path,
-        metavar="OUT.html",
-        help="also write an HTML page, and OUT.json with every row beside it",
-    )
-    add(
-        "--out",
-        type=Path,
-        metavar="FOLDER",
-        help="folder for the JSON and Parquet files (default: that of --report); without --report "
-        "they are named evaluation",
-    )
-    add("--parquet", action="store_true", help="also write the rows as Parquet; needs pyarrow")
-    add("--no-texts", action="store_true", help="leave the rows' texts out of page and files")
-    add("--compare", type=Path, metavar="BUNDLE", help="a second bundle for the page")
-    options.add_seed(parser, "the baselines' folds")
-    options.add_json(parser)
-    options.add_session(parser)
 
 
 def run(arguments: Namespace) -> int:

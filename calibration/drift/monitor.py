@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from layerguard.calibration.defaults import PUBLISHED_TAU
 from layerguard.calibration.drift.contrast import candidate_layers, read_contrast
 from layerguard.calibration.drift.freeze import refuse_other_folder, write_monitor
 from layerguard.calibration.drift.runs import check_support, load_checkpoints, read_runs, runs_bytes
-from layerguard.calibration.drift.training import PUBLISHED_TAU, train
+from layerguard.calibration.drift.training import train
 from layerguard.calibration.drift.traits import TraitFile, read_traits
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.drift import CheckpointMonitor

@@ -17,12 +17,13 @@ from typing import Any
 from tqdm import tqdm
 
 from layerguard.runtime.bundle import Bundle
+from layerguard.runtime.bundle.files import DETECTORS
 from layerguard.runtime.bundle.schema import decode, parse
 from layerguard.runtime.drift.base import Base, load_checkpoint
 from layerguard.runtime.errors import BundleError, CalibrationError, InputError
 
 LEAST_CHECKPOINTS = 10
-"""With fewer, a forest with five rows a leaf cannot split."""
+"""Different checkpoints; with fewer, a forest with five rows a leaf cannot split."""
 
 LEAST_RUNS_FOR_STEPS = 3
 """With fewer final drifts, a principal component means nothing."""
@@ -89,6 +90,7 @@ def load_checkpoints(base: Base, runs: Sequence[Checkpoint], layer: int) -> list
 
     Raises:
         InputError: a bundle is invalid or of another model; lists all of these.
+        CalibrationError: too few of them have different weights.
     """
     bundles, faults = [], []
     for row in tqdm(runs, desc="verifying checkpoints", unit="checkpoint", disable=None):
@@ -100,7 +102,19 @@ def load_checkpoints(base: Base, runs: Sequence[Checkpoint], layer: int) -> list
         raise InputError(
             f"{len(faults)} of {len(runs)} checkpoints cannot be read:\n" + "\n".join(faults)
         )
+    different = len({_content(bundle) for bundle in bundles})
+    if different < LEAST_CHECKPOINTS:
+        raise CalibrationError(
+            f"found {len(runs)} checkpoints with {different} different contents; expected "
+            f"{LEAST_CHECKPOINTS} or more different ones: a copy tells nothing new"
+        )
     return bundles
+
+
+def _content(bundle: Bundle) -> frozenset[str]:
+    """The hashes of a bundle's files but for its detectors, which are not the model's."""
+    files = bundle.manifest.files
+    return frozenset(card.sha256 for name, card in files.items() if name != DETECTORS)
 
 
 def check_support(runs: Sequence[Checkpoint], tau: float, *, step_aware: bool) -> None:

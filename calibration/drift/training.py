@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from layerguard.calibration.defaults import PUBLISHED_TAU
 from layerguard.calibration.drift.directions import direction
 from layerguard.calibration.drift.regressors import freeze_regressor
 from layerguard.calibration.drift.runs import Checkpoint, check_support
@@ -15,9 +16,6 @@ from layerguard.runtime.drift.manifest import Candidate, RegressorName
 from layerguard.runtime.drift.projection import drift, mean_norm, project
 from layerguard.runtime.errors import CalibrationError, InputError
 from layerguard.runtime.types import Array
-
-PUBLISHED_TAU = 0.05
-"""Threshold on the share of misaligned answers, arXiv 2606.07631 version 1 (0.06 in version 2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +72,8 @@ def fit(
             - ``step_intercept``: float64.
 
     Raises:
-        CalibrationError: states are not finite, the poles of a trait do not differ, or the runs
-            do not suffice for a regressor.
+        CalibrationError: states are not finite, the poles of a trait do not differ, the runs do
+            not suffice for a regressor, or no regressor is better than chance.
         InputError: an argument has the wrong shape or an invalid value.
 
     Source: arXiv 2606.07631, phases 1 and 2 and the detector; ``tests/reference/drift.py``.
@@ -112,8 +110,8 @@ def train(
         projections.append(project(_checked(states, directions.shape[1], name), directions))
     moved = drift(np.stack(projections), origin, norm)
     with one_thread():
-        candidates = leave_one_perturbation_out(moved, runs, tau)
-        chosen, model = fit_best(moved, runs, candidates)
+        validated = leave_one_perturbation_out(moved, runs, tau)
+        chosen, model = fit_best(moved, runs, validated)
         step_params = fit_step_aware(moved, runs, tau) if step_aware else {}
     params = {
         "directions": directions,
@@ -125,7 +123,7 @@ def train(
         **freeze_regressor(model, directions.shape[0]),
         **step_params,
     }
-    return MonitorParameters(params, chosen, candidates)
+    return MonitorParameters(params, chosen, tuple(one.candidate for one in validated))
 
 
 def _checked(states: Array, width: int, name: str) -> Array:

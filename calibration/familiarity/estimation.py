@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import svd
 
+from layerguard.calibration.defaults import DEFAULT_TARGET_FPR
 from layerguard.calibration.rows.folds import Groups, group_codes, group_maxima, random_folds
 from layerguard.calibration.stages import FittedParameters
 from layerguard.calibration.states.blockwise import States, as_states
 from layerguard.calibration.threads import one_thread
-from layerguard.calibration.thresholds.conformal import DEFAULT_TARGET_FPR
 from layerguard.calibration.thresholds.threshold import conformal_threshold
 from layerguard.runtime.errors import CalibrationError
 from layerguard.runtime.types import Array

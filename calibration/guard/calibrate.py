@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from layerguard.calibration.calibrator import Inputs, Mode, Options
+from layerguard.calibration.calibrator import Inputs, Options
+from layerguard.calibration.defaults import DEFAULT_MAX_SHIFT, DEFAULT_TARGET_FPR, Mode
 from layerguard.calibration.guard.fit_detectors import detectors_to_fit, fit_detectors
 from layerguard.calibration.guard.freeze import freeze
 from layerguard.calibration.guard.removed import removed_by_a_change
@@ -16,14 +17,12 @@ from layerguard.calibration.rows.insertion import with_payloads
 from layerguard.calibration.rows.labelled import LabelledRows, read_clean, read_labelled
 from layerguard.calibration.rows.leakage import TestTexts, prompt_group
 from layerguard.calibration.rows.sources import RowSources, read_sources
-from layerguard.calibration.thresholds.conformal import DEFAULT_TARGET_FPR
 from layerguard.calibration.thresholds.guard_thresholds import (
     GuardThresholds,
     Policy,
     set_thresholds,
 )
 from layerguard.calibration.thresholds.kept_detectors import KeptDetectors
-from layerguard.calibration.votes.ballot import DEFAULT_MAX_SHIFT
 from layerguard.calibration.weights.tuning import Tuning
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.bundle.decision import DecisionCard
@@ -34,6 +33,9 @@ from layerguard.runtime.model.backbone import Backbone
 from layerguard.runtime.model.session import Device
 from layerguard.runtime.rows.jsonl import Row
 from layerguard.runtime.types import OnUnfamiliar
+
+LEAST_WINDOW = 8
+"""Fewest tokens of a window; the manifest allows no smaller budget."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,7 @@ def calibrate(
     mode: Mode = "cross-fit",
     eta: float = 0.9,
     on_unfamiliar: OnUnfamiliar = "allow",
+    window: int | None = None,
     seed: int = 0,
     cache: Path | None = None,
     device: Device = "cpu",
@@ -111,6 +114,9 @@ def calibrate(
         eta: for SIREN, the share of the probes' weight that the chosen neurons hold, in (0, 1].
         on_unfamiliar: what the guard does with a text that is unlike the clean rows: ``allow``,
             ``flag`` or ``ask``; see ``Verdict.unfamiliar``.
+        window: for SIREN, tokens of the overlapping windows that it reads of a text, of which the
+            worst counts, so that harmless text around a harmful part does not hide it; None: it
+            reads the text as a whole.
         seed: random seed.
         cache: folder of temporary files of states; None for the system's.
         device: where the graph runs; the thresholds fit that device.
@@ -128,7 +134,12 @@ def calibrate(
     rows = _Rows.read(clean, labelled, test, notify)
     if payloads:
         rows = rows.with_payloads(payloads, test, seed, notify)
-    options = Options(mode, eta, target_fpr, seed, cache, on_unfamiliar)
+    most = before.manifest.text.max_tokens
+    if window is not None and not LEAST_WINDOW <= window <= most:
+        raise InputError(f"window: found {window}; expected {LEAST_WINDOW} to {most} tokens")
+    if window is not None and not rows.labelled:
+        raise InputError("window: found no labelled rows; expected rows to train on, or no window")
+    options = Options(mode, eta, target_fpr, seed, cache, on_unfamiliar, window)
     inputs = Inputs(rows.clean, rows.labelled, tuning, before.manifest.model, options)
     names = detectors_to_fit(inputs)
     others = before.manifest.detectors.keys() - set(names)

@@ -108,6 +108,7 @@ class _PendingFit:
             harmful_scores=harmful or self._harmful_scores(fitted),
             left_out=left_out.measured,
             not_left_out=left_out.failed,
+            reads=replace(REGISTRY[self.calibrator.name].tap, budget=self.fit.tap.budget),
         )
         return detector, scored
 

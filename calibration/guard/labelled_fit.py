@@ -40,7 +40,8 @@ class LabelledFit:
         self.fresh = [row for row in clean if prompt_group(row) not in self._trained_on]
         # binding needs a threshold, on which scores do not depend; the real one is set from them
         params = {**detector.params, **published_threshold(0.0).arrays()}
-        self.scorer = TextScorer({detector.name: REGISTRY[detector.name].bind(params)})
+        bound = REGISTRY[detector.name].bind(params, detector.tap)
+        self.scorer = TextScorer({detector.name: bound})
 
     def detector(self) -> FittedDetector:
         """The detector with its scores of clean texts, after ``scorer`` has read ``fresh``."""

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from layerguard.calibration.calibrator import Mode
+from layerguard.calibration.defaults import Mode
 from layerguard.calibration.stages import FittedDetector
 from layerguard.calibration.thresholds.guard_thresholds import (
     FIXED,

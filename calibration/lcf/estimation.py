@@ -21,6 +21,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from layerguard.calibration.defaults import DEFAULT_TARGET_FPR
 from layerguard.calibration.lcf.held_out import FoldMoments, scores_and_lengths
 from layerguard.calibration.lcf.moments import Moments
 from layerguard.calibration.lcf.statistics import (
@@ -43,7 +44,6 @@ from layerguard.calibration.stages import FittedParameters
 from layerguard.calibration.states.blockwise import States, as_states
 from layerguard.calibration.threads import one_thread
 from layerguard.calibration.thresholds import conformal
-from layerguard.calibration.thresholds.conformal import DEFAULT_TARGET_FPR
 from layerguard.calibration.thresholds.threshold import conformal_threshold, published_threshold
 from layerguard.runtime.errors import CalibrationError, InputError
 from layerguard.runtime.types import Array

@@ -1,5 +1,7 @@
 """The ``Calibrator`` of SIREN, which is fitted to the mean states of labelled rows."""
 
+from dataclasses import replace
+
 from layerguard.calibration.calibrator import Calibrator, Fit, Inputs, prompt_groups
 from layerguard.calibration.rows.labelled import labels_of
 from layerguard.calibration.siren.training import train
@@ -7,6 +9,7 @@ from layerguard.calibration.stages import FittedParameters
 from layerguard.calibration.states.blockwise import States
 from layerguard.calibration.states.collect import RecordedStates
 from layerguard.runtime.detectors import REGISTRY
+from layerguard.runtime.types import TokenBudget
 
 _NAME = "siren"
 
@@ -25,7 +28,10 @@ def _prepare(inputs: Inputs) -> Fit:
             sources=_sources(recorded),
         )
 
-    return Fit(REGISTRY[_NAME].tap, "cross-fit", fit)
+    tap = REGISTRY[_NAME].tap
+    if options.window is not None:
+        tap = replace(tap, budget=TokenBudget("sliding", options.window))
+    return Fit(tap, "cross-fit", fit)
 
 
 def _sources(recorded: RecordedStates[States]) -> list[str] | None:

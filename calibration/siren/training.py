@@ -17,6 +17,7 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
 
+from layerguard.calibration.defaults import DEFAULT_TARGET_FPR
 from layerguard.calibration.rows.folds import Groups, group_codes, group_maxima
 from layerguard.calibration.rows.source_folds import grouped_folds, source_folds
 from layerguard.calibration.rows.stratified import check_counts
@@ -26,7 +27,6 @@ from layerguard.calibration.stages import FittedParameters
 from layerguard.calibration.states.blockwise import States, as_states
 from layerguard.calibration.threads import one_thread
 from layerguard.calibration.thresholds import conformal
-from layerguard.calibration.thresholds.conformal import DEFAULT_TARGET_FPR
 from layerguard.calibration.thresholds.threshold import conformal_threshold
 from layerguard.runtime.errors import InputError
 from layerguard.runtime.types import Array

@@ -87,9 +87,8 @@ def _shares(
     found = []
     for number, windows in enumerate(block.swapaxes(0, 1), rows.start):
         row = recorded.rows[owners[number]]
-        text, places = reader.places(row.request)
         window = number - int(np.searchsorted(owners, owners[number]))
-        found.append(inside(row, windows[:, :2], text, places[window]))
+        found.append(inside(row, windows[:, :2], *reader.places(row.request)[window]))
     return np.stack(found)
 
 

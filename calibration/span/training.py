@@ -16,6 +16,7 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
+from layerguard.calibration.defaults import DEFAULT_TARGET_FPR
 from layerguard.calibration.rows.folds import Groups, group_codes, group_maxima
 from layerguard.calibration.rows.stratified import check_counts, stratified_folds
 from layerguard.calibration.siren.probes import standardisation
@@ -23,7 +24,6 @@ from layerguard.calibration.span.sample import PLACE
 from layerguard.calibration.stages import FittedParameters
 from layerguard.calibration.states.blockwise import States, as_states
 from layerguard.calibration.threads import one_thread
-from layerguard.calibration.thresholds.conformal import DEFAULT_TARGET_FPR
 from layerguard.calibration.thresholds.threshold import conformal_threshold
 from layerguard.runtime.errors import InputError
 from layerguard.runtime.types import Array

@@ -14,9 +14,6 @@ from layerguard.runtime.decision.blocks import allowed
 from layerguard.runtime.errors import CalibrationError, InputError
 from layerguard.runtime.types import Array
 
-DEFAULT_TARGET_FPR = 0.01
-"""Default share of clean traffic that may be flagged."""
-
 CONFIDENCE = 0.95
 """Confidence level of the interval that is stored with every threshold."""
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from layerguard.calibration.defaults import DEFAULT_MAX_SHIFT
 from layerguard.calibration.rows.leakage import prompt_group
 from layerguard.calibration.rows.traffic import Sources, source_of
 from layerguard.calibration.stages import LeftOut
@@ -20,9 +21,6 @@ from layerguard.calibration.votes.shares import lower_bound, share
 from layerguard.runtime.bundle.votes import VoteCard
 from layerguard.runtime.errors import CalibrationError, InputError
 from layerguard.runtime.rows.jsonl import Row
-
-DEFAULT_MAX_SHIFT = 3.0
-"""Default multiple of the target that may be flagged of a source that a detector has not seen."""
 
 ERROR = 1 - conformal.CONFIDENCE
 """Probability that a bound of one of a detector's sources is wrong."""

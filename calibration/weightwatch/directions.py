@@ -10,15 +10,13 @@ from dataclasses import replace
 import numpy as np
 from tqdm import tqdm
 
+from layerguard.calibration.defaults import RANKS
 from layerguard.calibration.weights.spectra import leading
 from layerguard.calibration.weights.tuning import Tuning
 from layerguard.runtime.detectors import REGISTRY
 from layerguard.runtime.errors import CalibrationError
 from layerguard.runtime.kernels import DirectionsKernel
 from layerguard.runtime.types import Array, Tap
-
-RANKS = 20
-"""Directions of each matrix, as published."""
 
 PUBLISHED_DROP = 3
 """Top states that the published rule leaves out because of float16."""

@@ -31,6 +31,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from layerguard.calibration.defaults import DEFAULT_TARGET_FPR
 from layerguard.calibration.rows.folds import (
     Groups,
     group_codes,
@@ -41,7 +42,6 @@ from layerguard.calibration.rows.folds import (
 from layerguard.calibration.stages import FittedParameters
 from layerguard.calibration.states.blockwise import ArrayStates, States
 from layerguard.calibration.thresholds import conformal
-from layerguard.calibration.thresholds.conformal import DEFAULT_TARGET_FPR
 from layerguard.calibration.thresholds.threshold import conformal_threshold, published_threshold
 from layerguard.calibration.weightwatch.bounds import Reference, Standard, as_extremes
 from layerguard.calibration.weightwatch.ranges import refuse_nan

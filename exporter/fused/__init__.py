@@ -11,5 +11,6 @@ graph        appends all of these and removes unused nodes
 proof        compares the fused graph with the runtime, text by text
 texts        the default texts of the proof
 pipeline     fuse, prove, write into the bundle
+arguments    the arguments of ``layerguard fuse``
 command      ``layerguard fuse``
 """

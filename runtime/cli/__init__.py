@@ -1,7 +1,9 @@
 """The command line: one program with a table of sub-commands, each in its own module.
 
 The module of a sub-command has ``add_arguments(parser)`` and ``run(arguments) -> exit code``. It is
-imported when the command runs, so serving commands never load the dependencies of building.
+imported when the command runs, so serving commands never load the dependencies of building. Where
+it needs an extra, its docstring and ``add_arguments`` are in a module of their own, so that
+``--help`` needs none.
 """
 
 import difflib
@@ -24,11 +26,19 @@ _INTERRUPTED = 130
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One sub-command: its module, the extra that installs its dependencies, its line of help."""
+    """One sub-command.
+
+    Attributes:
+        module: the module that runs it.
+        extra: the extra that installs its dependencies.
+        help: its line of help.
+        arguments: the module that describes it and its arguments; None: ``module``.
+    """
 
     module: str
     extra: str
     help: str
+    arguments: str | None = None
 
 
 COMMANDS = {
@@ -36,31 +46,41 @@ COMMANDS = {
         "layerguard.exporter.command",
         "export",
         "turn a transformer into a bundle with an ONNX graph",
+        "layerguard.exporter.arguments",
     ),
     "calibrate": Command(
-        "layerguard.calibration.commands.calibrate", "calibrate", "fit the detectors of a bundle"
+        "layerguard.calibration.commands.calibrate",
+        "calibrate",
+        "fit the detectors of a bundle",
+        "layerguard.calibration.commands.arguments.calibrate",
     ),
     "import-siren": Command(
         "layerguard.calibration.commands.import_siren",
         "calibrate",
         "freeze a released SIREN head into a bundle",
+        "layerguard.calibration.commands.arguments.import_siren",
     ),
     "recalibrate": Command(
         "layerguard.calibration.commands.recalibrate",
         "calibrate",
         "adjust a bundle's thresholds to recent traffic",
+        "layerguard.calibration.commands.arguments.recalibrate",
     ),
     "fuse": Command(
         "layerguard.exporter.fused.command",
         "fuse",
         "put a bundle's detectors and decision into one ONNX graph",
+        "layerguard.exporter.fused.arguments",
     ),
     "score": Command("layerguard.runtime.cli.score", "cpu", "score texts with a calibrated bundle"),
     "generate": Command(
         "layerguard.runtime.cli.generate", "cpu", "generate an answer; the guard checks every token"
     ),
     "eval": Command(
-        "layerguard.calibration.commands.evaluate", "calibrate", "measure a bundle on labelled rows"
+        "layerguard.calibration.commands.evaluate",
+        "calibrate",
+        "measure a bundle on labelled rows",
+        "layerguard.calibration.commands.arguments.evaluate",
     ),
     "parity": Command(
         "layerguard.runtime.cli.parity", "cpu", "compare two bundles' scores and verdicts on rows"
@@ -69,6 +89,7 @@ COMMANDS = {
         "layerguard.calibration.commands.drift_fit",
         "calibrate",
         "fit a monitor of fine-tuning checkpoints on labelled runs",
+        "layerguard.calibration.commands.arguments.drift_fit",
     ),
     "drift check": Command(
         "layerguard.runtime.cli.drift_check",
@@ -79,6 +100,7 @@ COMMANDS = {
         "layerguard.calibration.commands.audit",
         "calibrate",
         "compare a tuned model's weights with its base's, and show what excites the change",
+        "layerguard.calibration.commands.arguments.audit",
     ),
     "trace": Command(
         "layerguard.calibration.commands.trace",
@@ -155,13 +177,15 @@ def _run(name: str, arguments: Sequence[str]) -> int:
         hint = f"; did you mean {close[0]!r}?" if close else ""
         streams.say(f"layerguard: no command {name!r}{hint}\n\n{_overview()}")
         return EXIT_WRONG_CALL
-    module = _load(COMMANDS[name])
-    code: int = module.run(command_parser(name, module).parse(arguments))
+    parsed = command_parser(name).parse(arguments)
+    code: int = _load(COMMANDS[name].module, COMMANDS[name].extra).run(parsed)
     return code
 
 
-def command_parser(name: str, module: ModuleType) -> Parser:
-    """The parser of a command's arguments."""
+def command_parser(name: str) -> Parser:
+    """The parser of a command's arguments; needs no extra."""
+    command = COMMANDS[name]
+    module = _load(command.arguments or command.module, command.extra)
     parser = Parser(
         prog=f"layerguard {name}",
         description=module.__doc__,
@@ -171,16 +195,16 @@ def command_parser(name: str, module: ModuleType) -> Parser:
     return parser
 
 
-def _load(command: Command) -> ModuleType:
+def _load(module: str, extra: str) -> ModuleType:
     try:
-        return importlib.import_module(command.module)
+        return importlib.import_module(module)
     except ImportError as error:
         if (error.name or "").startswith("layerguard"):
             raise
         missing = (error.name or str(error)).partition(".")[0]
-        extra = "cpu" if missing == "onnxruntime" else command.extra
+        installs = "cpu" if missing == "onnxruntime" else extra
         raise MachineError(
-            f"it needs {missing}, which is not installed: pip install 'layerguard[{extra}]'"
+            f"it needs {missing}, which is not installed: pip install 'layerguard[{installs}]'"
         ) from error
 
 

@@ -28,7 +28,7 @@ def given_text(text: str) -> str:
     """The text of an argument; ``-`` reads standard input.
 
     Raises:
-        InputError: standard input is closed, or not UTF-8.
+        InputError: standard input is closed or empty, or not UTF-8.
     """
     return standard_input() if text == "-" else text
 

@@ -28,7 +28,7 @@ def standard_input() -> str:
     A byte-order mark at its beginning and one end of line at its end are not part of it.
 
     Raises:
-        InputError: it is closed, or not UTF-8.
+        InputError: it is closed or empty, or not UTF-8.
     """
     if sys.stdin is None:
         raise InputError("standard input is closed; expected a text there, or as an argument")
@@ -39,7 +39,10 @@ def standard_input() -> str:
         raise InputError(
             f"standard input is not {error.encoding} at byte {error.start}; expected text"
         ) from error
-    return text.removeprefix("\ufeff").removesuffix("\n").removesuffix("\r")
+    text = text.removeprefix("\ufeff").removesuffix("\n").removesuffix("\r")
+    if not text:
+        raise InputError("standard input is empty; expected a text there, or as an argument")
+    return text
 
 
 def show(*lines: str, to: TextIO | None = None) -> None:

@@ -1,24 +1,16 @@
 """Detects that the share of flagged traffic has left the calibrated interval.
 
-The monitor is a betting test (e-process). It bets that texts are flagged more often than the upper
-end of the calibrated interval (``fpr_interval``), or less often than the lower end. Each bet
-assumes certain odds of a flag. A share 1 / (k (k + 1)) of its stake is placed with text k, so that
-the detection delay stays short after a long quiet period. While the probability of a flag, given
-the earlier texts, lies within the interval, the wealth is a supermartingale that starts at 1. By
-Ville's inequality it ever reaches 1 / ALPHA with probability at most ALPHA, however often it is
-checked.
-
-Ramdas, Gruenwald, Vovk and Shafer, "Game-theoretic statistics and safe anytime-valid inference",
-arXiv 2210.01948; Shin, Ramdas and Rinaldo, "E-detectors", arXiv 2203.03532.
+The bets (``runtime/decision/betting.py``) are that texts are flagged more often than the upper end
+of the calibrated interval (``fpr_interval``), or less often than the lower end. Each bet assumes
+certain odds of a flag. The mean factor is at most 1 while the probability of a flag, given the
+earlier texts, lies within the interval.
 """
 
-import threading
+from collections import deque
 from collections.abc import Mapping
 
-from layerguard.runtime.model.forking import renew_after_fork
-
-ALPHA = 0.001
-"""Probability that a guard whose share of flagged texts is within its interval ever alarms."""
+from layerguard.runtime.decision.betting import ALPHA, LEAST_TEXTS, Bets
+from layerguard.runtime.decision.sources import SourceMonitor
 
 _TIMES = (1.3, 1.8, 3.0, 6.0, 15.0)
 """The bets: the odds of a flag are this many times those at the upper end of the interval, or this
@@ -26,15 +18,47 @@ many times smaller than those at its lower end."""
 
 Interval = tuple[float, float]
 
+Factors = tuple[list[float], list[float]]
+"""What each bet pays if a text is flagged, and if it is not."""
 
-class FlagRateMonitor:
-    """Compares the flag rate of one guard's traffic with its interval; thread-safe, constant size.
+
+class FlagRate:
+    """The flags of one source's texts; constant size, not thread-safe.
 
     Attributes:
         n: number of texts counted.
         flagged: number of texts that the detectors flagged.
         unfamiliar: number of texts unlike the calibration rows, whether flagged or not.
-        e_value: the largest wealth so far; the traffic is drifting at 1 / ``ALPHA`` or more.
+        recent: whether each of the last ``LEAST_TEXTS`` texts was flagged, oldest first.
+        bets: the bets against the interval.
+    """
+
+    def __init__(self, alarm_at: float = 1 / ALPHA) -> None:
+        """Start without texts; ``alarm_at`` is the wealth that raises the alarm."""
+        self.n, self.flagged, self.unfamiliar = 0, 0, 0
+        self.recent: deque[bool] = deque(maxlen=LEAST_TEXTS)
+        self.bets = Bets(2 * len(_TIMES), alarm_at)
+
+    @property
+    def drifting(self) -> bool:
+        """Whether the share of flagged texts has left the interval, and has not returned."""
+        return self.bets.drifting
+
+    def update(self, factors: Factors, *, flagged: bool, unfamiliar: bool = False) -> None:
+        """Count one text, whose bets pay ``factors``."""
+        self.n += 1
+        self.flagged += flagged
+        self.unfamiliar += unfamiliar
+        self.recent.append(flagged)
+        self.bets.update(factors[0 if flagged else 1])
+
+
+class FlagRateMonitor(SourceMonitor[FlagRate]):
+    """Compares the flag rate of one guard's traffic with its interval, for each source.
+
+    ``drifting`` names the sources whose share of flagged texts has left the interval. A source
+    leaves it when its share is back; ``sources[name].bets.alarms`` still counts the alarm. Sources
+    after the first ``MOST_SOURCES`` are counted together, as traffic without a source.
     """
 
     def __init__(self, promised: Mapping[str | None, Interval]) -> None:
@@ -44,51 +68,66 @@ class FlagRateMonitor:
             promised: interval of the share of flagged texts by domain, None for all traffic; with
                 [0, 1] there is no guarantee and no drift.
         """
-        self._bets = {domain: _bets(*interval) for domain, interval in promised.items()}
-        self.renew()
-        self.reset()
-        renew_after_fork(self)
+        self._factors = {domain: _factors(*interval) for domain, interval in promised.items()}
+        super().__init__()
 
-    def renew(self) -> None:
-        """Replace the lock after a fork: a thread of the parent may have held it."""
-        self._lock = threading.Lock()
+    @property
+    def n(self) -> int:
+        """Number of texts counted, of all sources."""
+        return sum(own.n for own in self._all())
 
-    def reset(self) -> None:
-        """Forget all texts."""
-        with self._lock:
-            self.n, self.flagged, self.unfamiliar, self.e_value = 0, 0, 0, 1.0
-            self._wealth = [0.0] * (2 * len(_TIMES))
+    @property
+    def flagged(self) -> int:
+        """Number of texts that the detectors flagged, of all sources."""
+        return sum(own.flagged for own in self._all())
+
+    @property
+    def unfamiliar(self) -> int:
+        """Number of texts unlike the calibration rows, of all sources, whether flagged or not."""
+        return sum(own.unfamiliar for own in self._all())
 
     @property
     def rate(self) -> float:
-        """Share of flagged texts; 0 before the first text."""
-        return self.flagged / self.n if self.n else 0.0
+        """Share of flagged texts of all sources; 0 before the first text."""
+        n = self.n
+        return self.flagged / n if n else 0.0
 
-    @property
-    def drifting(self) -> bool:
-        """Whether the share of flagged texts has left the interval; stays True until ``reset``."""
-        return self.e_value * ALPHA >= 1
-
-    def update(self, *, flagged: bool, domain: str | None = None, unfamiliar: bool = False) -> None:
-        """Count one text, flagged or not by the detectors at the thresholds of ``domain``."""
+    def drift(self, source: str | None) -> tuple[int, int] | None:
+        """If a source is drifting: how many of its last texts were flagged, and of how many."""
         with self._lock:
-            self.n += 1
-            self.flagged += flagged
-            self.unfamiliar += unfamiliar
-            if self.drifting:
-                return
-            stake = 1 / (self.n * (self.n + 1) * len(self._wealth))
-            bets = self._bets[domain if domain in self._bets else None]
-            factors = bets[0 if flagged else 1]
-            self._wealth = [
-                (wealth + stake) * factor
-                for wealth, factor in zip(self._wealth, factors, strict=True)
-            ]
-            self.e_value = max(self.e_value, sum(self._wealth) + 1 / (self.n + 1))
+            own = self.sources.get(self._place(source))
+            if own is None or not own.drifting:
+                return None
+            return sum(own.recent), len(own.recent)
+
+    def update(
+        self,
+        *,
+        flagged: bool,
+        source: str | None = None,
+        domain: str | None = None,
+        unfamiliar: bool = False,
+    ) -> None:
+        """Count one text.
+
+        Args:
+            flagged: whether the detectors flagged it, at the thresholds of ``domain``.
+            source: where the text comes from, as the caller names it.
+            domain: the domain whose interval holds; an unknown one is all traffic.
+            unfamiliar: whether it is unlike the calibration rows.
+        """
+        factors = self._factors[domain if domain in self._factors else None]
+        with self._lock:
+            own = self._watch(self._place(source), FlagRate)
+            own.update(factors, flagged=flagged, unfamiliar=unfamiliar)
+
+    def _all(self) -> list[FlagRate]:
+        with self._lock:
+            return list(self.sources.values())
 
 
-def _bets(low: float, high: float) -> tuple[list[float], list[float]]:
-    """The factors by which each bet's stake is multiplied if a text is flagged, and if it is not.
+def _factors(low: float, high: float) -> Factors:
+    """What each bet pays if a text is flagged, and if it is not.
 
     A bet of q against p pays q / p or (1 - q) / (1 - p): 1 in the mean if p is the probability, and
     less if the probability is farther from q. Without a bound on its side it always pays 1.

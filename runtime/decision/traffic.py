@@ -6,30 +6,27 @@ of the blocks are Dirichlet(1, ..., 1). Given the k earlier texts, the next one 
 block b with probability (1 + c_b) / (n + 1 + k), if c_b of them fell into b. Blocks are counted in
 at most ``BINS`` bins.
 
-A bet is a density g on [0, 1] with antiderivative G. The next text's bin covers an interval
-[a, b] of the predicted distribution, and the bet pays (G(b) - G(a)) / (b - a): 1 in the mean,
-whatever the bins' sizes, so the discrete p-values need no random numbers. A share 1 / (k (k + 1))
-of each bet's stake is placed with text k, so that the delay stays short after a long quiet period.
-The wealth of all bets is a martingale that starts at 1. By Ville's inequality it ever reaches 1 / a
-with probability at most a. Texts that repeat a clean text exactly, score for score, take the larger
-of two p-values, which the bets on large ones notice if there are many.
+A bet (``runtime/decision/betting.py``) is a density g on [0, 1] with antiderivative G. The next
+text's bin covers an interval [a, b] of the predicted distribution, and the bet pays
+(G(b) - G(a)) / (b - a): 1 in the mean, whatever the bins' sizes, so the discrete p-values need no
+random numbers. The wealth of all bets is a martingale. Texts that repeat a clean text exactly,
+score for score, take the larger of two p-values, which the bets on large ones notice if there are
+many. During an alarm the predicted distribution is that of the clean texts alone, and after it the
+counts start again: what drifted is never learned as normal.
 
 Vovk, Gammerman and Shafer, "Algorithmic Learning in a Random World", section 7.1; Vovk, Nouretdinov
 and Gammerman, "Testing exchangeability on-line", ICML 2003; Fedorova et al., "Plug-in martingales
 for testing exchangeability on-line", ICML 2012.
 """
 
-import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 
-from layerguard.runtime.decision.flag_rate import ALPHA
-from layerguard.runtime.model.forking import renew_after_fork
+from layerguard.runtime.decision.betting import ALPHA, Bets
+from layerguard.runtime.decision.sources import SourceMonitor
 
 BINS = 20
 """Most bins of p-values."""
-
-MOST_SOURCES = 64
-"""Most sources that are watched; texts of later ones are not counted."""
 
 _BETS: tuple[Callable[[float], float], ...] = (
     lambda p: p**0.5,
@@ -47,45 +44,54 @@ class TrafficMartingale:
 
     Attributes:
         n: number of texts counted.
-        e_value: the largest wealth so far.
+        bets: the bets against the clean texts.
     """
 
-    def __init__(self, clean_texts: int) -> None:
-        """Start without texts; ``clean_texts`` is the number that p-values are measured against."""
+    def __init__(self, clean_texts: int, alarm_at: float = 1 / ALPHA) -> None:
+        """Start without texts.
+
+        Args:
+            clean_texts: number of clean texts that p-values are measured against.
+            alarm_at: the wealth that raises the alarm.
+        """
         self._blocks = clean_texts + 1
         bins = min(BINS, self._blocks)
-        self._counts = [0] * bins
+        self._clean = [0] * bins
         for block in range(self._blocks):
-            self._counts[block * bins // self._blocks] += 1
-        self._wealth = [0.0] * len(_BETS)
-        self.n, self.e_value = 0, 1.0
+            self._clean[block * bins // self._blocks] += 1
+        self._counts = list(self._clean)
+        self.n, self.bets = 0, Bets(len(_BETS), alarm_at)
+
+    @property
+    def drifting(self) -> bool:
+        """Whether the p-values no longer match the clean texts, and have not returned."""
+        return self.bets.drifting
+
+    @property
+    def e_value(self) -> float:
+        """The largest wealth since the start, or since the last alarm ended."""
+        return self.bets.e_value
 
     def update(self, p_value: float) -> None:
         """Count a text with this p-value, a multiple of 1 / (clean texts + 1)."""
         block = round(p_value * self._blocks) - 1
         chosen = block * len(self._counts) // self._blocks
-        total = self._blocks + self.n
+        total = sum(self._counts)
         low = sum(self._counts[:chosen]) / total
         high = (sum(self._counts[:chosen]) + self._counts[chosen]) / total
         self.n += 1
-        stake = 1 / (self.n * (self.n + 1) * len(_BETS))
-        self._wealth = [
-            (wealth + stake) * (bet(high) - bet(low)) / (high - low)
-            for wealth, bet in zip(self._wealth, _BETS, strict=True)
-        ]
-        self._counts[chosen] += 1
-        self.e_value = max(self.e_value, sum(self._wealth) + 1 / (self.n + 1))
+        self.bets.update([(bet(high) - bet(low)) / (high - low) for bet in _BETS])
+        if self.drifting:
+            self._counts = list(self._clean)
+        else:
+            self._counts[chosen] += 1
 
 
-class TrafficMonitor:
-    """Watches the p-values of a guard's traffic by source; thread-safe, of bounded size.
+class TrafficMonitor(SourceMonitor[TrafficMartingale]):
+    """Watches the p-values of a guard's traffic by source; texts of too many are not counted.
 
-    The alarm level of the k-th source is ``ALPHA`` / (k (k + 1)). A guard whose traffic is
-    exchangeable with its clean texts therefore ever alarms, for any source, with probability at
-    most ``ALPHA``.
-
-    Attributes:
-        sources: the martingale of each source; None is traffic without a source.
+    ``drifting`` names the sources whose p-values do not match the clean texts. A source leaves it
+    when its p-values match them again; ``sources[name].bets.alarms`` still counts the alarm.
     """
 
     def __init__(self, clean_texts: Mapping[str | None, int]) -> None:
@@ -96,29 +102,7 @@ class TrafficMonitor:
                 for all traffic. Empty if the guard has no calibrated p-value.
         """
         self._clean_texts = dict(clean_texts)
-        self.renew()
-        self.reset()
-        renew_after_fork(self)
-
-    def renew(self) -> None:
-        """Replace the lock after a fork: a thread of the parent may have held it."""
-        self._lock = threading.Lock()
-
-    def reset(self) -> None:
-        """Forget all texts and sources."""
-        with self._lock:
-            self.sources: dict[str | None, TrafficMartingale] = {}
-
-    @property
-    def drifting(self) -> tuple[str | None, ...]:
-        """The sources whose p-values do not match the clean texts; they stay until ``reset``."""
-        with self._lock:
-            ranked = enumerate(self.sources.items(), 1)
-            return tuple(
-                source
-                for rank, (source, martingale) in ranked
-                if martingale.e_value * ALPHA >= rank * (rank + 1)
-            )
+        super().__init__()
 
     def update(self, p_value: float | None, source: str | None, domain: str | None = None) -> None:
         """Count one text.
@@ -131,7 +115,6 @@ class TrafficMonitor:
         if p_value is None:
             return
         with self._lock:
-            if source not in self.sources and len(self.sources) < MOST_SOURCES:
-                self.sources[source] = TrafficMartingale(self._clean_texts[domain])
-            if source in self.sources:
-                self.sources[source].update(p_value)
+            if self._place(source) == source:
+                start = partial(TrafficMartingale, self._clean_texts[domain])
+                self._watch(source, start).update(p_value)

@@ -60,13 +60,13 @@ class Verdicts:
         decided = self.decision.decide(readings, domain)
         if counted:
             self.count(decided, domain)
-        drifting, on_unfamiliar = self.monitor.drifting, self._on_unfamiliar
+        drift, on_unfamiliar = self._drift(domain, decided.domain), self._on_unfamiliar
         return Verdict(
             flagged=decided.flagged
             or (decided.unfamiliar and on_unfamiliar == "flag")
             or (bool(unread) and self.on_unread == "flag"),
-            status=_status(decided, drifting=drifting, unread=unread),
-            reason="; ".join(self._reasons(decided, unread, drifting=drifting)),
+            status=_status(decided, drifting=bool(drift), unread=unread),
+            reason="; ".join(self._reasons(decided, unread, drift)),
             readings=decided.readings,
             timings_ms=timings,
             bundle_id=self._bundle_id,
@@ -100,24 +100,29 @@ class Verdicts:
         """Count one text; ``source`` is the kind of traffic that the caller named."""
         deciding = [decided.readings[name] for name in self.decision.enforced]
         flagged, _ = decision_of(deciding, self.decision.policy)
-        self.monitor.update(flagged=flagged, domain=decided.domain, unfamiliar=decided.unfamiliar)
+        self.monitor.update(
+            flagged=flagged, source=source, domain=decided.domain, unfamiliar=decided.unfamiliar
+        )
         self.traffic.update(decided.p_value, source, decided.domain)
 
-    def _reasons(
-        self, decided: Decided, unread: tuple[str, ...], *, drifting: bool
-    ) -> Iterator[str]:
+    def _reasons(self, decided: Decided, unread: tuple[str, ...], drift: str) -> Iterator[str]:
         yield decided.reason
         if unread:
             yield f"no detector can read {_listed(unread)} (on_unread: {self.on_unread})"
-        if drifting:
-            yield self._drift()
+        if drift:
+            yield drift
 
-    def _drift(self) -> str:
-        """One sentence about the drift that the monitor detected."""
-        low, high = (f"{bound:.2%}" for bound in self.decision.promised[None])
+    def _drift(self, source: str | None, domain: str | None) -> str:
+        """What drifts in the traffic of a source; empty if nothing does."""
+        drift = self.monitor.drift(source)
+        if drift is None:
+            return ""
+        flagged, texts = drift
+        low, high = (f"{bound:.2%}" for bound in self.decision.promised[domain])
+        of = "" if source is None else f" of domain {source!r}"
         return (
-            f"drifting: {self.monitor.rate:.2%} of {self.monitor.n} texts were flagged, {low} to "
-            f"{high} were expected (run `layerguard recalibrate`)"
+            f"drifting: {flagged} of the last {texts} texts{of} were flagged, {low} to {high} were "
+            "expected (run `layerguard recalibrate`)"
         )
 
 

@@ -351,7 +351,10 @@ class TokenReader:
             return [(slice(head), slice(count - (size - head), count))], True
         step = size - size // _OVERLAP
         starts = range(0, count - size + step, step)
-        kept = starts[: max(1, min(rules.max_windows, limits.tokens // most))]
+        most_windows = rules.max_windows
+        if budget:  # shorter windows, and as many tokens
+            most_windows = rules.max_windows * rules.max_tokens // most
+        kept = starts[: max(1, min(most_windows, limits.tokens // most))]
         return [(slice(start, start + size),) for start in kept], len(kept) < len(starts)
 
 

@@ -1,6 +1,5 @@
 """Checks a shell command of the documentation with the program's own parser, without running it."""
 
-import importlib
 import re
 import tomllib
 from importlib.util import find_spec
@@ -69,7 +68,7 @@ def _name(words: list[str]) -> str | None:
 
 
 def _parser(name: str) -> cli.Parser:
-    return cli.command_parser(name, importlib.import_module(cli.COMMANDS[name].module))
+    return cli.command_parser(name)
 
 
 def _python(arguments: list[str]) -> list[str]:

@@ -16,6 +16,7 @@ from layerguard.runtime import Bundle, Guard
 from layerguard.runtime.binding import bind_detectors
 from layerguard.runtime.bundle.decision import DecisionCard, DomainCard
 from layerguard.runtime.cli import main
+from layerguard.runtime.decision.betting import LEAST_TEXTS
 from layerguard.runtime.decision.blocks import Blocks, allowed
 from layerguard.runtime.decision.policy import Decision
 from layerguard.runtime.detectors.decide import decide
@@ -207,10 +208,13 @@ def test_a_guard_counts_its_traffic_and_says_when_it_drifts(sound: Path) -> None
         params=params,  # type: ignore[arg-type]
     )
     guard = guard_of(strict)
-    verdicts = guard.check_batch(["the garden"] * 60)
-    assert (guard.monitor.n, guard.monitor.flagged, guard.monitor.rate) == (60, 60, 1.0)
+    verdicts = guard.check_batch(["the garden"] * LEAST_TEXTS)
+    assert (guard.monitor.n, guard.monitor.flagged) == (LEAST_TEXTS, LEAST_TEXTS)
+    assert guard.monitor.rate == 1.0
     assert (verdicts[0].status, verdicts[-1].status) == ("ok", "drifting")
+    assert "drifting: 100 of the last 100 texts were flagged" in verdicts[-1].reason
     assert "layerguard recalibrate" in verdicts[-1].reason
+    assert guard.check("the garden", domain="another").status == "ok"
     guard.monitor.reset()
     assert guard.check("the garden").status == "ok"
 

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layerguard.runtime.decision.flag_rate import ALPHA, FlagRateMonitor, Interval
+from layerguard.runtime.decision.betting import LEAST_TEXTS
+from layerguard.runtime.decision.flag_rate import FlagRateMonitor, Interval
+from layerguard.runtime.decision.sources import MOST_SOURCES
 
 PROMISED: Interval = (0.037, 0.065)
 """Of 1,000 clean texts at a target of 5 %."""
@@ -56,36 +58,90 @@ def test_traffic_that_is_never_flagged_is_noticed() -> None:
 
 @given(flags=st.lists(st.booleans(), max_size=40), low=st.floats(0, 1), width=st.floats(0, 1))
 def test_the_wealth_is_fair(flags: list[bool], low: float, width: float) -> None:
-    """Whatever came before, at both ends of the interval the next wealth is 1 in the mean, at most.
-
-    The e-value is the largest wealth so far; here it is asked of a text that raises it.
-    """
+    """At both ends of the interval the next wealth is at most 1 in the mean, after any texts."""
     high = min(1.0, low + width)
-    wealth = {}
-    for last in (True, False):
+
+    def wealth(seen: list[bool]) -> float:
         monitor = FlagRateMonitor({None: (low, high)})
-        for flagged in [*flags, last]:
+        monitor.update(flagged=False)
+        for flagged in seen:
             monitor.update(flagged=flagged)
-        wealth[last] = sum(monitor._wealth) + 1 / (monitor.n + 1)
-    before = FlagRateMonitor({None: (low, high)})
-    for flagged in flags:
-        before.update(flagged=flagged)
-    if before.drifting:
-        return
-    start = sum(before._wealth) + 1 / (before.n + 1)
+        return monitor.sources[None].bets.wealth
+
+    start, passed, flagged = wealth(flags), wealth([*flags, False]), wealth([*flags, True])
     for chance in (low, high):
-        assert chance * wealth[True] + (1 - chance) * wealth[False] <= start * (1 + 1e-9)
+        assert chance * flagged + (1 - chance) * passed <= start * (1 + 1e-9)
 
 
-def test_it_stays_drifting_until_it_is_reset() -> None:
-    """An alarm that vanishes by itself would be missed."""
+@pytest.mark.parametrize("promised", [PROMISED, (0.0, 1e-9), (0.9999, 1.0)])
+def test_a_few_texts_raise_no_alarm(promised: Interval) -> None:
+    """Tests at the start of a service are no drift, whatever the interval."""
+    monitor = FlagRateMonitor({None: promised})
+    for number in range(LEAST_TEXTS - 1):
+        monitor.update(flagged=number % 2 == 0)
+        assert not monitor.drifting
+    monitor.update(flagged=True)
+    assert monitor.drifting == (None,)
+
+
+def test_one_flagged_text_of_six_raises_no_alarm() -> None:
+    """Neither at once nor after a day of normal traffic."""
     monitor = FlagRateMonitor({None: PROMISED})
-    rng = np.random.default_rng(3)
-    assert delay(monitor, 1.0, 1_000, rng)
-    assert delay(monitor, 0.05, 500, rng) == 1
-    assert monitor.e_value >= 1 / ALPHA
+    for flagged in (False, True, False, False, False, False):
+        monitor.update(flagged=flagged)
+    assert delay(monitor, 0.05, 2_000, np.random.default_rng(5)) is None
+
+
+@pytest.mark.parametrize("share", [0.0, 0.15, 1.0])
+def test_an_alarm_ends_when_the_traffic_is_back(share: float) -> None:
+    """Within a few thousand texts, and no sooner than after ``LEAST_TEXTS``; it stays counted."""
+    for seed in range(10):
+        monitor, rng = FlagRateMonitor({None: PROMISED}), np.random.default_rng(seed)
+        assert delay(monitor, share, 2_000, rng) is not None
+        back = 0
+        while monitor.drifting and back < 3_000:
+            monitor.update(flagged=bool(rng.random() < 0.05))
+            back += 1
+        assert LEAST_TEXTS <= back < 3_000
+        assert monitor.sources[None].bets.alarms == 1
+
+
+def test_an_alarm_lasts_while_the_drift_does() -> None:
+    """Ten quiet texts in a row, which chance brings now and then, do not end it."""
+    monitor, rng = FlagRateMonitor({None: PROMISED}), np.random.default_rng(6)
+    assert delay(monitor, 0.5, 200, rng) is not None
+    for _ in range(20_000):
+        monitor.update(flagged=bool(rng.random() < 0.5))
+    assert monitor.drifting == (None,)
+    assert monitor.sources[None].bets.alarms == 1
+
+
+def test_a_reset_ends_the_alarm() -> None:
+    """The operator has acted; the texts are forgotten too."""
+    monitor = FlagRateMonitor({None: PROMISED})
+    assert delay(monitor, 1.0, 1_000, np.random.default_rng(3))
+    assert monitor.drift(None) == (LEAST_TEXTS, LEAST_TEXTS)
     monitor.reset()
-    assert (monitor.n, monitor.flagged, monitor.rate, monitor.drifting) == (0, 0, 0.0, False)
+    assert (monitor.n, monitor.flagged, monitor.rate, monitor.drifting) == (0, 0, 0.0, ())
+    assert monitor.drift(None) is None
+
+
+def test_sources_are_watched_apart() -> None:
+    """A noisy source does not make another one drift; those that are too many share one place."""
+    monitor = FlagRateMonitor({None: PROMISED})
+    for number in range(2_000):
+        monitor.update(flagged=True, source="probe")
+        monitor.update(flagged=number % 20 == 0, source="chat")
+    assert monitor.drifting == ("probe",)
+    assert (monitor.drift("probe"), monitor.drift("chat")) == ((LEAST_TEXTS, LEAST_TEXTS), None)
+    assert monitor.drift("not seen yet") is None
+    for number in range(2 * MOST_SOURCES):
+        monitor.update(flagged=True, source=f"source {number}")
+    assert len(monitor.sources) == MOST_SOURCES + 1
+    assert monitor.n == 4_000 + 2 * MOST_SOURCES
+    for _ in range(LEAST_TEXTS):
+        monitor.update(flagged=True, source="one too many")
+    assert monitor.drift("another one") is not None
 
 
 def test_what_promises_nothing_never_drifts() -> None:
@@ -93,7 +149,7 @@ def test_what_promises_nothing_never_drifts() -> None:
     monitor = FlagRateMonitor({None: (0.0, 1.0)})
     assert delay(monitor, 1.0, 500, np.random.default_rng(4)) is None
     assert (monitor.n, monitor.flagged, monitor.rate) == (500, 500, 1.0)
-    assert monitor.e_value == pytest.approx(1.0)
+    assert monitor.sources[None].bets.e_value == pytest.approx(1.0)
 
 
 def test_every_domain_is_held_to_its_own_interval() -> None:
@@ -103,7 +159,7 @@ def test_every_domain_is_held_to_its_own_interval() -> None:
         monitor = FlagRateMonitor(promised)
         for number in range(600):
             monitor.update(flagged=number % 2 == 0, domain=domain)
-        assert monitor.drifting == drifts
+        assert bool(monitor.drifting) == drifts
 
 
 def test_threads_lose_no_text() -> None:

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layerguard.runtime import Guard
+from layerguard.runtime.decision.betting import ALPHA, LEAST_TEXTS
 from layerguard.runtime.decision.blocks import Blocks
-from layerguard.runtime.decision.flag_rate import ALPHA
-from layerguard.runtime.decision.traffic import MOST_SOURCES, TrafficMartingale, TrafficMonitor
+from layerguard.runtime.decision.sources import MOST_SOURCES
+from layerguard.runtime.decision.traffic import TrafficMartingale, TrafficMonitor
 from tests.runtime.attacks.test_decisions import decided
 
 
@@ -35,7 +36,7 @@ def test_every_bet_is_fair(clean: int, history: list[int]) -> None:
         martingale = TrafficMartingale(clean)
         for block in history if last is None else [*history, last]:
             martingale.update((block % blocks + 1) / blocks)
-        return sum(martingale._wealth) + 1 / (martingale.n + 1)
+        return martingale.bets.wealth
 
     counts = np.bincount([block % blocks for block in history], minlength=blocks)
     probabilities = (1 + counts) / (blocks + len(history))
@@ -71,12 +72,38 @@ def test_a_switch_is_noticed(shift: float, most: int) -> None:
     for p_value in p_values(blocks, normal(rng, most, shift)):
         monitor.update(p_value, "mail")
     assert monitor.drifting == ("mail",)
+    for p_value in p_values(blocks, normal(rng, 800)):
+        monitor.update(p_value, "mail")
+    assert monitor.drifting == ()
+    assert monitor.sources["mail"].bets.alarms == 1
+
+
+def test_a_few_texts_raise_no_alarm() -> None:
+    """The same text again and again is noticed, but not before ``LEAST_TEXTS``."""
+    monitor = TrafficMonitor({None: 300})
+    for _ in range(LEAST_TEXTS - 1):
+        monitor.update(1 / 301, None)
+        assert monitor.drifting == ()
+    assert monitor.sources[None].e_value > 1 / ALPHA
+    monitor.update(1 / 301, None)
+    assert monitor.drifting == (None,)
     monitor.reset()
     assert monitor.drifting == ()
 
 
+def test_what_drifts_is_not_learned_as_normal() -> None:
+    """An alarm lasts as long as the drift, although the predictions learn from the traffic."""
+    rng = np.random.default_rng(2)
+    blocks, martingale = Blocks(normal(rng, 300), "any"), TrafficMartingale(300)
+    drifting = []
+    for p_value in p_values(blocks, normal(rng, 5_000, 2.0)):
+        martingale.update(p_value)
+        drifting.append(martingale.drifting)
+    assert np.mean(drifting[LEAST_TEXTS:]) > 0.9
+
+
 def test_sources_are_watched_apart_and_bounded() -> None:
-    """Each has its clean texts; later ones need more evidence, and too many are not counted."""
+    """Each has its clean texts, and too many are not counted."""
     monitor = TrafficMonitor({None: 99, "chat": 19})
     for _ in range(200):
         monitor.update(1 / 100, "odd")
@@ -92,14 +119,12 @@ def test_sources_are_watched_apart_and_bounded() -> None:
 
 
 def test_the_alarm_level_is_shared_by_the_sources() -> None:
-    """The levels ALPHA / (k (k + 1)) sum to ALPHA: the second source needs six times the wealth."""
+    """The levels ALPHA / (k (k + 1)) sum to ALPHA: the second source needs more wealth."""
     monitor = TrafficMonitor({None: 99})
-    for source in ("first", "second"):
+    for source in ("first", "second", "third"):
         monitor.update(0.5, source)
-        monitor.sources[source].e_value = 3 / ALPHA
-    assert monitor.drifting == ("first",)
-    monitor.sources["second"].e_value = 6 / ALPHA
-    assert monitor.drifting == ("first", "second")
+    levels = [ALPHA * own.bets.alarm_at for own in monitor.sources.values()]
+    assert levels == pytest.approx([2, 6, 12])
 
 
 def test_a_guard_watches_its_traffic(bundle: Path) -> None:

@@ -105,10 +105,10 @@ def test_the_thresholds_are_the_most_cautious(sound: Path) -> None:
     }
 
 
-def test_drift_comes_first(strange: Path) -> None:
+def test_drift_comes_first(strange: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The field still says that the text is unfamiliar."""
     guard = Guard.load(strange, threads=1)
-    guard.monitor.e_value = 1e9
+    monkeypatch.setattr(guard.monitor, "drift", lambda _: (9, 100))
     verdict = guard.check(TEXT)
     assert (verdict.status, verdict.unfamiliar) == ("drifting", True)
 

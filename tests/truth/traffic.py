@@ -1,10 +1,12 @@
 """Drift of traffic: texts until the alarm on real switches, and false alarms on simulated texts.
 
-    python -m tests.truth.traffic [smollm2] [minilm]
+    python -m tests.truth.traffic [smollm2] [minilm] [--simulated]
 
 LCF alone decides, calibrated on one source. Its p-values of other texts of that source are followed
 by those of another source, in ``ORDERS`` random orders. The simulated guards have their own clean
-texts, and their traffic is exchangeable with them.
+texts, and their traffic is exchangeable with them. In the last table, a share of flagged texts
+lasts for ``LASTS`` texts after ``QUIET`` quiet ones, and then returns to the target;
+``--simulated`` prints only what needs no model.
 """
 
 import sys
@@ -16,8 +18,9 @@ import numpy as np
 from layerguard.calibration.lcf.estimation import train
 from layerguard.calibration.thresholds.conformal import fpr_interval
 from layerguard.calibration.thresholds.threshold import published_threshold
+from layerguard.runtime.decision.betting import ALPHA
 from layerguard.runtime.decision.blocks import Blocks, allowed
-from layerguard.runtime.decision.flag_rate import ALPHA, FlagRateMonitor
+from layerguard.runtime.decision.flag_rate import FlagRateMonitor
 from layerguard.runtime.decision.traffic import TrafficMartingale, TrafficMonitor
 from layerguard.runtime.detectors import REGISTRY
 from layerguard.runtime.types import Array
@@ -26,16 +29,20 @@ from tests.truth.traffic_sources import MODELS, states
 
 TARGET, ORDERS, SEED = 0.05, 20, 0
 GUARDS, TEXTS, CLEAN = 100, 10_000, 300
+QUIET, LASTS, SHARES = 1_000, 1_000, (0.1, 0.15, 0.5, 1.0)
 ENGLISH, GERMAN = "deepset benign, English", "deepset benign, German"
 
 
 def main(models: Sequence[str]) -> None:
     """Print and keep both tables."""
-    lines = [line for model in models for line in _switches(model)]
-    question = f"Texts of the new source until the alarm, median of {ORDERS} orders; target 5 %"
-    keep_models("traffic_switches", question, lines)
+    if models:
+        lines = [line for model in models for line in _switches(model)]
+        question = f"Texts of the new source until the alarm, median of {ORDERS} orders; target 5 %"
+        keep_models("traffic_switches", question, lines)
     question = f"False alarms over {GUARDS} simulated guards of {CLEAN} clean texts"
     keep("traffic_false_alarms", question, [_simulated()])
+    question = f"Flag rate: when an alarm begins and ends, median of {ORDERS} runs; target 5 %"
+    keep("traffic_returns", question, [_returns(share) for share in SHARES])
 
 
 def _switches(model: str) -> Iterator[Mapping[str, Any]]:
@@ -90,7 +97,7 @@ def _delays(before: list[float], after: list[float], clean: int) -> tuple[float,
     for number, p_value in enumerate([*before, *after], 1 - len(before)):
         traffic.update(p_value, None)
         flags.update(flagged=_flagged(p_value, clean))
-        for place, alarm in enumerate((bool(traffic.drifting), flags.drifting)):
+        for place, alarm in enumerate((bool(traffic.drifting), bool(flags.drifting))):
             if alarm:
                 found[place] = min(found[place], number)
     return found[0], found[1]
@@ -111,13 +118,19 @@ def _median(delays: Array) -> float | None:
 
 
 def _simulated() -> Mapping[str, Any]:
-    rng, largest = np.random.default_rng(SEED), []
+    rng, of_flags = np.random.default_rng(SEED), np.random.default_rng(SEED)
+    largest, flag_alarms = [], 0
+    low, high = fpr_interval(CLEAN, TARGET).tolist()
     for _ in range(GUARDS):
         clean = np.sort(rng.random(CLEAN))
         martingale = TrafficMartingale(CLEAN)
         for block in np.searchsorted(clean, rng.random(TEXTS)).tolist():
             martingale.update((block + 1) / (CLEAN + 1))
         largest.append(martingale.e_value)
+        flags = FlagRateMonitor({None: (low, high)})
+        for flagged in (of_flags.random(TEXTS) < of_flags.uniform(low, high)).tolist():
+            flags.update(flagged=flagged)
+        flag_alarms += flags.sources[None].bets.alarms
     wealth = np.array(largest)
     return {
         "texts": GUARDS * TEXTS,
@@ -125,8 +138,36 @@ def _simulated() -> Mapping[str, Any]:
         "alarms of one source": int((wealth * ALPHA >= 2).sum()),
         "wealth ever 20 (at most 5 % allowed)": int((wealth >= 20).sum()),
         "largest wealth": round(float(wealth.max()), 2),
+        "alarms of the flag rate": flag_alarms,
+    }
+
+
+def _returns(share: float) -> Mapping[str, Any]:
+    """The alarm of the flag rate when a share of flagged texts comes, lasts, and goes."""
+    rng = np.random.default_rng(SEED)
+    begins, ends, drifting, alarms = [], [], [], []
+    for _ in range(ORDERS):
+        monitor = FlagRateMonitor({None: tuple(fpr_interval(CLEAN, TARGET).tolist())})
+        seen = []
+        for chance, texts in ((TARGET, QUIET), (share, LASTS), (TARGET, TEXTS)):
+            for flagged in (rng.random(texts) < chance).tolist():
+                monitor.update(flagged=flagged)
+                seen.append(bool(monitor.drifting))
+        lasts, after = np.array(seen[QUIET : QUIET + LASTS]), np.array(seen[QUIET + LASTS :])
+        begins.append(float(np.argmax(lasts)) + 1 if lasts.any() else np.inf)
+        ends.append(float(np.flatnonzero(after).max(initial=-1)) + 1)
+        drifting.append(lasts.mean())
+        alarms.append(monitor.sources[None].bets.alarms)
+    return {
+        "flagged %": 100 * share,
+        "runs with an alarm": f"{np.isfinite(begins).sum()} of {ORDERS}",
+        "texts until the alarm": _median(np.array(begins)),
+        "drifting while it lasts %": round(100 * float(np.mean(drifting)), 1),
+        "texts until it ends": _median(np.array(ends)),
+        "alarms in a run, mean": float(np.mean(alarms)),
     }
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or list(MODELS))
+    named = [name for name in sys.argv[1:] if name != "--simulated"]
+    main(named if named or "--simulated" in sys.argv else list(MODELS))

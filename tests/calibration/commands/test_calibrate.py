@@ -9,6 +9,7 @@ import pytest
 
 from layerguard.runtime import Bundle, Guard
 from layerguard.runtime.cli import main
+from layerguard.runtime.types import TokenBudget
 from tests.calibration.report.parsed_page import check_page
 from tests.calibration.synthetic import sentences, write_rows
 
@@ -64,6 +65,28 @@ def test_both_detectors_are_calibrated_and_serve(
     guard = Guard.load(bundle, threads=1)
     bad, good = (guard.check(text).readings["siren"].score for text in (BAD, "the low hills"))
     assert bad > good
+
+
+def test_windows_read_what_harmless_text_surrounds(
+    bundle: Path, clean: Path, labelled: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The score of a long text is that of its worst window, in a calibration and when it serves."""
+    rows = "--clean", clean, "--labelled", labelled
+    assert calibrate(bundle, *rows, "--window", 7) == 2
+    assert "window: found 7; expected 8 to " in capsys.readouterr().err
+    assert calibrate(bundle, "--clean", clean, "--window", 8) == 2
+    assert "window: found no labelled rows" in capsys.readouterr().err
+    assert calibrate(bundle, *rows, "--window", 8) == 0
+    assert Bundle.load(bundle).manifest.detectors["siren"].limit == TokenBudget("sliding", 8)
+    guard = Guard.load(bundle, threads=1)
+    words = " ".join([*sentences(2, seed=5), BAD, *sentences(2, seed=6)]).split()
+    windows = [" ".join(words[start : start + 6]) for start in range(0, len(words) - 1, 5)]
+    parts = [guard.check(window).readings["siren"].score for window in windows]
+    whole = guard.check(" ".join(words)).readings["siren"].score
+    assert whole == pytest.approx(max(parts), rel=1e-5)
+    served = guard.check_batch([str(row["text"]) for row in clean_rows(120, seed=0)])
+    scores = sorted(verdict.readings["siren"].score for verdict in served)
+    assert guard.bundle.params["siren"]["clean_scores"] == pytest.approx(np.array(scores), rel=1e-5)
 
 
 @pytest.mark.parametrize("mode", ["cross-fit", "loo", "reference"])

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from layerguard.calibration.drift.runs import LEAST_CHECKPOINTS
 from layerguard.runtime.cli import main
 from layerguard.runtime.drift import CheckpointMonitor
 from tests.calibration.report.parsed_page import check_page
@@ -165,6 +166,23 @@ def test_every_checkpoint_that_cannot_be_read_is_named(
     assert "model.vocabulary is 99; the base model's is 28" in err
     assert "manifest.json: No such file" in err
     assert not (tmp_path / "m").exists()
+
+
+def test_copies_of_a_checkpoint_count_once(
+    files: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The help says how many different ones are needed, and so does the refusal."""
+    folder = Path(files["folder"])
+    rows = [
+        {**row, "bundle": str(folder / files["rows"][number % 3]["bundle"])}
+        for number, row in enumerate(files["rows"])
+    ]
+    assert fit(files, tmp_path / "m", runs=write_runs(tmp_path / "runs.jsonl", rows)) == 2
+    expected = f"12 checkpoints with 3 different contents; expected {LEAST_CHECKPOINTS} or more"
+    assert expected in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["drift", "fit", "--help"])
+    assert f"At least {LEAST_CHECKPOINTS} different checkpoints" in capsys.readouterr().out
 
 
 def test_a_bundle_is_not_overwritten(

@@ -123,6 +123,29 @@ def test_the_choice_is_by_perturbations_left_out(trained: MonitorParameters) -> 
     assert chosen.auroc > 0.9
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_no_better_than_chance_is_refused(seed: int) -> None:
+    """Labels that have nothing to do with the drift give no monitor."""
+    arguments = make()
+    order = np.random.default_rng(seed).permutation(len(arguments["runs"]))
+    arguments["runs"] = [
+        replace(row, misalignment=arguments["runs"][other].misalignment)
+        for row, other in zip(arguments["runs"], order, strict=True)
+    ]
+    with pytest.raises(CalibrationError, match="better than chance: the best, "):
+        train(**arguments)
+
+
+def test_copies_are_no_evidence() -> None:
+    """Four checkpoints, however often they are given, can be told apart by chance."""
+    arguments = make()
+    chosen = [0, 4, 5, 9] * 5
+    arguments["checkpoints"] = [arguments["checkpoints"][i] for i in chosen]
+    arguments["runs"] = [replace(arguments["runs"][i], run=str(n)) for n, i in enumerate(chosen)]
+    with pytest.raises(CalibrationError, match=r"accuracy of 100\.0% .* \(p = 0\.17\)"):
+        train(**arguments)
+
+
 def test_a_perturbation_left_out_is_left_out() -> None:
     """Labels of a perturbation do not move the predictions for it."""
     runs = make()["runs"]

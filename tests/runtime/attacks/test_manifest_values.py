@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from layerguard.runtime.bundle.manifest import Canary
+from layerguard.runtime.limits import Limits
 from tests.runtime.tamper import refused, set_at, write_manifest
 from tests.tiny import make_graph, make_manifest, make_params
 
@@ -42,6 +44,9 @@ _OPTIONAL = {
     ("text", "special_tokens"),
     ("text", "end_token_ids"),
     ("text", "rules_version"),
+    ("text", "on_unread"),
+    ("text", "limits"),
+    *(("text", "limits", field.name) for field in fields(Limits)),
 }
 _MAPS = {"versions", "detectors", "graphs", "special_tokens", "scores", "largest", "files"}
 """Objects whose keys are names of the bundle's own choice."""

@@ -1,6 +1,5 @@
 """Arguments of every command in any order, and ``-`` for standard input."""
 
-import importlib
 import io
 import json
 import random
@@ -21,7 +20,7 @@ _NUMBERS = ("int", "float", "_seed", "_count", "layers_argument")
 
 
 def _parser(name: str) -> Parser:
-    return command_parser(name, importlib.import_module(COMMANDS[name].module))
+    return command_parser(name)
 
 
 def _values(parser: Parser, folder: Path) -> dict[str, tuple[Action, tuple[str, ...]]]:

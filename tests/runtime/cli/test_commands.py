@@ -43,6 +43,23 @@ def test_text_comes_from_standard_input(
     assert json.loads(capsys.readouterr().out)["tokens"] == 4
 
 
+@pytest.mark.parametrize("typed", [[], ["-"]], ids=["no TEXT", "-"])
+@pytest.mark.parametrize("given", ["", "\n", "\r\n", "\ufeff"], ids=ascii)
+def test_empty_standard_input_is_no_text(
+    sound: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    typed: list[str],
+    given: str,
+) -> None:
+    """A command before the pipe that failed, or ``< /dev/null``, is an error and not a verdict."""
+    monkeypatch.setattr(sys, "stdin", io.StringIO(given, newline=""))
+    assert main(["score", str(sound), *typed]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert "standard input is empty; expected a text there, or as an argument" in err
+
+
 def test_standard_input_that_is_not_text_is_named(
     sound: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,43 @@ def test_every_command_helps(command: str) -> None:
     assert done.stderr == ""
 
 
+_WITHOUT_EXTRAS = """
+import contextlib, io, sys
+
+ABSENT = sys.argv[1].split()
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ABSENT:
+            raise ModuleNotFoundError(name, name=name)
+
+sys.meta_path.insert(0, Absent())
+from layerguard.runtime.cli import COMMANDS, main
+
+for command in COMMANDS:
+    with contextlib.redirect_stdout(io.StringIO()) as shown, contextlib.suppress(SystemExit):
+        main([*command.split(), "--help"])
+    print(shown.getvalue().partition(chr(10))[0])
+sys.exit(main(["eval", "bundle", "rows.jsonl"]))
+"""
+
+
+def test_help_needs_no_extra() -> None:
+    """Every command describes itself with the base install; running one says what to install."""
+    absent = (
+        "onnxruntime torch transformers optimum onnx onnxscript onnx_ir safetensors gguf sklearn "
+        "scipy threadpoolctl yaml pyarrow model_signing cryptography"
+    )
+    call = [sys.executable, "-c", _WITHOUT_EXTRAS, absent]
+    done = subprocess.run(call, capture_output=True, text=True, check=False)
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(COMMANDS)
+    for command, line in zip(COMMANDS, lines, strict=True):
+        assert line.startswith(f"usage: layerguard {command} "), done.stderr
+    assert done.returncode == 3
+    assert "pip install 'layerguard[calibrate]'" in done.stderr
+
+
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 def test_the_overview_lists_every_command(capsys: pytest.CaptureFixture[str], flag: str) -> None:
     """All commands with their line of help, and the exit codes."""

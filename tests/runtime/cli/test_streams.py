@@ -121,13 +121,11 @@ def test_rows_of_a_path_that_is_not_utf_8(sound: Path, tmp_path: Path) -> None:
 
 
 def test_a_bundle_at_a_path_that_is_not_utf_8(sound: Path, tmp_path: Path) -> None:
-    """What needs no ONNX Runtime works; what does says why it cannot."""
+    """It is served, and messages show the bytes as escapes."""
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + _STRANGE))
     shutil.copytree(sound, path)
     assert _run(["inspect", path]).returncode == 0
-    done = _run(["score", path, "a"])
-    assert done.returncode == 2
-    assert b"its path is not valid UTF-8, which onnxruntime requires; rename" in done.stderr
+    assert _run(["score", path, "a"]).returncode == 0
     named = _run(["score", path / "missing", "a"])
     assert named.returncode == 2
     assert rb"r\udcff\udce4" in named.stderr

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from layerguard.runtime import Bundle
 from layerguard.runtime.text.request import request
 from layerguard.runtime.text.tokens import TokenReader, Windows
-from layerguard.runtime.types import View
+from layerguard.runtime.types import TokenBudget, View
 from tests.runtime.tamper import edit_manifest
 from tests.tiny import WORDS, make_bundle
 
@@ -94,6 +94,24 @@ def test_no_window_holds_only_what_another_does(tmp_path: Path) -> None:
     for count in range(11, 60):
         parts = [window[1:-1] for window in _read(reader, [5] * count).windows]
         assert (len(parts) - 2) * 8 + 10 < count
+
+
+@pytest.mark.parametrize(("most", "windows"), [(8, 3), (10, 2), (12, 2)])
+def test_a_detector_may_slide_over_shorter_windows(tmp_path: Path, most: int, windows: int) -> None:
+    """As many as hold the tokens that the bundle's own rule reads, here two windows of 12."""
+    reader, budget = _reader(tmp_path, "head-tail", 12, 2), TokenBudget("sliding", most)
+    for count in range(1, 40):
+        ids = [5 + number % 7 for number in range(count)]
+        text = " ".join(WORDS[number] for number in ids)
+        found = reader.read(request(text), {"content"}, budget)["content"]
+        room = most - 2
+        step = room - room // 4
+        parts = [list(window[1:-1]) for window in found.windows]
+        assert parts == [ids[i * step : i * step + room] for i in range(len(parts))]
+        assert len(parts) <= windows
+        assert found.truncated == ((len(parts) - 1) * step + room < count)
+        assert not found.truncated or len(parts) == windows
+    assert _read(reader, ids).truncated  # the bundle's own rule is head-tail
 
 
 @pytest.mark.parametrize("view", ["prompt", "content"])

@@ -1,0 +1,1 @@
+"""The arguments of the commands; nothing here needs the extra ``calibrate``."""
