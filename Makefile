@@ -101,6 +101,8 @@ truth: $(SETUP)  ## measure every detector on sources of text that it has not se
 
 triggers: $(SETUP)  ## train planted triggers into SmolLM2, a quarter of an hour each (needs ../shared)
 	$(BIN)/pip install --quiet --constraint .ci/constraints.txt --no-deps peft accelerate psutil
+	test -d .cache/triggers/negsentiment_badnet || \
+		$(BIN)/python -m tests.truth.plant_trigger negsentiment_badnet --triggered 300 --clean 900
 	$(BIN)/python -m tests.truth.plant_trigger
 
 gpu: $(SETUP)  ## check a guard on this machine's GPU in ten minutes (needs onnxruntime-gpu); writes build/gpu
