@@ -12,7 +12,7 @@ QUICK := tests/runtime $(wildcard tests/test_kernels_*.py tests/test_golden_*.py
 	--ignore=tests/runtime/model/test_processes.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick coverage threads fuzz embed lint format docs docs-run peers bench accuracy truth triggers gpu wheel wheels release-check clean
+.PHONY: help demo test quick coverage threads fuzz embed lint format docs docs-run peers gateways bench load soak accuracy truth triggers gpu wheel wheels release-check clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -85,9 +85,19 @@ peers: $(SETUP)  ## compare imported SIREN heads with llm-siren, and other guard
 	$(BIN)/python -m tests.peers.compare_siren
 	$(BIN)/python -m tests.peers.compare_guards
 
+gateways: $(SETUP)  ## drive the real gateways against a server; installs them apart (about 1.5 GB)
+	$(BIN)/python -m tests.gateways.drive
+
 bench: $(SETUP)  ## measure ratios against peers; prints them and writes tests/bench/results
 	for script in tests/bench/bench_*.py; do \
 		$(BIN)/python -m tests.bench.$$(basename $$script .py) || exit 1; done
+
+load: $(SETUP)  ## measure the server at 1 to 32 clients, beside one run for each request
+	$(BIN)/python -m tests.bench.serve_load
+
+SOAK_REQUESTS ?= 100000
+soak: $(SETUP)  ## ask a server twice what it can answer, SOAK_REQUESTS times; reload it meanwhile
+	$(BIN)/python -m tests.bench.serve_soak --requests $(SOAK_REQUESTS)
 
 accuracy: $(SETUP)  ## measure false alarms and detection on ../shared (most of an hour)
 	for script in realised_fpr realised_guard_fpr safety_sets int8_parity backdoors steering drift_runs; do \

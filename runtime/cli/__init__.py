@@ -76,6 +76,12 @@ COMMANDS = {
     "generate": Command(
         "layerguard.runtime.cli.generate", "cpu", "generate an answer; the guard checks every token"
     ),
+    "serve": Command(
+        "layerguard.runtime.cli.serve", "serve", "serve bundles over HTTP, to gateways and agents"
+    ),
+    "audit-log": Command(
+        "layerguard.runtime.cli.audit_log", "cpu", "check the chain of a server's audit log"
+    ),
     "eval": Command(
         "layerguard.calibration.commands.evaluate",
         "calibrate",

@@ -23,6 +23,9 @@ _ALLOWED = {
 }
 _OF_ONE_FILE = {"kernels.py": {"cffi"}, "gguf.py": {"gguf"}, "signing.py": {"cryptography"}}
 """At build time; where a GGUF file is read, which no serving process does; where a key is read."""
+
+_OF_THE_SERVER = {"starlette", "uvicorn", "uvloop", "prometheus_client"}
+"""In the package of ``layerguard serve``, which nothing but its command imports."""
 _NEVER = (
     "torch",
     "transformers",
@@ -54,11 +57,19 @@ def _loaded(statement: str) -> set[str]:
         "import layerguard.runtime",
         "import layerguard.runtime.cli",
         "import layerguard.runtime.cli.score, layerguard.runtime.cli.doctor",
+        "import layerguard.runtime.cli.serve",
     ],
 )
 def test_importing_the_runtime_loads_little(statement: str) -> None:
-    """No training library, and onnxruntime only when a graph is opened."""
-    assert _loaded(statement).isdisjoint({*_NEVER, "onnxruntime"})
+    """No training library, no HTTP server, and onnxruntime only when a graph is opened."""
+    assert _loaded(statement).isdisjoint({*_NEVER, *_OF_THE_SERVER, "onnxruntime"})
+
+
+def test_importing_the_server_loads_no_training_library() -> None:
+    """The server needs what a check needs, and its own packages."""
+    loaded = _loaded("import layerguard.runtime.server.run")
+    assert loaded.isdisjoint({*_NEVER, "onnxruntime"})
+    assert loaded >= _OF_THE_SERVER
 
 
 def test_serving_loads_no_training_library(sound: Path) -> None:
@@ -88,6 +99,8 @@ def test_sources_import_what_is_allowed(path: Path) -> None:
     """A source imports the standard library, the runtime and its five packages, no more."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     allowed = _ALLOWED | _OF_ONE_FILE.get(path.name, set())
+    if "server" in path.parts:
+        allowed |= _OF_THE_SERVER
     assert _imports(tree) - set(sys.stdlib_module_names) <= allowed
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and str(node.module).startswith("layerguard"):

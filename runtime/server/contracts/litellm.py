@@ -1,0 +1,73 @@
+"""LiteLLM's generic guardrail API: ``POST /beta/litellm_basic_guardrail_api``.
+
+LiteLLM asks about a request, and about its answer: once, or every few chunks with all of the text
+so far. The two have the same ``litellm_call_id``, by which an answer is read together with its
+request, and only what is new in it is read.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.responses import Response
+
+from layerguard.runtime.errors import InputError
+from layerguard.runtime.server.answers import Answer
+from layerguard.runtime.server.contracts.contract import (
+    Call,
+    Contract,
+    Endpoint,
+    Fault,
+    field,
+    json_response,
+)
+from layerguard.runtime.text.request import Request, request
+
+
+async def guard(call: Call) -> Response:
+    """``BLOCKED`` with its reason, or ``NONE``."""
+    body = call.object()
+    kind = field(body, "input_type", str)
+    if field(body, "images", list, []):
+        raise InputError("images: found some; expected only text, a guard cannot read images")
+    if kind == "request":
+        key = field(body, "litellm_call_id", str, None)
+        answers = await call.check(_requests(body), key=key)
+    elif kind == "response":
+        answers = await _answers(call, body)
+    else:
+        raise InputError(f"input_type: found {kind[:40]!r}; expected 'request' or 'response'")
+    for answer in answers:
+        if answer.blocked:
+            return json_response(_blocked(answer.reason))
+    return json_response({"action": "NONE"})
+
+
+def error(fault: Fault) -> Response:
+    """The error form: a block with the fault's status, which LiteLLM reads first."""
+    return json_response(_blocked(fault.message), fault.status)
+
+
+def _requests(body: Mapping[str, Any]) -> list[Request]:
+    """The chat; or each text of a call that is no chat, such as an embedding."""
+    messages = field(body, "structured_messages", list, [])
+    if messages:
+        return [request(messages=messages, tools=body.get("tools") or None)]
+    return [request(text) for text in field(body, "texts", list, [])]
+
+
+async def _answers(call: Call, body: Mapping[str, Any]) -> list[Answer]:
+    """The answer so far of each choice; several in turn, each from its beginning."""
+    texts = field(body, "texts", list, [])
+    key = field(body, "litellm_call_id", str, None)
+    if key is None:
+        return await call.check([request(text) for text in texts], direction="response")
+    return [await call.push(key, text) for text in texts]
+
+
+def _blocked(reason: str) -> dict[str, str]:
+    return {"action": "BLOCKED", "blocked_reason": reason}
+
+
+CONTRACT = Contract(
+    "litellm", (Endpoint("POST", "/beta/litellm_basic_guardrail_api", guard),), error
+)

@@ -1,0 +1,167 @@
+"""Envoy's external processor: requests and answers of OpenAI's interface on their way.
+
+A request is read as a whole, and so is an answer (``BUFFERED``). An answer of server-sent events is
+checked while it passes, if Envoy lets the processor choose so (``allow_mode_override``): the part
+that the guard flags is replaced by an error, and nothing follows it.
+"""
+
+import json
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import grpc
+
+from layerguard.runtime.errors import MachineError
+from layerguard.runtime.server.answers import Answer
+from layerguard.runtime.server.contracts import moderations
+from layerguard.runtime.server.contracts.contract import Fault
+from layerguard.runtime.server.errors import status_of
+from layerguard.runtime.server.extproc.chats import Events, answers_of, read_object, requests_of
+from layerguard.runtime.server.extproc.messages import (
+    SERVICE,
+    ProcessingRequest,
+    ProcessingResponse,
+    answer,
+    go_on,
+    header,
+    phase_of,
+)
+from layerguard.runtime.server.service import Service
+from layerguard.runtime.text.request import Request, request
+
+CONTRACT = "extproc"
+"""For the operator's modes and the metrics."""
+
+_FORBIDDEN = 403
+
+
+async def listen(service: Service, host: str, port: int, *, shares: bool) -> grpc.aio.Server:
+    """A server that processes what Envoy sends.
+
+    Args:
+        service: what answers.
+        host: address to listen on.
+        port: port to listen on.
+        shares: whether several processes listen on the port.
+
+    Raises:
+        MachineError: the address cannot be used.
+    """
+    server = grpc.aio.server(options=[("grpc.so_reuseport", int(shares))])
+
+    async def process(messages: AsyncIterator[Any], _: Any) -> AsyncIterator[Any]:
+        exchange = Exchange(service)
+        try:
+            async for message in messages:
+                yield await exchange.respond(message)
+        finally:
+            exchange.close()
+
+    method = grpc.stream_stream_rpc_method_handler(
+        process, ProcessingRequest.FromString, ProcessingResponse.SerializeToString
+    )
+    handler = grpc.method_handlers_generic_handler(SERVICE, {"Process": method})
+    server.add_generic_rpc_handlers((handler,))
+    try:
+        server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+    except RuntimeError as error:
+        raise MachineError(
+            f"cannot listen on {host} port {port} for external processing; expected a free "
+            "address of this machine: choose another one with --extproc-port"
+        ) from error
+    await server.start()
+    return server
+
+
+class Exchange:
+    """One request and its answer."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._key = secrets.token_hex(16)
+        self._asked: Request | None = None
+        self._events: Events | None = None
+        self._is_error = False
+        self._stopped = False
+
+    async def respond(self, message: Any) -> Any:
+        """What Envoy shall do with a message; an error of the guard answers the client."""
+        phase = phase_of(message)
+        try:
+            return await self._respond(phase, getattr(message, phase))
+        except Exception as error:  # noqa: BLE001  every error has OpenAI's form
+            if self._service.mode(CONTRACT) != "enforce":
+                return go_on(phase)
+            status = int(status_of(error))
+            return answer(status, bytes(moderations.error(Fault(status, str(error), phase)).body))
+
+    def close(self) -> None:
+        """Forget the answer."""
+        for index in self._events.texts if self._events else ():
+            self._service.close(f"{self._key}/{index}")
+
+    async def _respond(self, phase: str, part: Any) -> Any:
+        if self._service.mode(CONTRACT) == "off":
+            return go_on(phase)
+        if phase == "request_body":
+            return await self._request(part)
+        if phase == "response_headers":
+            self._is_error = not header(part, ":status").startswith("2")
+            if header(part, "content-type").startswith("text/event-stream"):
+                self._events = Events()
+                return go_on(phase, streams=True)
+        if phase == "response_body" and self._asked is not None and not self._is_error:
+            return await self._response(self._asked, part)
+        return go_on(phase)
+
+    async def _request(self, part: Any) -> Any:
+        call = read_object(part.body, "body")
+        asked = requests_of(call)
+        answers = await self._service.check(asked, contract=CONTRACT)
+        if "messages" in call or "prompt" in call:
+            self._asked = asked[-1]
+        return _blocked(answers) or go_on("request_body")
+
+    async def _response(self, asked: Request, part: Any) -> Any:
+        if self._events is not None:
+            return await self._event(asked, self._events, part)
+        texts = answers_of(read_object(part.body, "answer"))
+        whole = [answered(asked, text) for text in texts]
+        answers = await self._service.check(whole, contract=CONTRACT, direction="response")
+        return _blocked(answers) or go_on("response_body")
+
+    async def _event(self, asked: Request, events: Events, part: Any) -> Any:
+        if self._stopped:
+            return go_on("response_body", b"")
+        before = dict(events.texts)
+        events.feed(part.body)
+        for index, text in events.texts.items():
+            if text == before.get(index):
+                continue
+            found = await self._service.push(f"{self._key}/{index}", text, asked, contract=CONTRACT)
+            if found.blocked:
+                self._stopped = True
+                return go_on("response_body", b"data: " + _form(found) + b"\n\n")
+        return go_on("response_body")
+
+
+def answered(asked: Request, text: str) -> Request:
+    """A request with its answer."""
+    if asked.messages is None:
+        return request(prompt=asked.prompt, response=text)
+    turns = [*asked.messages, {"role": "assistant", "content": text}]
+    return request(messages=turns, tools=asked.tools)
+
+
+def _blocked(answers: Sequence[Answer]) -> Any:
+    """The answer to the client if one of the texts is blocked; None if all may pass."""
+    for one in answers:
+        if one.blocked:
+            return answer(_FORBIDDEN, _form(one))
+    return None
+
+
+def _form(found: Answer) -> bytes:
+    error = {"message": found.reason, "type": "guardrail", "param": None, "code": "blocked"}
+    return json.dumps({"error": error}).encode()

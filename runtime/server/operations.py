@@ -1,0 +1,43 @@
+"""What operators ask: ``/livez``, ``/readyz``, ``/metrics`` and ``/admin/reload``."""
+
+from starlette.responses import PlainTextResponse, Response
+
+from layerguard.runtime.server.contracts import native
+from layerguard.runtime.server.contracts.contract import Call, Contract, Endpoint, json_response
+
+
+async def live(call: Call) -> Response:  # noqa: ARG001  the process answers, whatever is asked
+    """200 as long as the process answers."""
+    return PlainTextResponse("ok\n")
+
+
+async def ready(call: Call) -> Response:
+    """200 once the bundles are loaded and their canaries replayed, until the server shuts down."""
+    if call.service.ready:
+        return PlainTextResponse("ok\n")
+    return PlainTextResponse("not ready\n", 503)
+
+
+async def metrics(call: Call) -> Response:
+    """The metrics in Prometheus' text format."""
+    return Response(
+        call.service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8"
+    )
+
+
+async def reload(call: Call) -> Response:
+    """Load all bundles again, and give their ids."""
+    return json_response({"bundles": await call.service.reload()})
+
+
+CONTRACT = Contract(
+    "operations",
+    (
+        Endpoint("GET", "/livez", live),
+        Endpoint("GET", "/readyz", ready),
+        Endpoint("GET", "/metrics", metrics),
+    ),
+    native.error,
+)
+ADMIN = Contract("admin", (Endpoint("POST", "/admin/reload", reload),), native.error)
+"""Served only if the operator gave it keys."""

@@ -1,0 +1,188 @@
+"""Runs jobs in a bounded pool of threads, as many together as their group allows.
+
+An idle thread takes work at once, so nothing waits for a batch to fill. While all threads are busy,
+jobs collect, and the next free thread takes the oldest job and others of its group with it. Batches
+therefore grow with the load and only then.
+
+The queue is bounded in jobs and in tokens. A job that does not fit is refused at once, because a
+client that waits in vain costs more than one that asks again.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from itertools import count
+from typing import Any, TypeVar
+
+from layerguard.runtime.errors import InputError
+from layerguard.runtime.server.config import SchedulerConfig
+from layerguard.runtime.server.errors import DeadlineError, OverloadError
+from layerguard.runtime.server.jobs import Alone, Group, Job
+
+T = TypeVar("T")
+
+
+class Scheduler:
+    """The queue and the threads. Use it from the event loop's thread only.
+
+    Attributes:
+        queued_jobs: jobs that wait for a thread.
+        queued_tokens: the tokens of those jobs, estimated.
+    """
+
+    def __init__(
+        self,
+        config: SchedulerConfig,
+        on_batch: Callable[[Sequence[Job], float], None] | None = None,
+    ) -> None:
+        """Start without work.
+
+        Args:
+            config: sizes of the pool, the batches and the queue.
+            on_batch: called before every run, with its jobs and the loop's time.
+        """
+        self._config, self._on_batch = config, on_batch
+        self._pool = ThreadPoolExecutor(config.workers, thread_name_prefix="layerguard")
+        self._idle = config.workers
+        self._queues: dict[Group, OrderedDict[Job, None]] = {}
+        self._running: set[Group] = set()
+        self._numbers = count()
+        self._changed = asyncio.Event()
+        self.queued_jobs, self.queued_tokens = 0, 0
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is no work at all."""
+        return self._idle == self._config.workers and not self.queued_jobs
+
+    def is_busy(self, group: Group) -> bool:
+        """Whether a job of a group waits or runs."""
+        return group in self._queues or group in self._running
+
+    async def run_all(self, jobs: Sequence[Job], deadline_s: float) -> list[Any]:
+        """The results of some jobs, in order.
+
+        If this call is cancelled, jobs that have not begun never will.
+
+        Raises:
+            OverloadError: the queue has no place for all of them; none was queued.
+            DeadlineError: a result was not there in time.
+            InputError: there are more jobs than the queue may ever hold.
+            Exception: the first one that a job raised.
+        """
+        self._admit(jobs)
+        try:
+            async with asyncio.timeout(deadline_s):
+                return [await job.future for job in jobs]
+        except TimeoutError as error:
+            raise DeadlineError(
+                f"found no answer within {deadline_s:g} s; expected one: ask again later"
+            ) from error
+        finally:
+            for job in jobs:
+                self._withdraw(job)
+
+    async def run(self, function: Callable[[], T], deadline_s: float, tokens: int = 1) -> T:
+        """What a function returns that runs in the pool by itself; errors as ``run_all``."""
+        result: T = (await self.run_all([Job(Alone(), function, tokens)], deadline_s))[0]
+        return result
+
+    async def drain(self) -> None:
+        """Wait until all work is done."""
+        while not self.is_idle:
+            self._changed.clear()
+            await self._changed.wait()
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _admit(self, jobs: Sequence[Job]) -> None:
+        most = self._config.queue_requests
+        if len(jobs) > most:
+            raise InputError(f"found {len(jobs)} texts in one request; expected at most {most}")
+        for job in jobs:  # one long text alone must fit
+            job.tokens = min(job.tokens, self._config.queue_tokens)
+        tokens = sum(job.tokens for job in jobs)
+        full = self.queued_jobs + len(jobs) > most
+        long = self.queued_tokens + tokens > self._config.queue_tokens and self.queued_jobs > 0
+        if full or long:
+            what = f"{self.queued_jobs} texts" if full else f"{self.queued_tokens} tokens"
+            raise OverloadError(f"found {what} waiting already; expected fewer: ask again later")
+        loop = asyncio.get_running_loop()
+        for job in jobs:
+            job.future, job.submitted = loop.create_future(), loop.time()
+            job.number = next(self._numbers)
+            self._queues.setdefault(job.group, OrderedDict())[job] = None
+        self.queued_jobs += len(jobs)
+        self.queued_tokens += tokens
+        # requests that arrived in the same turn of the loop may share the first run
+        loop.call_soon(self._dispatch)
+
+    def _withdraw(self, job: Job) -> None:
+        """Forget a job: nobody waits for it any more."""
+        if job in self._queues.get(job.group, ()):
+            self._take(job)
+        if not job.future.cancel() and not job.future.cancelled():
+            job.future.exception()  # an error that nobody asks for is not reported
+
+    def _take(self, job: Job) -> Job:
+        queue = self._queues[job.group]
+        del queue[job]
+        if not queue:
+            del self._queues[job.group]
+        self.queued_jobs -= 1
+        self.queued_tokens -= job.tokens
+        self._changed.set()
+        return job
+
+    def _dispatch(self) -> None:
+        """Give work to the idle threads."""
+        loop = asyncio.get_running_loop()
+        while self._idle and (batch := self._next_batch()):
+            self._idle -= 1
+            group = batch[0].group
+            if group.serial:
+                self._running.add(group)
+            if self._on_batch:
+                self._on_batch(batch, loop.time())
+            run = loop.run_in_executor(self._pool, group.run, [job.argument for job in batch])
+            run.add_done_callback(partial(self._finish, batch))
+
+    def _next_batch(self) -> list[Job]:
+        """The oldest job, and others of its group within the budget; empty if there is none."""
+        ready = [queue for group, queue in self._queues.items() if group not in self._running]
+        if not ready:
+            return []
+        queue = min(ready, key=lambda queue: next(iter(queue)).number)
+        most_rows = next(iter(queue)).group.most_rows or self._config.batch_rows
+        batch: list[Job] = []
+        longest = 0
+        for job in queue:
+            longest = max(longest, job.tokens)
+            padded = (len(batch) + 1) * longest
+            if batch and (len(batch) == most_rows or padded > self._config.batch_tokens):
+                break
+            batch.append(job)
+        return [self._take(job) for job in batch]
+
+    def _finish(self, batch: Sequence[Job], run: asyncio.Future[list[Any]]) -> None:
+        self._idle += 1
+        self._running.discard(batch[0].group)
+        error = asyncio.CancelledError() if run.cancelled() else run.exception()
+        results = run.result() if error is None else [error] * len(batch)
+        for job, result in zip(batch, results, strict=True):
+            if job.future.done():
+                continue
+            if isinstance(result, asyncio.CancelledError):
+                job.future.cancel()
+            elif isinstance(result, BaseException):
+                job.future.set_exception(result)
+            else:
+                job.future.set_result(result)
+        self._changed.set()
+        with suppress(RuntimeError):  # the loop is closing
+            self._dispatch()

@@ -1,0 +1,77 @@
+"""A model behind a gateway, as OpenAI's interface shows one: it answers with chosen texts."""
+
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+_PAUSE_S = 0.005
+"""Between two words of a stream, so that they arrive one by one."""
+
+
+@contextlib.contextmanager
+def serving(answers: Mapping[str, str], otherwise: str) -> Iterator[str]:
+    """The address of a model, up to and with ``/v1``.
+
+    Args:
+        answers: what it answers to a prompt.
+        otherwise: what it answers to all others.
+    """
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            content = body["messages"][-1]["content"]
+            prompt = content if isinstance(content, str) else content[0]["text"]
+            _answer(self, answers.get(prompt, otherwise), stream=body.get("stream", False))
+
+        def log_message(self, *_: Any) -> None:
+            """Print nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}/v1"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def _answer(handler: BaseHTTPRequestHandler, text: str, *, stream: bool) -> None:
+    if not stream:
+        message = {"role": "assistant", "content": text}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+        body = json.dumps(_form("chat.completion", choice) | {"usage": usage}).encode()
+        _head(handler, "application/json", len(body))
+        handler.wfile.write(body)
+        return
+    words = [word + " " for word in text.split()]
+    deltas = [{"role": "assistant", "content": ""}, *({"content": word} for word in words)]
+    events = [_form("chat.completion.chunk", {"index": 0, "delta": delta}) for delta in deltas]
+    last = {"index": 0, "delta": {}, "finish_reason": "stop"}
+    events.append(_form("chat.completion.chunk", last))
+    parts = [b"data: %s\n\n" % json.dumps(event).encode() for event in events]
+    parts.append(b"data: [DONE]\n\n")
+    _head(handler, "text/event-stream", sum(map(len, parts)))
+    with contextlib.suppress(ConnectionError):
+        for part in parts:
+            handler.wfile.write(part)
+            time.sleep(_PAUSE_S)
+
+
+def _form(kind: str, choice: dict[str, Any]) -> dict[str, Any]:
+    return {"id": "1", "object": kind, "created": 1, "model": "chat", "choices": [choice]}
+
+
+def _head(handler: BaseHTTPRequestHandler, kind: str, length: int) -> None:
+    handler.send_response(200)
+    handler.send_header("content-type", kind)
+    handler.send_header("content-length", str(length))
+    handler.end_headers()

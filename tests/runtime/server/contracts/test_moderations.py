@@ -1,0 +1,99 @@
+"""OpenAI's moderations: categories, inputs and the bundle."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from layerguard.runtime.server.config import ContractConfig
+from layerguard.runtime.server.contracts.moderations import CATEGORIES
+from layerguard.runtime.server.service import Service
+from tests.runtime.server.contracts.conftest import Post
+
+_PATH = "/v1/moderations"
+Make = Callable[..., Service]
+
+
+def _flagged(result: dict[str, Any]) -> set[str]:
+    return {name for name, flagged in result["categories"].items() if flagged}
+
+
+def test_the_guard_decides_illicit_unless_the_settings_say_otherwise(post: Post) -> None:
+    """All 13 categories are there; beside them the guard and each detector."""
+    (response,) = post(_PATH, {"input": "a", "model": "strict"})
+    (result,) = response.json()["results"]
+    ours = {"layerguard", "layerguard/lcf", "layerguard/siren"}
+    assert result["flagged"] is True
+    assert _flagged(result) == {"illicit", "layerguard", "layerguard/siren"}
+    assert result["categories"].keys() == set(CATEGORIES) | ours
+    for table in ("category_scores", "category_applied_input_types"):
+        assert result[table].keys() == result["categories"].keys()
+
+
+def test_the_settings_say_who_decides_a_category(post: Post, make_service: Make) -> None:
+    """A detector or the guard; also categories that OpenAI does not have."""
+    categories = {"hate": "siren", "violence": "lcf", "self": "guard"}
+    service = make_service(contracts=ContractConfig(categories))
+    (response,) = post(_PATH, {"input": "a", "model": "strict"}, service=service)
+    (result,) = response.json()["results"]
+    assert _flagged(result) == {"hate", "self", "layerguard", "layerguard/siren"}
+
+
+def test_a_category_without_its_detector_is_an_error(
+    post: Post, make_service: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It would never be flagged, and nobody would notice; the log says what is wrong."""
+    service = make_service(contracts=ContractConfig({"hate": "none"}))
+    (response,) = post(_PATH, {"input": "a"}, service=service)
+    assert response.status_code == 500
+    assert "found 'hate' decided by 'none'" in caplog.text
+    assert response.json()["error"]["type"] == "server_error"
+
+
+@pytest.mark.parametrize(
+    ("given", "results"),
+    [
+        ("a", 1),
+        (["a", "the river"], 2),
+        ([{"type": "text", "text": "a"}, {"type": "text", "text": "river"}], 1),
+    ],
+)
+def test_every_input_has_a_result(post: Post, given: Any, results: int) -> None:
+    """The parts of one message are one input."""
+    (response,) = post(_PATH, {"input": given})
+    assert len(response.json()["results"]) == results
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([{"type": "image_url", "image_url": {"url": "data:"}}], "a guard cannot read"),
+        ([], "expected a text or a list of texts"),
+        ([[1, 2]], "expected a text or a list of texts"),
+        (["a", {"type": "text", "text": "a"}], "expected a text or a list of texts"),
+        ("\ud800", "a lone surrogate"),
+    ],
+)
+def test_what_is_no_text_is_refused(post: Post, given: Any, said: str) -> None:
+    """Images would pass unread."""
+    (response,) = post(_PATH, {"content": json.dumps({"input": given})})
+    assert response.status_code == 400
+    assert said in response.json()["error"]["message"]
+    assert response.json()["error"]["type"] == "invalid_request_error"
+
+
+def test_the_model_names_the_bundle_if_there_is_one(post: Post) -> None:
+    """Clients send the name of OpenAI's model, which is no bundle."""
+    named, other, none = post(
+        _PATH,
+        {"input": "a", "model": "strict"},
+        {"input": "a", "model": "omni-moderation-latest"},
+        {"input": "a"},
+    )
+    assert [r.json()["results"][0]["flagged"] for r in (named, other, none)] == [True, False, False]
+    assert [r.json()["model"] for r in (named, other, none)] == [
+        "strict",
+        "omni-moderation-latest",
+        "main",
+    ]

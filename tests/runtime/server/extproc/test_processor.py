@@ -1,0 +1,238 @@
+"""Envoy's external processing: what passes, what is answered, and what a stream carries."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+pytest.importorskip("grpc", reason="needs layerguard[extproc]")
+
+from layerguard.runtime.errors import InputError
+from layerguard.runtime.server.config import Config, GuardConfig
+from layerguard.runtime.server.extproc.messages import ProcessingRequest, ProcessingResponse
+from layerguard.runtime.server.extproc.processor import Exchange
+from layerguard.runtime.server.service import Service
+
+Make = Callable[..., Service]
+_CHAT = {"model": "chat", "messages": [{"role": "user", "content": "the garden was quiet"}]}
+
+
+@pytest.fixture
+def strict_service(strict: Any) -> Service:
+    """A service that flags everything."""
+    return Service(Config({"main": str(strict)}, guard=GuardConfig(threads=1)))
+
+
+def _headers(phase: str, **values: str) -> Any:
+    message = ProcessingRequest()
+    getattr(message, phase).SetInParent()
+    for name, value in values.items():
+        one = getattr(message, phase).headers.headers.add()
+        one.key, one.raw_value = name.replace("__", ":").replace("_", "-"), value.encode()
+    return message
+
+
+def _body(phase: str, body: Any, *, last: bool = True) -> Any:
+    message = ProcessingRequest()
+    part = getattr(message, phase)
+    part.body = body if isinstance(body, bytes) else json.dumps(body).encode()
+    part.end_of_stream = last
+    return message
+
+
+def _answer(text: str | None) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "message": {"role": "assistant", "content": text}}]}
+
+
+def _event(text: str, index: int = 0) -> bytes:
+    choice = {"index": index, "delta": {"content": text}}
+    return b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n"
+
+
+def _exchanged(service: Service, *messages: Any, load: bool = True) -> list[Any]:
+    """What Envoy gets for some messages, as it came over the wire."""
+
+    async def whole() -> list[Any]:
+        if load:
+            await service.reload()
+        exchange = Exchange(service)
+        try:
+            found = [await exchange.respond(one) for one in messages]
+        finally:
+            exchange.close()
+            await service.drain()
+        return [ProcessingResponse.FromString(one.SerializeToString()) for one in found]
+
+    return asyncio.run(whole())
+
+
+def _kind(response: Any) -> str:
+    (name,) = [field.name for field, _ in response.ListFields() if field.name != "mode_override"]
+    return str(name)
+
+
+def test_a_request_and_its_answer_pass_unchanged(make_service: Make) -> None:
+    """Each message is answered with its own kind, and no body is replaced."""
+    phases = ["request_headers", "request_body", "response_headers", "response_body"]
+    found = _exchanged(
+        make_service(),
+        _headers("request_headers", __method="POST"),
+        _body("request_body", _CHAT),
+        _headers("response_headers", __status="200", content_type="application/json"),
+        _body("response_body", _answer("rain came")),
+    )
+    assert [_kind(response) for response in found] == phases
+    for phase, response in zip(phases, found, strict=True):
+        assert not getattr(response, phase).response.HasField("body_mutation")
+
+
+def test_a_flagged_request_is_answered_with_403(strict_service: Service) -> None:
+    """In OpenAI's error form, with the reason."""
+    (found,) = _exchanged(strict_service, _body("request_body", _CHAT))
+    immediate = found.immediate_response
+    assert immediate.status.code == 403
+    assert json.loads(immediate.body)["error"]["code"] == "blocked"
+    (header,) = immediate.headers.set_headers
+    assert (header.header.key, header.header.raw_value) == ("content-type", b"application/json")
+
+
+def _flags(monkeypatch: pytest.MonkeyPatch, word: str) -> list[Any]:
+    """Let texts with a word be blocked; the requests that were asked about, in order."""
+    asked: list[Any] = []
+    check, push = Service.check, Service.push
+
+    async def checked(self: Service, requests: Any, **more: Any) -> Any:
+        asked.extend(requests)
+        return [
+            _forced(a, word in r.content())
+            for a, r in zip(await check(self, requests, **more), requests, strict=True)
+        ]
+
+    async def pushed(self: Service, key: str, text: str, request: Any, **more: Any) -> Any:
+        asked.append((request, text))
+        return _forced(await push(self, key, text, request, **more), word in text)
+
+    monkeypatch.setattr(Service, "check", checked)
+    monkeypatch.setattr(Service, "push", pushed)
+    return asked
+
+
+def _forced(answer: Any, blocked: bool) -> Any:
+    return SimpleNamespace(blocked=blocked, reason=answer.reason)
+
+
+def test_a_flagged_answer_is_read_with_its_request(
+    make_service: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And answered with 403; all choices are read."""
+    asked = _flags(monkeypatch, "boats")
+    two = {"choices": [*_answer("rain")["choices"], *_answer("small boats")["choices"]]}
+    found = _exchanged(
+        make_service(),
+        _body("request_body", _CHAT),
+        _headers("response_headers", __status="200"),
+        _body("response_body", two),
+    )
+    assert found[-1].immediate_response.status.code == 403
+    _, rain, boats = asked
+    assert rain.messages == (*_CHAT["messages"], {"role": "assistant", "content": "rain"})
+    assert boats.answer == "small boats"
+
+
+def test_a_stream_is_checked_part_by_part_and_ends_with_an_error(
+    make_service: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Events may be cut anywhere; what was flagged and all that follows does not pass."""
+    asked = _flags(monkeypatch, "boats")
+    whole = _event("rain ") + _event("came ") + _event("boats ") + _event("lay")
+    cut = len(_event("rain ")) + 9
+    parts = [whole[:cut], whole[cut : cut + 60], whole[cut + 60 :], b"data: [DONE]\n\n"]
+    found = _exchanged(
+        make_service(),
+        _body("request_body", _CHAT),
+        _headers("response_headers", __status="200", content_type="text/event-stream"),
+        *(_body("response_body", part, last=False) for part in parts),
+    )
+    assert found[1].mode_override.response_body_mode == 1
+    removed = found[1].response_headers.response.header_mutation.remove_headers
+    assert list(removed) == ["content-length"]
+    mutations = [one.response_body.response.body_mutation for one in found[2:]]
+    assert [bool(one.body or one.clear_body) for one in mutations] == [False, False, True, True]
+    assert json.loads(mutations[2].body.removeprefix(b"data: "))["error"]["code"] == "blocked"
+    assert mutations[3].clear_body
+    request, text = asked[-1]
+    assert text == "rain came boats lay"
+    assert request.messages == tuple(_CHAT["messages"])
+
+
+@pytest.mark.parametrize(
+    ("call", "texts"),
+    [
+        ({"prompt": "rain"}, ["rain"]),
+        ({"prompt": ["rain", "hills"]}, ["rain", "hills"]),
+        ({"input": ["rain", "hills"]}, ["rain", "hills"]),
+    ],
+)
+def test_prompts_and_embeddings_are_read(
+    make_service: Make, monkeypatch: pytest.MonkeyPatch, call: Any, texts: list[str]
+) -> None:
+    """Each text of them."""
+    asked = _flags(monkeypatch, "boats")
+    _exchanged(make_service(), _body("request_body", call))
+    assert [one.prompt for one in asked] == texts
+
+
+def test_answers_that_hold_no_text_of_a_model_pass(make_service: Make) -> None:
+    """Those of embeddings, and errors of the upstream."""
+    service = make_service()
+    embedding = _exchanged(
+        service, _body("request_body", {"input": "rain"}), _body("response_body", {"data": []})
+    )
+    failed = _exchanged(
+        make_service(),
+        _body("request_body", _CHAT),
+        _headers("response_headers", __status="500"),
+        _body("response_body", {"error": {}}),
+    )
+    assert [_kind(found[-1]) for found in (embedding, failed)] == ["response_body"] * 2
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [_body("request_body", b"{")],
+        [_body("request_body", [])],
+        [_body("request_body", {"model": "chat"})],
+        [_body("request_body", _CHAT), _body("response_body", b"\x1f\x8b")],
+        [_body("request_body", _CHAT), _body("response_body", {"data": []})],
+    ],
+)
+def test_what_cannot_be_read_does_not_pass(make_service: Make, messages: list[Any]) -> None:
+    """400 in OpenAI's error form; unless the operator only watches."""
+    found = _exchanged(make_service(), *messages)
+    assert found[-1].immediate_response.status.code == 400
+    assert "error" in json.loads(found[-1].immediate_response.body)
+
+
+def test_a_message_of_no_known_phase_ends_the_stream(make_service: Make) -> None:
+    """Envoy then answers its client with 500."""
+    with pytest.raises(InputError, match="expected one of its phases"):
+        _exchanged(make_service(), ProcessingRequest())
+
+
+def test_a_guard_that_cannot_answer_answers_503(make_service: Make) -> None:
+    """Before the bundles are loaded."""
+    (found,) = _exchanged(make_service(), _body("request_body", _CHAT), load=False)
+    assert found.immediate_response.status.code == 503
+
+
+@pytest.mark.parametrize("mode", ["shadow", "off"])
+def test_an_operator_who_watches_changes_nothing(strict: Any, mode: str) -> None:
+    """Neither flagged texts nor those that cannot be read are stopped."""
+    for body in (_CHAT, b"{"):
+        config = Config({"main": str(strict)}, guard=GuardConfig(route_modes={"extproc": mode}))
+        (found,) = _exchanged(Service(config), _body("request_body", body))
+        assert _kind(found) == "request_body"
