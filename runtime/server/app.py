@@ -29,6 +29,7 @@ from layerguard.runtime.server.errors import (
 )
 from layerguard.runtime.server.http import Keys, read_body, request_id, while_connected
 from layerguard.runtime.server.openapi import document
+from layerguard.runtime.server.page import endpoints
 from layerguard.runtime.server.records import REQUEST_ID
 from layerguard.runtime.server.service import Service
 
@@ -49,13 +50,16 @@ def create_app(service: Service, contracts: Sequence[Contract] = CONTRACTS) -> S
         ValueError: two contracts have the same name or endpoint.
     """
     own = (operations.CONTRACT, _described(contracts))
-    twice = duplicates((*contracts, *own, operations.ADMIN))
+    page = (endpoints.FILES, endpoints.FIGURES)
+    twice = duplicates((*contracts, *own, operations.ADMIN, *page))
     if twice:
         raise ValueError(f"found {', '.join(twice)} twice; expected each contract's own")
     http = service.config.http
     keys, admin = Keys.read(http.keys_file), Keys.read(http.admin_keys_file)
     served = [(contract, keys) for contract in contracts]
     served += [(contract, Keys()) for contract in own]
+    if http.page == "on":
+        served += [(endpoints.FILES, Keys()), (endpoints.FIGURES, keys)]
     if admin:
         served.append((operations.ADMIN, admin))
     routes = [

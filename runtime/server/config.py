@@ -35,6 +35,7 @@ class HttpConfig:
         str, Rule("file with one API key per line; empty: no key is asked for")
     ] = ""
     admin_keys_file: Annotated[str, Rule("the same, for /admin; empty: /admin is closed")] = ""
+    page: Annotated[Literal["on", "off"], Rule("whether / shows a page of figures")] = "on"
     processes: Annotated[
         int, Rule("processes that serve; process N also answers on the port N + 1 above", least=1)
     ] = 1

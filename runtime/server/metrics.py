@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 from layerguard.runtime.guard import Guard
 from layerguard.runtime.server.answers import Answer
 from layerguard.runtime.server.jobs import Job
+from layerguard.runtime.server.recent import Recent
 
 _SECONDS = (
     0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.0, 2.0, 4.0, 8.0
@@ -21,11 +22,17 @@ _ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 class Metrics:
-    """Counters and histograms of one service; the guards are read when Prometheus asks."""
+    """Counters and histograms of one service; the guards are read when Prometheus asks.
+
+    Attributes:
+        registry: what Prometheus reads.
+        recent: what the page shows.
+    """
 
     def __init__(self) -> None:
         """Start at zero, in a registry of its own."""
         self.registry = CollectorRegistry()
+        self.recent = Recent()
 
         def counter(name: str, meaning: str, *labels: str) -> Counter:
             return Counter(f"layerguard_{name}", meaning, labels, registry=self.registry)
@@ -54,11 +61,12 @@ class Metrics:
     def answered(self, contract: str, direction: str, answer: Answer) -> None:
         """Count an answer."""
         self._requests.labels(contract, direction, answer.decision, answer.mode).inc()
+        self.recent.answered(contract, direction, answer)
         if answer.verdict is not None:
             self._tokens.inc(answer.verdict.tokens)
             self._truncated.inc(answer.verdict.truncated)
             for stage, milliseconds in answer.verdict.timings_ms.items():
-                self._stages.labels(stage).observe(milliseconds / 1e3)
+                self._took(stage, milliseconds)
 
     def shed(self, cause: str, texts: int) -> None:
         """Count texts that got no answer because of the load."""
@@ -76,7 +84,7 @@ class Metrics:
         """Count the run of some jobs."""
         self._rows.observe(len(jobs))
         for job in jobs:
-            self._stages.labels("queue").observe(now - job.submitted)
+            self._took("queue", (now - job.submitted) * 1e3)
 
     def watch(self, name: str, meaning: str, value: Callable[[], float]) -> None:
         """Report a number that is read when Prometheus asks."""
@@ -85,6 +93,10 @@ class Metrics:
     def watch_guards(self, guards: Callable[[], Mapping[str, Guard]]) -> None:
         """Report the guards that serve when Prometheus asks."""
         self.registry.register(_Guards(guards))
+
+    def _took(self, stage: str, milliseconds: float) -> None:
+        self._stages.labels(stage).observe(milliseconds / 1e3)
+        self.recent.took(stage, milliseconds)
 
     def text(self) -> bytes:
         """All metrics in Prometheus' text format."""

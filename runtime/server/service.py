@@ -89,15 +89,25 @@ class Service:
         )
         self._reloading = asyncio.Lock()
         watch = self.metrics.watch
-        watch("queue_requests", "Texts that wait", lambda: self._scheduler.queued_jobs)
-        watch("queue_tokens", "Tokens that wait, estimated", lambda: self._scheduler.queued_tokens)
-        watch("open_streams", "Answers that are still being written", lambda: len(self._answers))
+        watch("queue_requests", "Texts that wait", lambda: self.waiting[0])
+        watch("queue_tokens", "Tokens that wait, estimated", lambda: self.waiting[1])
+        watch("open_streams", "Answers that are still being written", lambda: self.open_answers)
         self.metrics.watch_guards(lambda: self.guards)
 
     @property
     def ready(self) -> bool:
         """Whether requests are answered: the bundles are loaded and their canaries replayed."""
         return bool(self.guards) and not self.draining
+
+    @property
+    def waiting(self) -> tuple[int, int]:
+        """Texts that wait, and their tokens, estimated."""
+        return self._scheduler.queued_jobs, self._scheduler.queued_tokens
+
+    @property
+    def open_answers(self) -> int:
+        """Answers that are still being written."""
+        return len(self._answers)
 
     async def check(
         self,
