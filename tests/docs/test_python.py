@@ -23,6 +23,7 @@ def test_every_block_names_what_there_is(page: Path) -> None:
     "line",
     [
         "import layerguard.nothing",
+        "from layerguard.integrations.nothing import GuardMiddleware",
         "from layerguard.runtime import Gard",
         "from layerguard.runtime import Guard\nGuard.laod('guard/')",
         "from layerguard.runtime import Guard\nGuard.load('guard/').chekc('text')",

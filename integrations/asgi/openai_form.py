@@ -1,0 +1,151 @@
+"""Bodies of OpenAI's chat and text completions: what a guard reads in them, and its errors."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from layerguard.runtime import InputError
+
+Arguments = dict[str, Any]
+"""Keyword arguments of ``Guard.check``."""
+
+_TEXTS = ("reasoning_content", "reasoning", "content", "text", "refusal")
+"""Members of a message, a delta or a choice whose text a user may see."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The texts of one request.
+
+    Attributes:
+        prompts: a chat, or each of the prompts of a text completion.
+        suffix: the text that follows the completion; empty if there is none.
+        choices: number of answers to each prompt.
+    """
+
+    prompts: tuple[Arguments, ...]
+    suffix: str = ""
+    choices: int = 1
+
+    @classmethod
+    def of(cls, body: bytes) -> "Asked":
+        """The texts of a request's body.
+
+        Raises:
+            InputError: the body is not a request of OpenAI's interface, or has token ids.
+        """
+        asked = parsed(body)
+        choices = asked.get("n") or 1
+        if not isinstance(choices, int) or choices < 1:
+            raise InputError(f"n: found {choices!r}; expected a whole number, at least 1")
+        if "messages" in asked:
+            if "prompt" in asked:
+                raise InputError("found messages and prompt; expected one of them")
+            functions = asked.get("functions") or ()
+            tools = [
+                *(asked.get("tools") or ()),
+                *({"type": "function", "function": function} for function in functions),
+            ]
+            chat = {"messages": asked["messages"], "tools": tools or None}
+            return cls((chat,), choices=choices)
+        prompts = asked.get("prompt")
+        prompts = prompts if isinstance(prompts, list) else [prompts]
+        if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
+            raise InputError("prompt: expected a text or a list of texts; token ids are not read")
+        suffix = asked.get("suffix") or ""
+        return cls(tuple({"prompt": prompt} for prompt in prompts), suffix, choices)
+
+    def questions(self) -> list[Arguments]:
+        """What to check before the request goes on."""
+        return [*self.prompts, *([{"text": self.suffix}] if self.suffix else [])]
+
+    def prompt_of(self, choice: int) -> Arguments:
+        """The prompt that a choice of the answer belongs to.
+
+        Raises:
+            InputError: the request has no such prompt.
+        """
+        index = choice // self.choices
+        if not 0 <= index < len(self.prompts):
+            raise InputError(f"choice {choice}: the request has {len(self.prompts)} prompts")
+        return self.prompts[index]
+
+    def answered(self, choice: int, message: Mapping[str, Any]) -> Arguments:
+        """The prompt of a choice with its answer, a message or ``{"text": ...}``."""
+        prompt = self.prompt_of(choice)
+        text = answer_text(message)
+        if "messages" not in prompt:
+            return {**prompt, "response": text}
+        turn = {"role": "assistant", "content": text}
+        for name in ("tool_calls", "function_call"):
+            if message.get(name):
+                turn[name] = message[name]
+        return {**prompt, "messages": [*prompt["messages"], turn]}
+
+
+def answers(body: bytes, asked: Asked) -> list[Arguments]:
+    """What to check of a complete answer: each choice with its prompt.
+
+    Raises:
+        InputError: the body is no such answer, or has sound.
+    """
+    return [
+        asked.answered(choice.get("index", 0), message_of(choice))
+        for choice in choices_of(parsed(body))
+    ]
+
+
+def choices_of(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The choices of an answer or of one chunk of it.
+
+    Raises:
+        InputError: there is no list of choices.
+    """
+    choices = body.get("choices")
+    if not isinstance(choices, list) or not all(isinstance(c, dict) for c in choices):
+        raise InputError("choices: expected a list of objects")
+    return choices
+
+
+def message_of(choice: Mapping[str, Any]) -> dict[str, Any]:
+    """The members of a choice and those of its message or delta, side by side."""
+    return {**choice, **(choice.get("message") or {}), **(choice.get("delta") or {})}
+
+
+def answer_text(message: Mapping[str, Any]) -> str:
+    """All text of a message, a delta or a choice; see ``message_of``.
+
+    Raises:
+        InputError: it has sound, or a text is not a str.
+    """
+    if message.get("audio"):
+        raise InputError("found an answer with sound; expected only text: a guard cannot hear it")
+    texts = [message[name] for name in _TEXTS if message.get(name)]
+    if not all(isinstance(text, str) for text in texts):
+        raise InputError("found an answer whose text is not a str")
+    return "\n".join(texts)
+
+
+def error(message: str, kind: str, code: str) -> bytes:
+    """An error in OpenAI's form, as JSON."""
+    body = {"message": message, "type": kind, "param": None, "code": code}
+    return json.dumps({"error": body}).encode()
+
+
+def parsed(body: bytes) -> dict[str, Any]:
+    """The JSON object of a body. A repeated key is refused: readers differ on which one counts."""
+    try:
+        value = json.loads(body.decode(), object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as fault:
+        raise InputError(f"the body is not JSON: {fault}") from fault
+    if not isinstance(value, dict):
+        raise InputError(f"found JSON of type {type(value).__name__}; expected an object")
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key is repeated")
+    return found

@@ -1,0 +1,137 @@
+"""Server-sent events of an answer that is being written: none leaves before it was read."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from layerguard.integrations.asgi.openai_form import (
+    Asked,
+    answer_text,
+    choices_of,
+    message_of,
+    parsed,
+)
+from layerguard.runtime import Guard, Verdict
+
+_EVENT_END = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
+
+
+class StreamedAnswer:
+    """The choices of one streamed answer. It holds events back until a verdict covers them.
+
+    A decoder bundle reads each chunk at once. Other bundles check every 32 tokens, and text leaves
+    at that pace. Tool calls leave at the end, when they are complete. Use it from one thread at a
+    time.
+
+    Attributes:
+        verdict: the latest verdict.
+    """
+
+    def __init__(self, guard: Guard, asked: Asked, verdict: Verdict) -> None:
+        self._guard, self._asked, self.verdict = guard, asked, verdict
+        self._choices: dict[int, _Choice] = {}
+        self._held: list[bytes] = []
+        self._partial = b""
+
+    def push(self, data: bytes, *, last: bool) -> Verdict:
+        """Read a part of the body; the verdict is flagged if that of any choice is.
+
+        Raises:
+            InputError: an event is not a chunk of an answer.
+            BundleError: the graph fails.
+        """
+        for verdict in self._verdicts(data, last=last):
+            self.verdict = verdict
+            if verdict.flagged:
+                break
+        if last or self.verdict.flagged:
+            for choice in self._choices.values():
+                choice.close()
+        return self.verdict
+
+    def _verdicts(self, data: bytes, *, last: bool) -> Iterator[Verdict]:
+        """A verdict after each part of a choice, and at the end more on each choice."""
+        *events, self._partial = _split(self._partial + data)
+        if last and self._partial:
+            events.append(self._partial)
+        for event in events:
+            self._held.append(event)
+            for choice in _choices(event):
+                index = choice.get("index", 0)
+                if index not in self._choices:
+                    self._choices[index] = _Choice(self._guard, self._asked, index)
+                yield self._choices[index].push(message_of(choice))
+        for one in self._choices.values() if last else ():
+            yield from one.finish()
+
+    def release(self) -> bytes:
+        """The events that verdicts cover, as they came; empty while there is unread text."""
+        if not all(choice.covered for choice in self._choices.values()):
+            return b""
+        released, self._held = b"".join(self._held), []
+        return released
+
+
+class _Choice:
+    """One answer: its text in a stream of the guard, its tool calls put together."""
+
+    def __init__(self, guard: Guard, asked: Asked, index: int) -> None:
+        self._guard, self._asked, self._index = guard, asked, index
+        self._stream = guard.stream(**asked.prompt_of(index))
+        self._calls: dict[int, dict[str, Any]] = {}
+        self._finished = False
+
+    @property
+    def covered(self) -> bool:
+        """Whether everything so far may leave."""
+        read = self._stream.verdict.unread_tokens == 0 and not self._calls
+        return read or self._finished
+
+    def push(self, delta: Mapping[str, Any]) -> Verdict:
+        for call in _calls(delta):
+            _extend(self._calls.setdefault(call.get("index", 0), {}), call)
+        text = answer_text(delta)
+        return self._stream.push(text) if text else self._stream.verdict
+
+    def finish(self) -> Iterator[Verdict]:
+        yield self._stream.finish()
+        if self._calls:
+            message = {"content": self._stream.text, "tool_calls": list(self._calls.values())}
+            yield self._guard.check(**self._asked.answered(self._index, message))
+        self._finished = True
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+def _split(data: bytes) -> list[bytes]:
+    """The events with the blank lines that end them, and the rest."""
+    ends = [0, *(match.end() for match in _EVENT_END.finditer(data))]
+    return [data[a:b] for a, b in zip(ends, [*ends[1:], len(data)], strict=True)]
+
+
+def _choices(event: bytes) -> list[Mapping[str, Any]]:
+    """The choices of an event; none of a comment or of the end."""
+    lines = [line[5:].removeprefix(b" ") for line in event.splitlines() if line[:5] == b"data:"]
+    data = b"\n".join(lines)
+    if not data or data == b"[DONE]":
+        return []
+    chunk = parsed(data)
+    return [] if "error" in chunk and "choices" not in chunk else choices_of(chunk)
+
+
+def _calls(delta: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The parts of tool calls in a delta; a legacy function call counts as one."""
+    legacy = delta.get("function_call")
+    return [*(delta.get("tool_calls") or ()), *([{"function": legacy}] if legacy else ())]
+
+
+def _extend(whole: dict[str, Any], part: Mapping[str, Any]) -> None:
+    """Add a part of a tool call: texts of the function grow, other members are set once."""
+    for key, value in part.items():
+        if isinstance(value, Mapping):
+            _extend(whole.setdefault(key, {}), value)
+        elif key == "arguments" and isinstance(value, str):
+            whole[key] = whole.get(key, "") + value
+        elif value is not None:
+            whole.setdefault(key, value)

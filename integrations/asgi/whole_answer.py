@@ -1,0 +1,35 @@
+"""An answer that comes as one JSON body."""
+
+from layerguard.integrations.asgi.openai_form import Asked, answers
+from layerguard.integrations.gate import check_each
+from layerguard.runtime import Guard, Verdict
+
+
+class WholeAnswer:
+    """Keeps the body until it is complete, and checks each choice with its prompt.
+
+    Attributes:
+        verdict: the latest verdict; at first that of the request.
+    """
+
+    def __init__(self, guard: Guard, asked: Asked, verdict: Verdict) -> None:
+        self._guard, self._asked, self.verdict = guard, asked, verdict
+        self._body = b""
+        self._complete = False
+
+    def push(self, data: bytes, *, last: bool) -> Verdict:
+        """Add a part of the body; at the last one, the first flagged verdict if there is one.
+
+        Raises:
+            InputError: the body is not an answer in OpenAI's form.
+            BundleError: the graph fails.
+        """
+        self._body += data
+        if last:
+            self.verdict = check_each(self._guard, answers(self._body, self._asked))
+            self._complete = True
+        return self.verdict
+
+    def release(self) -> bytes:
+        """The body once it is checked; empty before."""
+        return self._body if self._complete else b""
