@@ -12,7 +12,7 @@ QUICK := tests/runtime $(wildcard tests/test_kernels_*.py tests/test_golden_*.py
 	--ignore=tests/runtime/model/test_processes.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick coverage threads fuzz embed lint format docs docs-run peers gateways bench load soak accuracy truth triggers gpu wheel wheels deploy-check integrations release-check clean
+.PHONY: help demo test quick coverage threads fuzz embed lint format docs docs-run peers gateways bench load soak accuracy truth triggers gpu wheel wheels deploy-check integrations attacks release-check clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,12 +52,20 @@ threads: $(SETUP)  ## score 100,000 times from eight threads under the thread sa
 	$(BIN)/cmake --build build/threads --parallel 2 --target test_threads
 	build/threads/tests/c/test_threads tests/c/corpus/ok-everything.npz 100000
 
-fuzz: $(SETUP)  ## feed the npz reader with libFuzzer (needs clang) for FUZZ_SECONDS, an hour by default
+attacks: $(SETUP)  ## try every attack of the catalogue on a fresh bundle, each with limits; prints what held
+	$(BIN)/python -m tests.attacks.run
+	$(BIN)/python -m tests.attacks.growth
+
+fuzz: $(SETUP)  ## feed each reader of files and requests for FUZZ_SECONDS, an hour by default (needs clang)
 	CC=clang CXX=clang++ $(BIN)/cmake -S . -B build/fuzz -DLAYERGUARD_FUZZ=ON -DLAYERGUARD_SANITIZE=ON
 	$(BIN)/cmake --build build/fuzz --parallel 2 --target fuzz_npz
 	mkdir -p build/fuzz/found
 	build/fuzz/tests/c/fuzz_npz -max_total_time=$(FUZZ_SECONDS) -max_len=16384 \
 		-artifact_prefix=build/fuzz/ build/fuzz/found tests/c/corpus
+	$(BIN)/pip install --quiet --constraint .ci/constraints.txt atheris
+	for target in manifest rows template request; do \
+		mkdir -p build/fuzz/$$target && $(BIN)/python -m tests.attacks.fuzz $$target build/fuzz/$$target \
+			-max_total_time=$(FUZZ_SECONDS) -artifact_prefix=build/fuzz/$$target- || exit 1; done
 
 embed: $(SETUP)  ## give the same texts to C, C++, Rust, Go and Node: all say what Python says
 	$(BIN)/pytest -q -rs tests/test_examples.py tests/test_whole_guard.py tests/fused/test_languages.py
@@ -99,7 +107,9 @@ load: $(SETUP)  ## measure the server at 1 to 32 clients, beside one run for eac
 	$(BIN)/python -m tests.bench.serve_load
 
 SOAK_REQUESTS ?= 100000
-soak: $(SETUP)  ## ask a server twice what it can answer, SOAK_REQUESTS times; reload it meanwhile
+soak: $(SETUP)  ## check, stream, load and ask a server for hours: memory must stay flat, no answer may be lost
+	$(BIN)/python -m tests.attacks.soak
+	$(BIN)/python -m tests.attacks.beside
 	$(BIN)/python -m tests.bench.serve_soak --requests $(SOAK_REQUESTS)
 
 accuracy: $(SETUP)  ## measure false alarms and detection on ../shared (most of an hour)

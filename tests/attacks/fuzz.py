@@ -1,0 +1,70 @@
+"""Lets atheris (libFuzzer for Python) look for inputs that give an error other than LayerGuard's.
+
+    python -m tests.attacks.fuzz manifest|rows|template|request [FOLDER ...] [-OPTION=VALUE ...]
+
+Options and folders of inputs are libFuzzer's. It starts from ``tests/attacks/corpus/TARGET``; new
+inputs are kept in the first folder. `make fuzz` runs every target.
+"""
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import atheris
+
+with atheris.instrument_imports(include=["layerguard"]):
+    from layerguard.runtime import LayerGuardError
+    from layerguard.runtime.bundle.manifest import read_manifest
+    from layerguard.runtime.rows.jsonl import read_rows
+    from layerguard.runtime.text.sandbox import compile_chat
+    from tests.attacks.unread import chat_guard
+
+from jinja2 import TemplateError
+
+_CORPUS = Path(__file__).parent / "corpus"
+
+
+def targets(folder: Path) -> dict[str, Callable[[bytes], object]]:
+    """What reads the input of strangers."""
+    guard = chat_guard(folder)
+    path = folder / "rows.jsonl"
+
+    def rows(data: bytes) -> None:
+        path.write_bytes(data)
+        for row in read_rows([path]).good:
+            guard.check_requests([row.request], [row.domain])
+
+    def template(data: bytes) -> None:
+        render = compile_chat(data.decode("utf-8", "replace"))
+        render(messages=[{"role": "user", "content": "a"}], tools=None)
+
+    def request(data: bytes) -> None:
+        try:
+            arguments = json.loads(data)
+        except (ValueError, RecursionError):
+            return
+        guard.check_batch([arguments])
+
+    return {"manifest": read_manifest, "rows": rows, "template": template, "request": request}
+
+
+def main(name: str, arguments: list[str]) -> None:
+    """Feed one target until libFuzzer ends the process."""
+    with TemporaryDirectory(prefix="layerguard-fuzz-") as folder:
+        target = targets(Path(folder))[name]
+
+        def feed(data: bytes) -> None:
+            with contextlib.suppress(LayerGuardError, TemplateError):
+                target(data)
+
+        folders = [argument for argument in arguments if not argument.startswith("-")]
+        options = [argument for argument in arguments if argument.startswith("-")]
+        atheris.Setup([sys.argv[0], *options, *folders, str(_CORPUS / name)], feed)
+        atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2:])
