@@ -99,6 +99,7 @@ def with_modes(verdict: Verdict, modes: Mapping[str, Mode]) -> Verdict:
     before = [r for name, r in verdict.readings.items() if own[name] == "enforce"]
     otherwise = verdict.flagged and not decision_of(before, verdict.policy)[0]
     otherwise |= verdict.unfamiliar and verdict.on_unfamiliar == "flag"
+    otherwise |= bool(verdict.unread) and verdict.on_unread == "flag"
     flags = ", ".join(reading.detector for reading in deciding if reading.flagged)
     return replace(
         verdict,

@@ -10,7 +10,6 @@ import json
 import os
 import threading
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +54,9 @@ def text_hmac(key: bytes, request: Request, answer: str | None = None) -> str:
         request: the request.
         answer: of an answer that is still being written: what was written so far.
     """
-    parts = {name: value for name, value in asdict(request).items() if value is not None}
-    if request.messages is not None:
-        del parts["prompt"]
+    names = ("prompt", "response") if request.messages is None else ("messages", "tools")
+    parts = {name: getattr(request, name) for name in names}
+    parts = {name: value for name, value in parts.items() if value is not None}
     if answer is not None:
         parts["response"] = answer
     if parts.keys() == {"prompt"}:

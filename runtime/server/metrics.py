@@ -118,18 +118,24 @@ class _Guards(Collector):
         rate = gauge("flag_rate", "Share of texts that the detectors flagged")
         low = gauge("flag_rate_low", "Least share that was calibrated")
         high = gauge("flag_rate_high", "Largest share that was calibrated")
-        e_value = gauge("flag_rate_e_value", "Evidence that the share left this interval")
-        traffic = gauge("traffic_e_value", "Evidence that p-values left the clean ones", "source")
+        left, apart = "the share left this interval", "p-values left the clean ones"
+        e_value = gauge("flag_rate_e_value", f"Evidence that {left}", "source")
+        drifting = gauge("flag_rate_drifting", f"Whether {left}: 1 or 0", "source")
+        traffic = gauge("traffic_e_value", f"Evidence that {apart}", "source")
+        changed = gauge("traffic_drifting", f"Whether {apart}: 1 or 0", "source")
         info = gauge("bundle_info", "The bundles that serve", "id", "model", "provider")
         for name, guard in self._guards().items():
             interval = guard.decision.promised[None]
             rate.add_metric([name], guard.monitor.rate)
             low.add_metric([name], interval[0])
             high.add_metric([name], interval[1])
-            e_value.add_metric([name], guard.monitor.e_value)
+            for source, flags in list(guard.monitor.sources.items()):
+                e_value.add_metric([name, source or ""], flags.bets.e_value)
+                drifting.add_metric([name, source or ""], flags.drifting)
             for source, martingale in list(guard.traffic.sources.items()):
-                traffic.add_metric([name, source or ""], martingale.e_value)
+                traffic.add_metric([name, source or ""], martingale.bets.e_value)
+                changed.add_metric([name, source or ""], martingale.drifting)
             bundle = guard.bundle
             provider = guard.backbone.session.device
             info.add_metric([name, bundle.id, bundle.manifest.model.id, provider], 1)
-        return [rate, low, high, e_value, traffic, info]
+        return [rate, low, high, e_value, drifting, traffic, changed, info]

@@ -32,6 +32,10 @@ _KEEP_ALIVE_S = 75
 """Seconds before an idle connection is closed; gateways close theirs earlier, so none is closed
 while a request is on its way."""
 
+SWITCH_S = 0.0005
+"""Seconds after which a thread that runs Python gives way; Python's own 5 ms make small checks wait
+while a long text is read. ``tests/attacks/beside.py`` measures it."""
+
 
 def serve(config: Config) -> int:
     """Serve until a signal ends it.
@@ -74,6 +78,7 @@ def _begin_log() -> None:
 
 
 def _run(config: Config, listeners: list[socket.socket]) -> None:
+    sys.setswitchinterval(SWITCH_S)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(config, listeners))
 

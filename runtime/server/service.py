@@ -8,7 +8,6 @@ import asyncio
 import hashlib
 import json
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -24,7 +23,7 @@ from layerguard.runtime.server.config import Config, Mode
 from layerguard.runtime.server.errors import OverloadError, UnavailableError
 from layerguard.runtime.server.jobs import Job, check_job, tokens_of
 from layerguard.runtime.server.metrics import Metrics
-from layerguard.runtime.server.records import Record, record
+from layerguard.runtime.server.records import record
 from layerguard.runtime.server.scheduler import Scheduler
 from layerguard.runtime.server.streams import AnswerStore
 from layerguard.runtime.text.request import Request, check_text
@@ -37,7 +36,6 @@ Loader = Callable[[str], Guard]
 """Loads the bundle in a folder, or the installed one of a name."""
 
 _LOG = logging.getLogger("layerguard.server")
-_MOST_RECENT = 256
 
 
 def guard_loader(config: Config) -> Loader:
@@ -60,7 +58,6 @@ class Service:
         config: the settings.
         guards: the guards that serve, by name; the first answers requests that name none.
         metrics: what was counted.
-        recent: the last answers, without their texts; the oldest first.
         draining: whether new requests are refused, because the server is shutting down.
     """
 
@@ -77,7 +74,6 @@ class Service:
         self.config = config
         self.guards: Mapping[str, Guard] = {}
         self.metrics = Metrics()
-        self.recent: deque[Record] = deque(maxlen=_MOST_RECENT)
         self.draining = False
         self._audit = AuditLog(config.audit) if config.audit.audit_file else None
         self._settings = _hash_of(asdict(config.guard))
@@ -215,10 +211,9 @@ class Service:
             OSError: the audit log cannot be written, and failures are not to pass.
         """
         self.metrics.answered(contract, direction, given)
-        kept = record(given, contract, direction, self._settings, (_now() - began) * 1e3)
-        self.recent.append(kept)
         if self._audit is None:
             return
+        kept = record(given, contract, direction, self._settings, (_now() - began) * 1e3)
         try:
             self._audit.write(kept, request, text)
         except OSError:

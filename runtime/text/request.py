@@ -12,6 +12,7 @@ from typing import Any
 
 from layerguard.runtime.errors import InputError
 from layerguard.runtime.limits import NO_LIMITS, Limits
+from layerguard.runtime.text.cuts import cut_apart
 from layerguard.runtime.text.leaves import Leaf, is_text_part, leaves
 from layerguard.runtime.text.measure import longest_allowed, shortened, text_lengths
 
@@ -27,6 +28,8 @@ _CHAT_MARKERS = (
 _MARKER = re.compile("|".join(re.escape(marker) for marker in _CHAT_MARKERS))
 _BLANKS = re.compile(r"[ \t]+")
 _EMPTY_LINES = re.compile(r"\n{3,}")
+_PART = 1 << 14
+"""Least characters between two cuts of a long text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +272,12 @@ def clean(text: str) -> str:
 
 
 def tidy(text: str) -> str:
-    """Like ``clean``, but keeps white space at both ends, as one blank or one empty line."""
-    text = _BLANKS.sub(" ", _MARKER.sub(" ", text))
-    return _EMPTY_LINES.sub("\n\n", text)
+    """Like ``clean``, but keeps white space at both ends, as one blank or one empty line.
+
+    The parts between cuts are the same alone; other threads take turns between them.
+    """
+    return "".join(map(_tidy, cut_apart(text, _PART)))
+
+
+def _tidy(text: str) -> str:
+    return _EMPTY_LINES.sub("\n\n", _BLANKS.sub(" ", _MARKER.sub(" ", text)))

@@ -2,8 +2,9 @@
 
     python -m tests.attacks.beside [SECONDS]
 
-Prints the 99th percentiles of a quiet guard and of one beside each hostile text, by turns, and
-exits 1 if one is more than three times the quiet one. Takes a machine with two free processors.
+Prints the 99th percentiles of a quiet guard and of one beside each hostile text, by turns, with
+the server's switch interval of threads. Exits 1 if one is more than three times the quiet one.
+Takes a machine with two free processors.
 """
 
 import sys
@@ -15,6 +16,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from layerguard.runtime import Guard
+from layerguard.runtime.server.run import SWITCH_S
 from tests.attacks.unread import chat_guard
 
 MOST_TIMES_QUIET = 3.0
@@ -30,6 +32,7 @@ _HOSTILE = {
 
 def main(seconds: float) -> int:
     """Measure and print; 1 if a small check waits too long."""
+    sys.setswitchinterval(SWITCH_S)
     with TemporaryDirectory(prefix="layerguard-beside-") as folder:
         guard = chat_guard(Path(folder))
     guard.check("the garden")

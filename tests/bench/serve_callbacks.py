@@ -17,22 +17,7 @@ from tests.bench.harness import report
 from tests.bench.streams import siren_bundle
 from tests.runtime.server.processes import served
 
-_WORDS = [
-    "the",
-    "boats",
-    "lay",
-    "near",
-    "the",
-    "river",
-    "before",
-    "rain",
-    "came",
-    "over",
-    "low",
-    "hills",
-    "and",
-    "fields",
-]
+_TEXT = "the boats lay near the river before rain came over low hills and fields"
 _CHUNKS, _CALLBACKS, _CALLS = 5, 80, 5
 _SHOWN = (1, 2, 5, 10, 20, 40, 80)
 _PATH = "/beta/litellm_basic_guardrail_api"
@@ -43,7 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bundle", type=Path, help="of a decoder; else a random Llama's")
     bundle = parser.parse_args().bundle or siren_bundle()
-    words = list(islice(cycle(_WORDS), _CHUNKS * _CALLBACKS))
+    words = list(islice(cycle(_TEXT.split()), _CHUNKS * _CALLBACKS))
     so_far = [" ".join(words[: _CHUNKS * n]) for n in range(1, _CALLBACKS + 1)]
     with (
         served(bundle) as (_, port),

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from layerguard.runtime.decision.betting import Bets
 from layerguard.runtime.server.config import Config, GuardConfig, SchedulerConfig
 from layerguard.runtime.server.errors import DeadlineError
 from layerguard.runtime.server.service import Service
@@ -66,7 +67,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
 
 
 class _Source:
-    e_value = 1.0
+    bets, drifting = Bets(1), False
 
 
 def test_every_metric_that_is_named_exists(samples: dict[str, set[str]]) -> None:

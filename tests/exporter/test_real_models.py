@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from layerguard.exporter import command
+from layerguard.exporter import arguments
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.cli import main
 
@@ -43,11 +43,11 @@ def test_the_shared_decoder(shared: Path, tmp_path: Path) -> None:
 
 
 def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
-    """``--help`` has the options and the docstring of the module."""
+    """``--help`` has the options and the docstring of the module that declares them."""
     with pytest.raises(SystemExit):
         main(["export", "--help"])
     text = capsys.readouterr().out
     options = ("--mode", "--dtype", "--layers", "--decode", "--mlp", "--adapter", "--template")
     for option in (*options, "--trust-remote-code"):
         assert option in text
-    assert (command.__doc__ or "").split(":")[0] in text
+    assert (arguments.__doc__ or "").split(":")[0] in text

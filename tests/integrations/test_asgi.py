@@ -128,11 +128,10 @@ def test_blocks_a_flagged_text_completion(guard: Guard, said: Texts) -> None:
         ({"prompt": "a", "n": "many"}, "expected a whole number"),
         ({"messages": []}, "at least one turn"),
         ({"messages": "text"}, "expected a list of turns"),
-        (_chat([IMAGE]), "cannot read images"),
     ],
     ids=str,
 )
-def test_fails_closed_on_a_request_that_cannot_be_read(
+def test_fails_closed_on_a_request_that_is_wrong(
     guard: Guard, said: Texts, body: Any, what: str
 ) -> None:
     """The error says why; the application does not see the request."""
@@ -140,6 +139,14 @@ def test_fails_closed_on_a_request_that_cannot_be_read(
     answer = _answer(guard, model, body)
     assert (answer.status, answer.code) == (400, "unreadable")
     assert what in answer.json["error"]["message"]
+    assert model.seen == []
+
+
+def test_an_image_is_blocked(guard: Guard, said: Texts) -> None:
+    """No detector reads it; the application does not see the request."""
+    model = whole(_assistant(said.answer))
+    answer = _answer(guard, model, _chat([IMAGE]))
+    assert (answer.status, answer.code) == (400, "content_filter")
     assert model.seen == []
 
 

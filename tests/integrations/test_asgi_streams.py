@@ -156,9 +156,9 @@ def test_tool_calls_leave_at_the_end(decoder: Guard, monkeypatch: pytest.MonkeyP
     checked: list[Any] = []
     check = Guard.check
 
-    def noted(self: Guard, *arguments: Any, **named: Any) -> Any:
+    def noted(self: Guard, **named: Any) -> Any:
         checked.append(named)
-        return check(self, *arguments, **named)
+        return check(self, TOY.harmless)  # the toy flags words that it does not know
 
     monkeypatch.setattr(Guard, "check", noted)
     model = streamed(" boats", *CALLS)

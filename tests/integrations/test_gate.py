@@ -35,12 +35,13 @@ def test_a_guard_that_raises_blocks(
 
 
 def test_a_request_that_cannot_be_read_blocks(guard: Guard) -> None:
-    """An image is an error of the request, and is not left out."""
+    """No detector reads an image, so the verdict names it and flags the request."""
     image = [{"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}]
     messages = [{"role": "user", "content": image}]
     decision = Gate(guard).decide(lambda guard: guard.check(messages=messages))
     assert decision.blocked
-    assert isinstance(decision.error, InputError)
+    assert decision.verdict is not None
+    assert decision.verdict.unread == ("messages[0].content[0]",)
 
 
 def test_a_path_is_loaded(said: Texts) -> None:

@@ -26,6 +26,9 @@ _OF_ONE_FILE = {"kernels.py": {"cffi"}, "gguf.py": {"gguf"}, "signing.py": {"cry
 
 _OF_THE_SERVER = {"starlette", "uvicorn", "uvloop", "prometheus_client"}
 """In the package of ``layerguard serve``, which nothing but its command imports."""
+
+_OF_EXTPROC = {"grpc", "google"}
+"""In the server's package ``extproc``, which is imported if the setting asks for it."""
 _NEVER = (
     "torch",
     "transformers",
@@ -68,7 +71,7 @@ def test_importing_the_runtime_loads_little(statement: str) -> None:
 def test_importing_the_server_loads_no_training_library() -> None:
     """The server needs what a check needs, and its own packages."""
     loaded = _loaded("import layerguard.runtime.server.run")
-    assert loaded.isdisjoint({*_NEVER, "onnxruntime"})
+    assert loaded.isdisjoint({*_NEVER, *_OF_EXTPROC, "onnxruntime"})
     assert loaded >= _OF_THE_SERVER
 
 
@@ -101,6 +104,8 @@ def test_sources_import_what_is_allowed(path: Path) -> None:
     allowed = _ALLOWED | _OF_ONE_FILE.get(path.name, set())
     if "server" in path.parts:
         allowed |= _OF_THE_SERVER
+    if "extproc" in path.parts:
+        allowed |= _OF_EXTPROC
     assert _imports(tree) - set(sys.stdlib_module_names) <= allowed
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and str(node.module).startswith("layerguard"):

@@ -3,7 +3,8 @@
     python tests/wheel/check.py dist/layerguard-*.whl [BUNDLE]
 
 Makes a virtual environment, installs ``WHEEL[cpu]`` alone, and prints what it finds; stops at the
-first thing that is not as promised. Every command that serves runs there; then a packed bundle is
+first thing that is not as promised. Every command that serves runs there; then ``WHEEL[serve]``
+comes, and a server answers; then a packed bundle is
 installed without an index, scored by name, and its signature verified; then ``WHEEL[calibrate]``
 comes, and every command that prepares a bundle without PyTorch runs. Without BUNDLE toy ones do.
 """
@@ -11,12 +12,16 @@ comes, and every command that prepares a bundle without PyTorch runs. Without BU
 import json
 import os
 import shlex
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
+import urllib.request
 import venv
 from pathlib import Path
+from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MAX_INSTALLED_MB = 215
@@ -27,6 +32,7 @@ TIMED_IMPORT = (
     "import time; start = time.process_time(); import layerguard.runtime; "
     "print(time.process_time() - start)"
 )
+TIMED_SERVER = TIMED_IMPORT.replace("layerguard.runtime", "layerguard.runtime.server.run")
 STREAMED = (
     "import sys; from layerguard.runtime import Guard; "
     "stream = Guard.load(sys.argv[1]).stream(prompt='the garden'); "
@@ -68,10 +74,10 @@ def main(wheel: Path, bundle: Path | None) -> None:
         subprocess.run([str(part) for part in toys], check=True, cwd=REPOSITORY)
         environment = home / "environment"
         venv.create(environment, with_pip=True)
-        before = _megabytes(environment)
+        empty = _megabytes(environment)
         python = environment / "bin" / "python"
         _run(python, "-m", "pip", "install", "--quiet", f"{wheel.resolve()}[cpu]", cwd=home)
-        size = _megabytes(environment) - before
+        size = _megabytes(environment) - empty
         _expect(f"installed size {size:.0f} MB", size <= MAX_INSTALLED_MB)
 
         seconds = [float(_run(python, "-c", TIMED_IMPORT, cwd=home)) for _ in range(5)]
@@ -93,6 +99,14 @@ def main(wheel: Path, bundle: Path | None) -> None:
         )  # fmt: skip
         helpful = missing.returncode == 3 and "layerguard[export]" in missing.stderr
         _expect(f"layerguard export there: {missing.stderr.strip()}", helpful)
+
+        _run(python, "-m", "pip", "install", "--quiet", f"{wheel.resolve()}[serve]", cwd=home)
+        size = _megabytes(environment) - empty
+        _expect(f"installed size with [serve] {size:.0f} MB", size <= MAX_INSTALLED_MB)
+        seconds = [float(_run(python, "-c", TIMED_SERVER, cwd=home)) for _ in range(5)]
+        _expect(f"import of the server {statistics.median(seconds):.3f} s", True)
+        _expect_absent(python, ABSENT, home)
+        _serve(environment, home, bundle)
 
         packed = home / "acme_guard-1.2.0-py3-none-any.whl"
         _run(python, "-m", "pip", "install", "--quiet", "--no-index", packed, cwd=home)
@@ -132,6 +146,36 @@ def _embed(python: Path, home: Path, bundle: Path | None) -> None:
         subprocess.run(["cc", "-std=c11", source, "-o", home / "embedded", *flags], check=True)
         lines = _run(home / "embedded", archive, cwd=home, allowed=(0, 1)).splitlines()
         _expect(f"embedded in C{' '.join(more)}: {lines}", len(lines) > 1)
+
+
+def _serve(environment: Path, home: Path, bundle: Path | None) -> None:
+    """A server starts, answers a check, and ends at SIGTERM."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    where = bundle.resolve() if bundle else "encoder"
+    command = [environment / "bin" / "layerguard", "serve", where, "--port", str(port)]
+    body = json.dumps({"text": "a quiet text"}).encode()
+    with subprocess.Popen(command, cwd=home, env=_bare(), stderr=subprocess.DEVNULL) as server:
+        try:
+            answer = _asked(f"http://127.0.0.1:{port}/v1/check", body)
+        finally:
+            server.terminate()
+    said = f"layerguard serve: {sorted(answer)[:4]}..., ended with {server.returncode}"
+    _expect(said, "bundle_id" in answer and server.returncode == 0)
+
+
+def _asked(url: str, body: bytes, seconds: float = 60) -> dict[str, Any]:
+    """What a server answers once it is ready."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            with urllib.request.urlopen(url, body) as response:
+                answer: dict[str, Any] = json.load(response)
+                return answer
+        except OSError:  # it does not listen yet, or it is not ready
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.1)
 
 
 def _command(environment: Path, words: str, home: Path, bundle: Path | None, *more: str) -> str:

@@ -5,7 +5,8 @@ refuses, an empty list of messages, rejects a request; it then acts by its ``fai
 answer has the keys of both formats, of which agentgateway reads those of its own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from starlette.responses import Response
 
@@ -19,7 +20,7 @@ from layerguard.runtime.server.contracts.contract import (
     field,
     json_response,
 )
-from layerguard.runtime.text.request import request, text_of
+from layerguard.runtime.text.request import Request, request
 
 _FORBIDDEN = 403
 
@@ -39,8 +40,16 @@ async def after(call: Call) -> Response:
         message = choice.get("message") if isinstance(choice, dict) else None
         if not isinstance(message, dict):
             raise InputError(f"choices[{index}]: found no message; expected an object with one")
-        requests.append(request(text_of(message)))
+        requests.append(_written(message))
     return _action(await call.check(requests, direction="response"))
+
+
+def _written(message: Mapping[str, Any]) -> Request:
+    """What the model wrote: a text, or a message with more, such as calls of tools."""
+    given = {name: value for name, value in message.items() if value is not None}
+    if isinstance(given.get("content"), str) and given.keys() <= {"role", "content"}:
+        return request(given["content"])
+    return request(messages=[{"role": "assistant", **given}])
 
 
 def error(fault: Fault) -> Response:

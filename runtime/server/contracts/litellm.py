@@ -20,7 +20,7 @@ from layerguard.runtime.server.contracts.contract import (
     field,
     json_response,
 )
-from layerguard.runtime.text.request import Request, request
+from layerguard.runtime.text.request import Request, request, text_of
 
 
 async def guard(call: Call) -> Response:
@@ -48,20 +48,25 @@ def error(fault: Fault) -> Response:
 
 
 def _requests(body: Mapping[str, Any]) -> list[Request]:
-    """The chat; or each text of a call that is no chat, such as an embedding."""
+    """The chat, which is last, and each text that is not in it: all texts of an embedding."""
     messages = field(body, "structured_messages", list, [])
-    if messages:
-        return [request(messages=messages, tools=body.get("tools") or None)]
-    return [request(text) for text in field(body, "texts", list, [])]
+    chats = [request(messages=messages, tools=body.get("tools") or None)] if messages else []
+    in_chat = "\n".join(map(text_of, messages))
+    texts = [request(text) for text in field(body, "texts", list, [])]
+    return [one for one in texts if not messages or one.prompt not in in_chat] + chats
 
 
 async def _answers(call: Call, body: Mapping[str, Any]) -> list[Answer]:
     """The answer so far of each choice; several in turn, each from its beginning."""
     texts = field(body, "texts", list, [])
+    called = field(body, "tool_calls", list, [])
     key = field(body, "litellm_call_id", str, None)
+    whole = [request(messages=[{"role": "assistant", "tool_calls": called}])] if called else []
     if key is None:
-        return await call.check([request(text) for text in texts], direction="response")
-    return [await call.push(key, text) for text in texts]
+        whole += [request(text) for text in texts]
+        texts = []
+    answers = await call.check(whole, direction="response")
+    return answers + [await call.push(key or "", text) for text in texts]
 
 
 def _blocked(reason: str) -> dict[str, str]:

@@ -23,7 +23,7 @@ from layerguard.runtime.server.contracts.contract import (
     json_response,
     texts,
 )
-from layerguard.runtime.text.request import request, text_of
+from layerguard.runtime.text.request import Request, request
 
 CATEGORIES = (
     "harassment", "harassment/threatening", "hate", "hate/threatening", "illicit",
@@ -42,7 +42,7 @@ async def moderate(call: Call) -> Response:
     body = call.object()
     model = field(body, "model", str, None)
     bundle = call.bundle(model)
-    inputs = [request(text) for text in _inputs(body)]
+    inputs = _inputs(body)
     sources = _sources(call, bundle)
     answers = await call.check(inputs, bundle=bundle)
     return json_response(
@@ -62,19 +62,12 @@ def error(fault: Fault) -> Response:
     return json_response({"error": form}, fault.status)
 
 
-def _inputs(body: Mapping[str, Any]) -> list[str]:
-    """The texts; the parts of one message are one text."""
+def _inputs(body: Mapping[str, Any]) -> list[Request]:
+    """One request for each text; the parts of one message, such as images, are one request."""
     value = body.get("input")
     if isinstance(value, list) and value and all(isinstance(part, dict) for part in value):
-        return [text_of(_message(value))]
-    return texts(body, "input")
-
-
-def _message(parts: list[dict[str, Any]]) -> dict[str, Any]:
-    """The message of some parts; ``request`` refuses those that are not text."""
-    message = {"role": "user", "content": parts}
-    request(messages=[message])
-    return message
+        return [request(messages=[{"role": "user", "content": value}])]
+    return [request(text) for text in texts(body, "input")]
 
 
 def _sources(call: Call, bundle: str | None) -> dict[str, str]:

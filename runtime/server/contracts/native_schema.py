@@ -9,11 +9,7 @@ LINES = "application/x-ndjson"
 EVENTS = "text/event-stream"
 
 _TEXT: Schema = {"type": "string"}
-_PART: Schema = {
-    "type": "object",
-    "required": ["text"],
-    "properties": {"type": {"enum": ["text", "input_text", "output_text"]}, "text": _TEXT},
-}
+_PART: Schema = {"type": "object"}
 _MESSAGE: Schema = {
     "type": "object",
     "required": ["role"],

@@ -17,13 +17,17 @@ from layerguard.runtime.server.contracts.contract import (
 from layerguard.runtime.text.request import Request, request
 
 _AFTER = "afterRequestHook"
+_CHAT = "chatComplete"
 
 
 async def webhook(call: Call) -> Response:
     """The verdict on a request, or on the answer to it."""
     body = call.object()
     asked = field(body, "request", dict)
-    messages = field(field(asked, "json", dict, {}), "messages", list, [])
+    is_chat = (
+        field(body, "requestType", str, "") == _CHAT
+    )  # others have no messages, or unread ones
+    messages = field(field(asked, "json", dict, {}), "messages", list, []) if is_chat else []
     prompt = field(asked, "text", str, "")
     if field(body, "eventType", str, "") == _AFTER:
         written = field(field(body, "response", dict), "text", str, "")

@@ -24,20 +24,26 @@ def read_object(body: bytes, what: str) -> dict[str, Any]:
 
 
 def requests_of(call: Mapping[str, Any]) -> list[Request]:
-    """The requests of a call: a chat, a prompt, or the texts of an embedding.
+    """The requests of a call: its prompts, the texts of an embedding, and its chat, which is last.
+
+    A call that has several of them is read whole: the upstream may read any.
 
     Raises:
-        InputError: it has none of them.
+        InputError: it has none of them, or they are not texts.
     """
-    if "messages" in call:
-        return [request(messages=call["messages"], tools=call.get("tools"))]
-    texts = call.get("prompt", call.get("input"))
-    texts = [texts] if isinstance(texts, str) else texts
-    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+    found: list[Any] = []
+    for name in ("input", "prompt"):
+        value = call.get(name)
+        if value is not None:
+            found += value if isinstance(value, list) else [value]
+    requests = [request(text) for text in found]
+    if call.get("messages") is not None:
+        requests.append(request(messages=call["messages"], tools=call.get("tools")))
+    if not requests:
         raise InputError(
             "found no messages, prompt or input; expected a call of OpenAI's interface"
         )
-    return [request(text) for text in texts]
+    return requests
 
 
 def answers_of(body: Mapping[str, Any]) -> list[str]:

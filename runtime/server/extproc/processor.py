@@ -6,8 +6,10 @@ that the guard flags is replaced by an error, and nothing follows it.
 """
 
 import json
+import logging
 import secrets
 from collections.abc import AsyncIterator, Sequence
+from http import HTTPStatus
 from typing import Any
 
 import grpc
@@ -30,6 +32,7 @@ from layerguard.runtime.server.extproc.messages import (
 from layerguard.runtime.server.service import Service
 from layerguard.runtime.text.request import Request, request
 
+_LOG = logging.getLogger("layerguard.server")
 CONTRACT = "extproc"
 """For the operator's modes and the metrics."""
 
@@ -93,8 +96,12 @@ class Exchange:
         except Exception as error:  # noqa: BLE001  every error has OpenAI's form
             if self._service.mode(CONTRACT) != "enforce":
                 return go_on(phase)
-            status = int(status_of(error))
-            return answer(status, bytes(moderations.error(Fault(status, str(error), phase)).body))
+            status, message = status_of(error), str(error)
+            if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+                _LOG.error("external processing failed", exc_info=error)
+                message = "the guard failed; its log has the reason"
+            form = moderations.error(Fault(int(status), message, phase))
+            return answer(int(status), bytes(form.body))
 
     def close(self) -> None:
         """Forget the answer."""
@@ -119,7 +126,7 @@ class Exchange:
         call = read_object(part.body, "body")
         asked = requests_of(call)
         answers = await self._service.check(asked, contract=CONTRACT)
-        if "messages" in call or "prompt" in call:
+        if call.get("messages") is not None or call.get("prompt") is not None:
             self._asked = asked[-1]
         return _blocked(answers) or go_on("request_body")
 
@@ -135,7 +142,7 @@ class Exchange:
         if self._stopped:
             return go_on("response_body", b"")
         before = dict(events.texts)
-        events.feed(part.body)
+        events.feed(part.body + b"\n" * part.end_of_stream)
         for index, text in events.texts.items():
             if text == before.get(index):
                 continue

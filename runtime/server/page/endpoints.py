@@ -6,7 +6,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from layerguard.runtime.decision.flag_rate import ALPHA
+from layerguard.runtime.decision.betting import Bets
 from layerguard.runtime.guard import Guard
 from layerguard.runtime.server.contracts import native
 from layerguard.runtime.server.contracts.contract import (
@@ -84,7 +84,9 @@ async def check(call: Call) -> Response:
 def _bundle(name: str, guard: Guard) -> dict[str, Any]:
     """What a bundle is, and how its traffic compares with what was calibrated."""
     manifest, monitor = guard.bundle.manifest, guard.monitor
-    sources = list(guard.traffic.sources.values())
+    bets = [own.bets for own in list(monitor.sources.values())]
+    bets += [own.bets for own in list(guard.traffic.sources.values())]
+    nearest = max(bets, key=_nearness, default=Bets(1))
     return {
         "name": name,
         "id": guard.bundle.id,
@@ -95,11 +97,15 @@ def _bundle(name: str, guard: Guard) -> dict[str, Any]:
         "rate": monitor.rate,
         "target": manifest.decision.target_fpr if manifest.decision else None,
         "interval": guard.decision.promised[None],
-        "e_value": monitor.e_value,
-        "traffic_e_value": max((source.e_value for source in sources), default=1.0),
-        "alarm": 1 / ALPHA,
-        "drifting": monitor.drifting or bool(guard.traffic.drifting),
+        "e_value": nearest.e_value,
+        "alarm": nearest.alarm_at,
+        "drifting": bool(monitor.drifting or guard.traffic.drifting),
     }
+
+
+def _nearness(bets: Bets) -> float:
+    """How near the bets of a source are to its alarm; sources after the first alarm later."""
+    return bets.e_value / bets.alarm_at
 
 
 FILES = Contract(

@@ -90,7 +90,7 @@ export const bundle = (one) => {
   const [low, high] = one.interval;
   const promised = high < 1 ? `calibrated: ${percent(low)} to ${percent(high)}` : "no calibrated interval";
   const state = one.drifting ? ["block", "drifting"] : ["good", "no drift"];
-  const evidence = Math.max(one.e_value, one.traffic_e_value);
+  const evidence = one.e_value;
   return element("article", { class: "card" },
     element("header", {}, element("h3", {}, one.name),
       high < 1 ? element("span", { class: `tag ${state[0]}` }, state[1]) : null),

@@ -204,7 +204,7 @@ def test_the_metrics_count_what_was_answered(make_service: Make, connected: Conn
         "layerguard_batch_rows_count 2.0",
         "layerguard_queue_requests 0.0",
         "layerguard_open_streams 0.0",
-        'layerguard_flag_rate_e_value{bundle="main"}',
+        'layerguard_flag_rate_e_value{bundle="strict",source=""}',
     ):
         assert line in response.text
     assert 'provider="cpu"' in response.text

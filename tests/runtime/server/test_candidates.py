@@ -58,7 +58,7 @@ def test_disagreements_are_counted_and_logged(
     assert _compared(service) == {"disagrees": 2}
     assert caplog.text.count("main gives pass, and candidate strict block") == 2
     assert "garden" not in caplog.text
-    assert len(service.recent) == 2
+    assert len(service.metrics.recent.decisions()) == 2
 
 
 def test_answers_that_are_the_same_agree(sound: Path) -> None:

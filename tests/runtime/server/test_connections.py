@@ -26,9 +26,9 @@ from layerguard.runtime.guard import Guard
 
 own = Guard.check_requests
 
-def slow(*arguments):
+def slow(*arguments, **options):
     time.sleep(0.2)
-    return own(*arguments)
+    return own(*arguments, **options)
 
 Guard.check_requests = slow
 sys.exit(main(["serve", *sys.argv[1:]]))

@@ -37,7 +37,7 @@ _BAD: list[Any] = [
     {"text": "a", "deadline_ms": True},
     {"messages": []},
     {"messages": [{"content": "a"}]},
-    {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+    {"messages": [{"role": "user", "content": 1}]},
     {"requests": []},
     {"requests": [{"text": "a"}], "text": "a"},
 ]

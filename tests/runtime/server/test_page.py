@@ -75,7 +75,7 @@ def test_the_figures_follow_the_traffic_and_hold_no_text(
     assert {row["stage"] for row in status["stages"]} >= {"queue", "graph", "total"}
     main, strict = status["bundles"]
     assert (main["texts"], main["rate"], strict["rate"]) == (1, 0.0, 1.0)
-    assert (main["alarm"], len(main["interval"])) == (pytest.approx(1000), 2)
+    assert (main["alarm"], len(main["interval"])) == (pytest.approx(2000), 2)
     assert status["queue"] == {
         "texts": 0, "most_texts": 1024, "tokens": 0, "most_tokens": 1 << 20
     }  # fmt: skip

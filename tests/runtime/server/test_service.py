@@ -13,7 +13,7 @@ from layerguard.runtime import BundleError, Guard, InputError
 from layerguard.runtime.server.config import Config, SchedulerConfig, StreamConfig
 from layerguard.runtime.server.errors import OverloadError
 from layerguard.runtime.server.service import Service
-from layerguard.runtime.text.request import Request
+from layerguard.runtime.text.request import Request, request
 from tests import tiny_decoder
 from tests.tiny import make_bundle, make_params
 
@@ -69,6 +69,23 @@ def test_the_mode_of_a_detector_decides_whether_it_counts(make_service: Make) ->
     assert flagging <= set(shadow.verdict.shadow)
     assert flagging.isdisjoint(off.verdict.readings)
     assert "by the bundle's own" in shadow.reason
+
+
+def test_unread_parts_block_in_every_mode_of_the_detectors(make_service: Make) -> None:
+    """No detector could read the image, so none of them can clear it."""
+    image = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
+    content = [{"type": "text", "text": "the garden"}, image]
+    asked = request(messages=[{"role": "user", "content": content}])
+    service = make_service()
+    names = _strict(service).verdict.readings
+    service = make_service({"detector_modes": dict.fromkeys(names, "shadow")})
+
+    async def test() -> Any:
+        return (await service.check([asked], contract="native"))[0]
+
+    answer = _run(service, test)
+    assert answer.blocked
+    assert answer.verdict.unread == ("messages[0].content[1]",)
 
 
 def test_a_failure_blocks_unless_the_operator_lets_it_pass(sound: Path) -> None:

@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from layerguard.runtime.text import request as request_module
+from layerguard.runtime.text.cuts import cut_apart
 from layerguard.runtime.text.request import Request, clean
 
 _MARKERS = (
@@ -55,6 +57,13 @@ def test_examples(text: str, expected: str) -> None:
 def test_every_published_marker_goes(marker: str) -> None:
     """Each published marker is replaced by one space."""
     assert clean(f"a{marker}b") == "a b"
+
+
+@given(st.text(alphabet="a \t\n<|s>[]"), st.integers(1, 5))
+def test_a_long_text_is_cleaned_in_parts_as_a_whole(text: str, size: int) -> None:
+    """At every cut: no marker and no run of blanks or line ends crosses one."""
+    parts = "".join(map(request_module._tidy, cut_apart(text, size)))
+    assert parts == request_module._tidy(text)
 
 
 @given(st.text(alphabet="ab <|>/[]ISNTsy\n\t") | st.lists(st.sampled_from(_MARKERS)).map("".join))

@@ -114,7 +114,9 @@ def test_a_request_is_read_as_its_chat_or_else_by_its_texts(
     monkeypatch.setattr(Service, "check", watched)
     tools = [{"type": "function", "function": {"name": "look"}}]
     post(_PATH, _request(tools=tools), _request(structured_messages=[], texts=["a", "river"]))
-    chat, *texts = read
+    post(_PATH, _request(texts=["a river", "hills"]))
+    chat, *texts, unlike, _ = read
+    assert unlike.prompt == "hills", "a text that is not in the chat is read too"
     assert chat.messages is not None
     assert [turn["role"] for turn in chat.messages] == ["system", "user"]
     assert chat.tools == tuple(tools)

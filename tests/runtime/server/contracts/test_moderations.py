@@ -68,7 +68,6 @@ def test_every_input_has_a_result(post: Post, given: Any, results: int) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ([{"type": "image_url", "image_url": {"url": "data:"}}], "a guard cannot read"),
         ([], "expected a text or a list of texts"),
         ([[1, 2]], "expected a text or a list of texts"),
         (["a", {"type": "text", "text": "a"}], "expected a text or a list of texts"),
@@ -81,6 +80,14 @@ def test_what_is_no_text_is_refused(post: Post, given: Any, said: str) -> None:
     assert response.status_code == 400
     assert said in response.json()["error"]["message"]
     assert response.json()["error"]["type"] == "invalid_request_error"
+
+
+def test_an_image_is_flagged(post: Post) -> None:
+    """No detector can read it, and a result that is not flagged would say that it is harmless."""
+    image = {"type": "image_url", "image_url": {"url": "data:"}}
+    (response,) = post(_PATH, {"input": [{"type": "text", "text": "a"}, image]})
+    (result,) = response.json()["results"]
+    assert result["flagged"]
 
 
 def test_the_model_names_the_bundle_if_there_is_one(post: Post) -> None:

@@ -62,7 +62,8 @@ def test_portkeys_answers_are_read_with_their_requests(
 ) -> None:
     """A chat and a plain prompt."""
     (after,) = [f.body for f in FORMS if f.body.get("eventType") == "afterRequestHook"]
-    plain = {**after, "request": {"json": {"prompt": TEXT}, "text": TEXT}}
+    unread = {"prompt": TEXT, "messages": [_ASSISTANT]}  # the model reads the prompt alone
+    plain = {**after, "requestType": "complete", "request": {"json": unread, "text": TEXT}}
     post("/portkey", after, plain)
     (chat, first), (pair, second) = asked
     assert (first, second) == ("response", "response")

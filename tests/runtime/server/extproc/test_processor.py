@@ -174,6 +174,8 @@ def test_a_stream_is_checked_part_by_part_and_ends_with_an_error(
         ({"prompt": "rain"}, ["rain"]),
         ({"prompt": ["rain", "hills"]}, ["rain", "hills"]),
         ({"input": ["rain", "hills"]}, ["rain", "hills"]),
+        ({"messages": [{"role": "user", "content": "a"}], "prompt": "rain"}, ["rain", "a"]),
+        ({"messages": None, "prompt": "rain"}, ["rain"]),
     ],
 )
 def test_prompts_and_embeddings_are_read(
@@ -206,6 +208,7 @@ def test_answers_that_hold_no_text_of_a_model_pass(make_service: Make) -> None:
         [_body("request_body", b"{")],
         [_body("request_body", [])],
         [_body("request_body", {"model": "chat"})],
+        [_body("request_body", {"prompt": {"text": "rain"}})],
         [_body("request_body", _CHAT), _body("response_body", b"\x1f\x8b")],
         [_body("request_body", _CHAT), _body("response_body", {"data": []})],
     ],
@@ -227,6 +230,35 @@ def test_a_guard_that_cannot_answer_answers_503(make_service: Make) -> None:
     """Before the bundles are loaded."""
     (found,) = _exchanged(make_service(), _body("request_body", _CHAT), load=False)
     assert found.immediate_response.status.code == 503
+
+
+def test_a_guard_that_fails_says_so_in_the_log_only(
+    make_service: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """500 for the client, without the reason."""
+
+    async def fail(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("inner facts")
+
+    monkeypatch.setattr(Service, "check", fail)
+    (found,) = _exchanged(make_service(), _body("request_body", _CHAT))
+    assert found.immediate_response.status.code == 500
+    assert b"inner facts" not in found.immediate_response.body
+    assert "inner facts" in caplog.text
+
+
+def test_a_last_event_without_its_end_is_read(
+    make_service: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client may read it."""
+    _flags(monkeypatch, "boats")
+    found = _exchanged(
+        make_service(),
+        _body("request_body", _CHAT),
+        _headers("response_headers", __status="200", content_type="text/event-stream"),
+        _body("response_body", _event("boats").rstrip()),
+    )
+    assert b"error" in found[-1].response_body.response.body_mutation.body
 
 
 @pytest.mark.parametrize("mode", ["shadow", "off"])
