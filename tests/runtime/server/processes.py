@@ -1,13 +1,14 @@
 """A server in a process of its own, and raw connections to it."""
 
 import json
+import random
 import re
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,7 @@ def served(
     bundle: Path, *flags: str, command: tuple[str, ...] = COMMAND
 ) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """A server process and its port; it is ready."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = _free_port()
     process = subprocess.Popen(
         [*command, f"main={bundle}", "--port", str(port), "--threads", "1", *flags],
         stderr=subprocess.PIPE,
@@ -35,6 +35,19 @@ def served(
     finally:
         process.kill()
         process.communicate()
+
+
+def _free_port() -> int:
+    """A port that is free, as are the next two: those of single processes.
+
+    Below the range from which the system takes ports of connections, one of which could take them.
+    """
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with suppress(OSError), ExitStack() as held:
+            for each in range(port, port + 3):
+                held.enter_context(socket.create_server(("127.0.0.1", each)))
+            return port
 
 
 def _wait_ready(process: subprocess.Popen[str], port: int) -> None:
