@@ -96,7 +96,9 @@ class SchedulerConfig:
 
     workers: Annotated[int, Rule("texts or batches that are checked at the same time", least=1)] = 2
     batch_rows: Annotated[int, Rule("most texts in one run of the model", least=1)] = 32
-    batch_tokens: Annotated[int, Rule("most tokens in one run, estimated", least=1)] = 2048
+    batch_tokens: Annotated[
+        int, Rule("most tokens in one run, estimated; give a GPU more, such as 8192", least=1)
+    ] = 512
     queue_requests: Annotated[int, Rule("most texts that wait", least=1)] = 1024
     queue_tokens: Annotated[int, Rule("most tokens that wait, estimated", least=1)] = 1 << 20
     deadline_s: Annotated[
