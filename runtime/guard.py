@@ -1,6 +1,5 @@
 """The guard: runs a bundle's graph and detectors on a text and returns one verdict."""
 
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -9,6 +8,13 @@ from typing import Any, get_args
 
 import numpy as np
 
+from layerguard.runtime.argument_checks import (
+    check_choice,
+    check_domain,
+    check_keys,
+    check_path,
+    check_states,
+)
 from layerguard.runtime.asynchronous import in_thread, opened_in_thread
 from layerguard.runtime.binding import bind_detectors, worst_readings
 from layerguard.runtime.bundle import Bundle
@@ -29,7 +35,7 @@ from layerguard.runtime.model.backbone import Backbone
 from layerguard.runtime.model.session import Device, Weights
 from layerguard.runtime.streaming.stream import DEFAULT_STRIDE, GuardCallbacks, Stream
 from layerguard.runtime.streaming.view_factory import ViewFactory
-from layerguard.runtime.text.request import Message, Request, check_text, request
+from layerguard.runtime.text.request import Message, Request, request
 from layerguard.runtime.trial import load_in_time
 from layerguard.runtime.types import Array, OnUnfamiliar, OnUnread, Verdict, View
 
@@ -44,9 +50,9 @@ class Guard:
         backbone: the exported graph.
         streams: the factory of the streams' view readers.
         decision: combines the detectors' readings into one decision.
-        monitor: compares the share of flagged texts with the target, over all checked texts.
-        traffic: compares the p-values of all checked texts with those of the clean texts, for each
-            ``domain`` that callers name.
+        monitor: compares the share of flagged texts with the target, for each ``domain`` that
+            callers name.
+        traffic: compares the p-values of checked texts with those of the clean texts, likewise.
     """
 
     def __init__(
@@ -134,10 +140,10 @@ class Guard:
             InputError: ``verify`` is not a valid key, or another argument is wrong.
             MachineError: onnxruntime or model-signing is missing, or the device is unavailable.
         """
-        _check_path(path)
+        check_path(path)
         folder = find_bundle(path)
-        _check_choice("on_unfamiliar", on_unfamiliar, get_args(OnUnfamiliar))
-        _check_choice("on_unread", on_unread, get_args(OnUnread))
+        check_choice("on_unfamiliar", on_unfamiliar, get_args(OnUnfamiliar))
+        check_choice("on_unread", on_unread, get_args(OnUnread))
         if limits is not None and not isinstance(limits, Limits):
             raise InputError(f"limits: found {type(limits).__name__}; expected Limits(...)")
 
@@ -192,7 +198,7 @@ class Guard:
                 requests are refused.
         """
         one = self._request(text, prompt=prompt, response=response, messages=messages, tools=tools)
-        _check_domain(domain)
+        check_domain(domain)
         return self.check_requests([one], [domain], counted=counted)[0]
 
     def check_batch(
@@ -210,8 +216,8 @@ class Guard:
             arguments = dict(item) if isinstance(item, Mapping) else {"text": item}
             domains.append(arguments.pop("domain", None))
             try:
-                _check_domain(domains[-1])
-                _check_keys(arguments)
+                check_domain(domains[-1])
+                check_keys(arguments)
                 requests.append(self._request(**arguments))
             except InputError as error:
                 raise InputError(f"item {index}: {error}") from error
@@ -307,7 +313,7 @@ class Guard:
 
     def _judge(self, domain: str | None, one: Request) -> GuardCallbacks:
         """The callbacks of a stream of a request; the monitor counts only its last verdict."""
-        _check_domain(domain)
+        check_domain(domain)
         unread = self.backbone.reader.unread(one, self._views)
         self._verdicts.check_unread(unread)
         return GuardCallbacks(
@@ -398,23 +404,9 @@ class Guard:
         """
         start = time.perf_counter()
         arrays = gathered(states)
-        tokens, width = arrays[0].shape[0], arrays[0].shape[-1]
-        model = self.bundle.manifest.model
-        if (len(arrays), width) != (model.layers + 1, model.width):
-            raise InputError(
-                f"states: found {len(arrays)} of width {width}; expected {model.layers + 1} of "
-                f"width {model.width}: pass the states of {model.id}"
-            )
-        if roles is not None and np.shape(roles) != (tokens,):
-            raise InputError(
-                f"roles: found shape {np.shape(roles)}; expected ({tokens},), one entry per token"
-            )
         normed = [n for n, d in self._detectors.items() if d.tap.semantics == "hf"]
-        if normed:
-            raise InputError(
-                f"{', '.join(normed)} read the state after the final norm; expected detectors that "
-                "read the state before it. Check the text instead"
-            )
+        check_states(arrays, roles, self.bundle.manifest.model, normed)
+        tokens = arrays[0].shape[0]
         readings = {name: d.score(arrays, mask, roles) for name, d in self._detectors.items()}
         elapsed = (time.perf_counter() - start) * 1e3
         counted = tokens if mask is None else int(np.count_nonzero(mask))
@@ -440,30 +432,3 @@ def _loaded_again(
         )
         raise BundleError(path, [fault])
     return guard
-
-
-def _check_path(path: Any) -> None:
-    if not isinstance(path, (str, os.PathLike)):
-        kind = type(path).__name__
-        raise InputError(f"path: found {kind}; expected the folder or the name of a bundle")
-
-
-def _check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
-    if value is not None and value not in choices:
-        expected = f"{', '.join(choices[:-1])} or {choices[-1]}"
-        raise InputError(f"{name}: found {value!r}; expected {expected}")
-
-
-def _check_keys(arguments: Mapping[Any, Any]) -> None:
-    unknown = [ascii(key)[:40] for key in arguments if key not in _KEYS]
-    if unknown:
-        raise InputError(f"found the key {', '.join(unknown)}; expected only {', '.join(_KEYS)}")
-
-
-_KEYS = ("text", "prompt", "response", "messages", "tools", "domain")
-"""Keys of an item of a batch."""
-
-
-def _check_domain(domain: Any) -> None:
-    if domain is not None:
-        check_text("domain", domain)

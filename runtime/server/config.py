@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal, NamedTuple
 
 from layerguard.runtime.model.session import Device, Weights
-from layerguard.runtime.types import OnUnfamiliar
+from layerguard.runtime.types import OnUnfamiliar, OnUnread
 
 Mode = Literal["enforce", "shadow", "off"]
 """``enforce``: a flagged text is blocked; ``shadow``: it is only counted and reported; ``off``: it
@@ -61,6 +61,10 @@ class GuardConfig:
     on_unfamiliar: Annotated[
         OnUnfamiliar | Literal[""],
         Rule("for a text unlike the calibration rows; empty: as the bundle says"),
+    ] = ""
+    on_unread: Annotated[
+        OnUnread | Literal[""],
+        Rule("for a request with parts that cannot be read, such as images; empty: as the bundle"),
     ] = ""
     on_error: Annotated[
         Literal["block", "allow"], Rule("allow: pass what the guard cannot check")

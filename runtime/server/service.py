@@ -48,6 +48,7 @@ def guard_loader(config: Config) -> Loader:
         weights=own.weights,
         verify=own.verify or None,
         on_unfamiliar=own.on_unfamiliar or None,
+        on_unread=own.on_unread or None,
     )
 
 

@@ -5,12 +5,12 @@ refuses, an empty list of messages, rejects a request; it then acts by its ``fai
 answer has the keys of both formats, of which agentgateway reads those of its own.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from starlette.responses import Response
 
 from layerguard.runtime.errors import InputError
+from layerguard.runtime.server.answered import answered
 from layerguard.runtime.server.answers import Answer
 from layerguard.runtime.server.contracts.contract import (
     Call,
@@ -20,7 +20,7 @@ from layerguard.runtime.server.contracts.contract import (
     field,
     json_response,
 )
-from layerguard.runtime.text.request import Request, request
+from layerguard.runtime.text.request import request
 
 _FORBIDDEN = 403
 
@@ -40,16 +40,8 @@ async def after(call: Call) -> Response:
         message = choice.get("message") if isinstance(choice, dict) else None
         if not isinstance(message, dict):
             raise InputError(f"choices[{index}]: found no message; expected an object with one")
-        requests.append(_written(message))
+        requests.append(answered(None, message))
     return _action(await call.check(requests, direction="response"))
-
-
-def _written(message: Mapping[str, Any]) -> Request:
-    """What the model wrote: a text, or a message with more, such as calls of tools."""
-    given = {name: value for name, value in message.items() if value is not None}
-    if isinstance(given.get("content"), str) and given.keys() <= {"role", "content"}:
-        return request(given["content"])
-    return request(messages=[{"role": "assistant", **given}])
 
 
 def error(fault: Fault) -> Response:

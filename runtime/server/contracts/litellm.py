@@ -11,6 +11,7 @@ from typing import Any
 from starlette.responses import Response
 
 from layerguard.runtime.errors import InputError
+from layerguard.runtime.server.answered import answered
 from layerguard.runtime.server.answers import Answer
 from layerguard.runtime.server.contracts.contract import (
     Call,
@@ -61,12 +62,11 @@ async def _answers(call: Call, body: Mapping[str, Any]) -> list[Answer]:
     texts = field(body, "texts", list, [])
     called = field(body, "tool_calls", list, [])
     key = field(body, "litellm_call_id", str, None)
-    whole = [request(messages=[{"role": "assistant", "tool_calls": called}])] if called else []
+    whole = [answered(None, {"tool_calls": called})] if called else []
     if key is None:
-        whole += [request(text) for text in texts]
-        texts = []
+        return await call.check([*whole, *map(request, texts)], direction="response")
     answers = await call.check(whole, direction="response")
-    return answers + [await call.push(key or "", text) for text in texts]
+    return answers + [await call.push(key, text) for text in texts]
 
 
 def _blocked(reason: str) -> dict[str, str]:

@@ -46,8 +46,8 @@ def requests_of(call: Mapping[str, Any]) -> list[Request]:
     return requests
 
 
-def answers_of(body: Mapping[str, Any]) -> list[str]:
-    """The text of each choice of a whole answer.
+def answers_of(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The message of each choice of a whole answer; of a plain completion one with its text.
 
     Raises:
         InputError: there are no choices.
@@ -55,7 +55,12 @@ def answers_of(body: Mapping[str, Any]) -> list[str]:
     choices = body.get("choices")
     if not isinstance(choices, list) or not all(isinstance(one, dict) for one in choices):
         raise InputError("found no choices; expected an answer of OpenAI's interface")
-    return [_text(one, "message") for one in choices]
+    return [
+        one["message"]
+        if isinstance(one.get("message"), dict)
+        else {"content": _text(one, "message")}
+        for one in choices
+    ]
 
 
 class Events:

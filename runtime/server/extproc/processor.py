@@ -15,6 +15,7 @@ from typing import Any
 import grpc
 
 from layerguard.runtime.errors import MachineError
+from layerguard.runtime.server.answered import answered
 from layerguard.runtime.server.answers import Answer
 from layerguard.runtime.server.contracts import moderations
 from layerguard.runtime.server.contracts.contract import Fault
@@ -30,7 +31,7 @@ from layerguard.runtime.server.extproc.messages import (
     phase_of,
 )
 from layerguard.runtime.server.service import Service
-from layerguard.runtime.text.request import Request, request
+from layerguard.runtime.text.request import Request
 
 _LOG = logging.getLogger("layerguard.server")
 CONTRACT = "extproc"
@@ -133,8 +134,8 @@ class Exchange:
     async def _response(self, asked: Request, part: Any) -> Any:
         if self._events is not None:
             return await self._event(asked, self._events, part)
-        texts = answers_of(read_object(part.body, "answer"))
-        whole = [answered(asked, text) for text in texts]
+        messages = answers_of(read_object(part.body, "answer"))
+        whole = [answered(asked, message) for message in messages]
         answers = await self._service.check(whole, contract=CONTRACT, direction="response")
         return _blocked(answers) or go_on("response_body")
 
@@ -151,14 +152,6 @@ class Exchange:
                 self._stopped = True
                 return go_on("response_body", b"data: " + _form(found) + b"\n\n")
         return go_on("response_body")
-
-
-def answered(asked: Request, text: str) -> Request:
-    """A request with its answer."""
-    if asked.messages is None:
-        return request(prompt=asked.prompt, response=text)
-    turns = [*asked.messages, {"role": "assistant", "content": text}]
-    return request(messages=turns, tools=asked.tools)
 
 
 def _blocked(answers: Sequence[Answer]) -> Any:

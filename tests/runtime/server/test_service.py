@@ -243,3 +243,16 @@ def test_batching_does_not_change_a_verdict(make_service: Make, guard: Guard) ->
     rows = service.metrics.registry.get_sample_value("layerguard_batch_rows_count")
     assert rows is not None
     assert rows < len(texts), "no run had two texts"
+
+
+@pytest.mark.parametrize("policy", ["flag", "allow"])
+def test_the_operator_decides_about_unread_parts(make_service: Make, policy: str) -> None:
+    """The setting reaches the guard."""
+    image = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
+    asked = request(messages=[{"role": "user", "content": [image]}])
+    service = make_service({"on_unread": policy})
+
+    async def test() -> Any:
+        return (await service.check([asked], contract="native"))[0]
+
+    assert _run(service, test).blocked == (policy == "flag")

@@ -14,6 +14,8 @@ _CALL = {
     "function": {"name": "look", "arguments": '{"at": "boats"}'},
 }
 
+_MESSAGE = {"role": "assistant", "content": None, "tool_calls": [_CALL]}
+
 
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -44,8 +46,16 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             "/response",
             {"body": {"choices": [{"message": {"role": "assistant", "tool_calls": [_CALL]}}]}},
         ),
+        (
+            "/portkey",
+            {
+                "eventType": "afterRequestHook",
+                "request": {"text": "the garden"},
+                "response": {"text": "", "json": {"choices": [{"message": _MESSAGE}]}},
+            },
+        ),
     ],
-    ids=["litellm", "litellm without an id", "agentgateway"],
+    ids=["litellm", "litellm without an id", "agentgateway", "portkey"],
 )
 def test_arguments_of_calls_are_read(post: Post, read: list[str], path: str, body: Any) -> None:
     """A harmful argument would reach the tool unread."""

@@ -142,6 +142,31 @@ def test_a_flagged_answer_is_read_with_its_request(
     assert boats.answer == "small boats"
 
 
+def test_calls_of_tools_are_read_with_their_request(
+    make_service: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A harmful argument would reach the tool unread."""
+    asked: list[Any] = []
+    check = Service.check
+
+    async def watched(self: Service, requests: Any, **named: Any) -> Any:
+        asked.extend(requests)
+        return await check(self, requests, **named)
+
+    monkeypatch.setattr(Service, "check", watched)
+    called = {"id": "1", "type": "function", "function": {"name": "look", "arguments": "boats"}}
+    message = {"role": "assistant", "content": None, "tool_calls": [called]}
+    _exchanged(
+        make_service(),
+        _body("request_body", _CHAT),
+        _headers("response_headers", __status="200", content_type="application/json"),
+        _body("response_body", {"choices": [{"index": 0, "message": message}]}),
+    )
+    turn = {"role": "assistant", "tool_calls": [called]}
+    assert asked[-1].messages == (*_CHAT["messages"], turn)
+    assert "boats" in asked[-1].content()
+
+
 def test_a_stream_is_checked_part_by_part_and_ends_with_an_error(
     make_service: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
