@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from layerguard.runtime import InputError
+from layerguard.runtime.text.growing_message import parts_of, text_in
 
 Arguments = dict[str, Any]
 """Keyword arguments of ``Guard.check``."""
-
-_TEXTS = ("reasoning_content", "reasoning", "content", "text", "refusal")
-"""Members of a message, a delta or a choice whose text a user may see."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +72,7 @@ class Asked:
     def answered(self, choice: int, message: Mapping[str, Any]) -> Arguments:
         """The prompt of a choice with its answer, a message or ``{"text": ...}``."""
         prompt = self.prompt_of(choice)
-        text = answer_text(message)
+        text = text_in(message)
         if "messages" not in prompt:
             return {**prompt, "response": text}
         turn = {"role": "assistant", "content": text}
@@ -91,7 +89,7 @@ def answers(body: bytes, asked: Asked) -> list[Arguments]:
         InputError: the body is no such answer, or has sound.
     """
     return [
-        asked.answered(choice.get("index", 0), message_of(choice))
+        asked.answered(choice.get("index", 0), parts_of(choice))
         for choice in choices_of(parsed(body))
     ]
 
@@ -106,25 +104,6 @@ def choices_of(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     if not isinstance(choices, list) or not all(isinstance(c, dict) for c in choices):
         raise InputError("choices: expected a list of objects")
     return choices
-
-
-def message_of(choice: Mapping[str, Any]) -> dict[str, Any]:
-    """The members of a choice and those of its message or delta, side by side."""
-    return {**choice, **(choice.get("message") or {}), **(choice.get("delta") or {})}
-
-
-def answer_text(message: Mapping[str, Any]) -> str:
-    """All text of a message, a delta or a choice; see ``message_of``.
-
-    Raises:
-        InputError: it has sound, or a text is not a str.
-    """
-    if message.get("audio"):
-        raise InputError("found an answer with sound; expected only text: a guard cannot hear it")
-    texts = [message[name] for name in _TEXTS if message.get(name)]
-    if not all(isinstance(text, str) for text in texts):
-        raise InputError("found an answer whose text is not a str")
-    return "\n".join(texts)
 
 
 def error(message: str, kind: str, code: str) -> bytes:

@@ -6,12 +6,11 @@ from typing import Any
 
 from layerguard.integrations.asgi.openai_form import (
     Asked,
-    answer_text,
     choices_of,
-    message_of,
     parsed,
 )
 from layerguard.runtime import Guard, Verdict
+from layerguard.runtime.text.growing_message import GrowingMessage, parts_of
 
 _EVENT_END = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 
@@ -60,7 +59,7 @@ class StreamedAnswer:
                 index = choice.get("index", 0)
                 if index not in self._choices:
                     self._choices[index] = _Choice(self._guard, self._asked, index)
-                yield self._choices[index].push(message_of(choice))
+                yield self._choices[index].push(parts_of(choice))
         for one in self._choices.values() if last else ():
             yield from one.finish()
 
@@ -78,26 +77,24 @@ class _Choice:
     def __init__(self, guard: Guard, asked: Asked, index: int) -> None:
         self._guard, self._asked, self._index = guard, asked, index
         self._stream = guard.stream(**asked.prompt_of(index))
-        self._calls: dict[int, dict[str, Any]] = {}
+        self._message = GrowingMessage()
         self._finished = False
 
     @property
     def covered(self) -> bool:
         """Whether everything so far may leave."""
-        read = self._stream.verdict.unread_tokens == 0 and not self._calls
+        read = self._stream.verdict.unread_tokens == 0 and not self._message.calls
         return read or self._finished
 
     def push(self, delta: Mapping[str, Any]) -> Verdict:
-        for call in _calls(delta):
-            _extend(self._calls.setdefault(call.get("index", 0), {}), call)
-        text = answer_text(delta)
+        text = self._message.add(delta)
         return self._stream.push(text) if text else self._stream.verdict
 
     def finish(self) -> Iterator[Verdict]:
         yield self._stream.finish()
-        if self._calls:
-            message = {"content": self._stream.text, "tool_calls": list(self._calls.values())}
-            yield self._guard.check(**self._asked.answered(self._index, message))
+        if self._message.calls:
+            whole = self._asked.answered(self._index, self._message.message())
+            yield self._guard.check(**whole)
         self._finished = True
 
     def close(self) -> None:
@@ -118,20 +115,3 @@ def _choices(event: bytes) -> list[Mapping[str, Any]]:
         return []
     chunk = parsed(data)
     return [] if "error" in chunk and "choices" not in chunk else choices_of(chunk)
-
-
-def _calls(delta: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The parts of tool calls in a delta; a legacy function call counts as one."""
-    legacy = delta.get("function_call")
-    return [*(delta.get("tool_calls") or ()), *([{"function": legacy}] if legacy else ())]
-
-
-def _extend(whole: dict[str, Any], part: Mapping[str, Any]) -> None:
-    """Add a part of a tool call: texts of the function grow, other members are set once."""
-    for key, value in part.items():
-        if isinstance(value, Mapping):
-            _extend(whole.setdefault(key, {}), value)
-        elif key == "arguments" and isinstance(value, str):
-            whole[key] = whole.get(key, "") + value
-        elif value is not None:
-            whole.setdefault(key, value)

@@ -13,9 +13,10 @@ import signal
 import socket
 import ssl
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableSequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
+from functools import partial
 
 import uvicorn
 import uvloop
@@ -31,6 +32,9 @@ _LOG = logging.getLogger("layerguard.server")
 _KEEP_ALIVE_S = 75
 """Seconds before an idle connection is closed; gateways close theirs earlier, so none is closed
 while a request is on its way."""
+
+Beside = Callable[[], Awaitable[None]] | None
+"""What else runs in the event loop."""
 
 SWITCH_S = 0.0005
 """Seconds after which a thread that runs Python gives way; Python's own 5 ms make small checks wait
@@ -57,7 +61,9 @@ def serve(config: Config) -> int:
         return 0
 
 
-def _serve_one(config: Config, listener: socket.socket, number: int) -> None:
+def _serve_one(
+    config: Config, listener: socket.socket, counts: MutableSequence[int], number: int
+) -> None:
     """Serve in one of several processes, also on its own port; ends with it as ``serve`` does."""
     _begin_log()
     os.setpgrp()  # Ctrl-C reaches the first process only, which passes SIGTERM on
@@ -67,7 +73,7 @@ def _serve_one(config: Config, listener: socket.socket, number: int) -> None:
         audit = replace(audit, audit_file=f"{audit.audit_file}.{number}")
     try:
         with listening(replace(config.http, port=port)) as own:
-            _run(replace(config, audit=audit), [own, listener])
+            _run(replace(config, audit=audit), [own, listener], partial(_count, counts, number))
     except LayerGuardError as error:
         _LOG.error("process %d: %s", number, error)
         sys.exit(error.exit_code)
@@ -77,16 +83,31 @@ def _begin_log() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
 
 
-def _run(config: Config, listeners: list[socket.socket]) -> None:
+def _run(
+    config: Config,
+    listeners: list[socket.socket],
+    beside: Callable[[], Awaitable[None]] | None = None,
+) -> None:
+    """Serve; ``beside`` runs in the same event loop."""
     sys.setswitchinterval(SWITCH_S)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(config, listeners))
+        runner.run(_serve(config, listeners, beside))
 
 
-async def _serve(config: Config, listeners: list[socket.socket]) -> None:
+async def _serve(config: Config, listeners: list[socket.socket], beside: Beside) -> None:
+    running = asyncio.ensure_future(beside()) if beside else None
     service = Service(config)
     async with _processing(service):
         await _answer(service, listeners)
+    if running:
+        running.cancel()
+
+
+async def _count(counts: MutableSequence[int], number: int) -> None:
+    """Count every second, for the supervisor: the event loop runs."""
+    while True:
+        counts[number] += 1
+        await asyncio.sleep(1)
 
 
 async def _answer(service: Service, listeners: list[socket.socket]) -> None:

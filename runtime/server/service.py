@@ -131,8 +131,8 @@ class Service:
         Raises:
             InputError: a request is wrong, or there is no such bundle.
             UnavailableError: the guard cannot answer now.
-            Exception: the guard failed. With ``on_error = "allow"`` neither of these two is raised:
-                the answers then have no verdict.
+            Exception: the guard failed. With ``on_error = "allow"``, and in shadow mode, neither of
+                these two is raised by a guard that serves: the answers then have no verdict.
         """
         name, guard = self._guard(bundle, domain)
         if key is not None and requests:
@@ -316,15 +316,16 @@ class Service:
         if mode == "off":
             return [Answer(name, mode, None, {"": 0.0})] * len(jobs)
         work = self._scheduler.run_all(jobs, self._deadline(deadline_s))
-        verdicts, error = await self._verdicts(work, len(jobs))
+        may_fail = mode == "shadow" or self.config.guard.on_error == "allow"
+        verdicts, error = await self._verdicts(work, len(jobs), may_fail=may_fail)
         if error:
             return [Answer(name, mode, None, {"": 0.0}, error)] * len(jobs)
         return [self.judged(name, guard, verdict, contract) for verdict in verdicts]
 
     async def _verdicts(
-        self, work: Awaitable[list[Verdict]], texts: int
+        self, work: Awaitable[list[Verdict]], texts: int, *, may_fail: bool
     ) -> tuple[list[Verdict], str]:
-        """The verdicts; or why there are none, if the operator lets such texts pass."""
+        """The verdicts; or why there are none, if such texts may pass."""
         try:
             return await work, ""
         except InputError:
@@ -334,7 +335,7 @@ class Service:
                 self.metrics.shed(error.cause, texts)
             else:
                 self.metrics.failed(texts)
-            if self.config.guard.on_error == "block":
+            if not may_fail:
                 raise
             return [], f"not checked: {error}"
 

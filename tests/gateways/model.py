@@ -28,7 +28,11 @@ def serving(answers: Mapping[str, str], otherwise: str) -> Iterator[str]:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
             content = body["messages"][-1]["content"]
             prompt = content if isinstance(content, str) else content[0]["text"]
-            _answer(self, answers.get(prompt, otherwise), stream=body.get("stream", False))
+            text = answers.get(prompt, otherwise)
+            if body.get("stream"):
+                _stream(self, _called(text) if body.get("tools") else _said(text))
+            else:
+                _answer(self, text)
 
         def log_message(self, *_: Any) -> None:
             """Print nothing."""
@@ -43,17 +47,35 @@ def serving(answers: Mapping[str, str], otherwise: str) -> Iterator[str]:
             thread.join()
 
 
-def _answer(handler: BaseHTTPRequestHandler, text: str, *, stream: bool) -> None:
-    if not stream:
-        message = {"role": "assistant", "content": text}
-        choice = {"index": 0, "message": message, "finish_reason": "stop"}
-        usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
-        body = json.dumps(_form("chat.completion", choice) | {"usage": usage}).encode()
-        _head(handler, "application/json", len(body))
-        handler.wfile.write(body)
-        return
-    words = [word + " " for word in text.split()]
-    deltas = [{"role": "assistant", "content": ""}, *({"content": word} for word in words)]
+def _answer(handler: BaseHTTPRequestHandler, text: str) -> None:
+    message = {"role": "assistant", "content": text}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+    body = json.dumps(_form("chat.completion", choice) | {"usage": usage}).encode()
+    _head(handler, "application/json", len(body))
+    handler.wfile.write(body)
+
+
+def _said(text: str) -> list[dict[str, Any]]:
+    """The deltas of an answer of a text."""
+    return [{"role": "assistant", "content": ""}, *({"content": word} for word in _words(text))]
+
+
+def _called(text: str) -> list[dict[str, Any]]:
+    """The deltas of an answer that calls a tool with a text."""
+    function = {"name": "look", "arguments": ""}
+    first = {"index": 0, "id": "1", "type": "function", "function": function}
+    parts = [
+        {"index": 0, "function": {"arguments": word}} for word in _words(json.dumps({"for": text}))
+    ]
+    return [{"role": "assistant", "tool_calls": [one]} for one in (first, *parts)]
+
+
+def _words(text: str) -> list[str]:
+    return [word + " " for word in text.split()]
+
+
+def _stream(handler: BaseHTTPRequestHandler, deltas: list[dict[str, Any]]) -> None:
     events = [_form("chat.completion.chunk", {"index": 0, "delta": delta}) for delta in deltas]
     last = {"index": 0, "delta": {}, "finish_reason": "stop"}
     events.append(_form("chat.completion.chunk", last))

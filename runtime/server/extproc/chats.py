@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from layerguard.runtime.errors import InputError
+from layerguard.runtime.text.growing_message import GrowingMessage, parts_of, text_in
 from layerguard.runtime.text.request import Request, request
 
 
@@ -56,49 +57,57 @@ def answers_of(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     if not isinstance(choices, list) or not all(isinstance(one, dict) for one in choices):
         raise InputError("found no choices; expected an answer of OpenAI's interface")
     return [
-        one["message"]
-        if isinstance(one.get("message"), dict)
-        else {"content": _text(one, "message")}
+        one["message"] if isinstance(one.get("message"), dict) else {"content": text_in(one)}
         for one in choices
     ]
 
 
 class Events:
-    """The text of each choice of an answer that comes as server-sent events.
+    """An answer that comes as server-sent events: what its choices hold, and what may pass.
 
     Attributes:
-        texts: the text so far of each choice, by its index.
+        messages: the message so far of each choice, by its index.
     """
 
     def __init__(self) -> None:
-        self.texts: dict[int, str] = {}
-        self._rest = b""
+        self.messages: dict[int, GrowingMessage] = {}
+        self._read, self._rest = b"", b""
 
-    def feed(self, chunk: bytes) -> None:
-        """Read the complete lines of a chunk, and keep the rest for the next one.
+    def feed(self, chunk: bytes, *, last: bool) -> dict[int, str]:
+        """Read the complete lines of a chunk, at the end also an incomplete one.
+
+        Returns:
+            All of the text of each choice that has a new one.
 
         Raises:
             InputError: an event is no part of an answer.
         """
-        *lines, self._rest = (self._rest + chunk).split(b"\n")
-        for line in lines:
+        lines, end, self._rest = (self._rest + chunk).rpartition(b"\n")
+        if last:
+            lines, end, self._rest = lines + end + self._rest, b"", b""
+        self._read += lines + end
+        changed: dict[int, str] = {}
+        for line in lines.split(b"\n"):
             kind, _, data = line.strip().partition(b":")
             data = data.strip()
             if kind == b"data" and data != b"[DONE]":
-                self._read(read_object(data, "event").get("choices", []))
+                changed |= self._add(read_object(data, "event").get("choices", []))
+        return changed
 
-    def _read(self, choices: Sequence[Any]) -> None:
+    def release(self, *, last: bool) -> bytes:
+        """What was read and may pass: nothing from the first call of a tool on, until the end."""
+        if not last and any(one.calls for one in self.messages.values()):
+            return b""
+        passed, self._read = self._read, b""
+        return passed
+
+    def _add(self, choices: Sequence[Any]) -> dict[int, str]:
+        changed: dict[int, str] = {}
         for one in choices:
             index = one.get("index", 0) if isinstance(one, dict) else None
             if not isinstance(index, int):
                 raise InputError("event: found a choice without an index; expected one")
-            self.texts[index] = self.texts.get(index, "") + _text(one, "delta")
-
-
-def _text(choice: Mapping[str, Any], key: str) -> str:
-    """The text of a choice of a chat, or of a plain completion."""
-    message = choice.get(key)
-    text = message.get("content") if isinstance(message, dict) else choice.get("text")
-    if text is not None and not isinstance(text, str):
-        raise InputError(f"choice: found {type(text).__name__}; expected a text")
-    return text or ""
+            message = self.messages.setdefault(index, GrowingMessage())
+            if message.add(parts_of(one)):
+                changed[index] = message.text
+        return changed

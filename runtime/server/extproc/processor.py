@@ -106,7 +106,7 @@ class Exchange:
 
     def close(self) -> None:
         """Forget the answer."""
-        for index in self._events.texts if self._events else ():
+        for index in self._events.messages if self._events else ():
             self._service.close(f"{self._key}/{index}")
 
     async def _respond(self, phase: str, part: Any) -> Any:
@@ -142,16 +142,27 @@ class Exchange:
     async def _event(self, asked: Request, events: Events, part: Any) -> Any:
         if self._stopped:
             return go_on("response_body", b"")
-        before = dict(events.texts)
-        events.feed(part.body + b"\n" * part.end_of_stream)
-        for index, text in events.texts.items():
-            if text == before.get(index):
-                continue
-            found = await self._service.push(f"{self._key}/{index}", text, asked, contract=CONTRACT)
+        last = part.end_of_stream
+        for index, text in events.feed(part.body, last=last).items():
+            key = f"{self._key}/{index}"
+            found = await self._service.push(key, text, asked, contract=CONTRACT)
             if found.blocked:
-                self._stopped = True
-                return go_on("response_body", b"data: " + _form(found) + b"\n\n")
-        return go_on("response_body")
+                return self._stop(found)
+        for message in events.messages.values() if last else ():
+            if message.calls:
+                whole = [answered(asked, message.message())]
+                (found,) = await self._service.check(whole, contract=CONTRACT, direction="response")
+                if found.blocked:
+                    return self._stop(found)
+        if self._service.mode(CONTRACT) != "enforce":
+            return go_on("response_body")
+        passed = events.release(last=last)
+        return go_on("response_body", None if passed == part.body else passed)
+
+    def _stop(self, found: Answer) -> Any:
+        """An event with an error, in place of what was not passed on and of all that follows."""
+        self._stopped = True
+        return go_on("response_body", b"\ndata: " + _form(found) + b"\n\n")
 
 
 def _blocked(answers: Sequence[Answer]) -> Any:

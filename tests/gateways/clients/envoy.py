@@ -10,6 +10,8 @@ from tests.gateways.environments import python, version_of
 from tests.gateways.processes import free_port, running
 from tests.gateways.setting import Outcome, Setting, configurations
 
+_TOOL = {"type": "function", "function": {"name": "look"}}
+
 
 def drive(setting: Setting) -> Iterator[Outcome]:
     """One outcome: requests, answers and streams."""
@@ -28,6 +30,13 @@ def drive(setting: Setting) -> Iterator[Outcome]:
         bad = _streamed(client, setting.bad_answer)
         stopped = "error" in json.loads(bad[-1])
         outcome.expect(stopped, "a flagged stream ended without an error")
+        called = _streamed(client, setting.bad_answer, tools=[_TOOL])
+        outcome.expect(
+            len(called) == 1 and "error" in json.loads(called[0]),
+            "a part of a flagged call of a tool passed",
+        )
+        called = _streamed(client, setting.passes[0], tools=[_TOOL])
+        outcome.expect(called[-1] == "[DONE]", "a call of a tool that the guard passes did not end")
         outcome.stream = f"stopped after {len(bad) - 1} events" if stopped else "not stopped"
     with _proxy(setting, str(binary), setting.ports[1], "envoy-overloaded") as client:
         found = _status(client, setting.passes[0])
@@ -61,11 +70,12 @@ def _status(client: httpx.Client, prompt: str) -> int:
     return client.post("/v1/chat/completions", json=_call(prompt)).status_code
 
 
-def _streamed(client: httpx.Client, prompt: str) -> list[str]:
+def _streamed(client: httpx.Client, prompt: str, **more: object) -> list[str]:
     """The events of a streamed answer."""
-    text = client.post("/v1/chat/completions", json=_call(prompt, stream=True)).text
+    call = _call(prompt, stream=True, **more)
+    text = client.post("/v1/chat/completions", json=call).text
     return [line.removeprefix("data: ") for line in text.splitlines() if line.startswith("data: ")]
 
 
-def _call(prompt: str, **more: bool) -> dict[str, object]:
+def _call(prompt: str, **more: object) -> dict[str, object]:
     return {"model": "chat", "messages": [{"role": "user", "content": prompt}], **more}

@@ -4,10 +4,15 @@ import os
 import re
 import signal
 import subprocess
+import sys
+import time
+from collections.abc import MutableSequence
 from pathlib import Path
 
 import httpx
+import pytest
 
+from layerguard.runtime.server import processes
 from tests.runtime.server.processes import COMMAND, PATIENCE_S, check, served, wait_until
 
 
@@ -81,3 +86,49 @@ def test_processes_that_cannot_serve_end_the_server(sound: Path, tmp_path: Path)
     assert done.returncode == 2
     assert "is not served" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def _hang_once(marker: str, counts: MutableSequence[int], number: int) -> None:
+    """Count once, then stand still; started again, end the supervisor."""
+    if Path(marker).exists():
+        os.kill(os.getppid(), signal.SIGTERM)
+        return
+    counts[number] += 1
+    Path(marker).touch()
+    time.sleep(PATIENCE_S)
+
+
+def test_a_process_that_hangs_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its count stands still."""
+    monkeypatch.setattr(processes, "_LOOK_S", 0.2)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    began = time.monotonic()
+    try:
+        code = processes.Supervisor(1, _hang_once, (str(tmp_path / "marker"),)).run()
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    assert code == 0
+    assert "process 0 hangs, and is killed" in caplog.text
+    assert time.monotonic() - began < PATIENCE_S / 2
+
+
+def test_a_process_that_serves_is_not_taken_for_one_that_hangs(sound: Path, tmp_path: Path) -> None:
+    """Looks come faster here than counts, which come every second."""
+    program = """
+from layerguard.runtime.cli import main
+from layerguard.runtime.server import processes
+if __name__ == "__main__":
+    processes._LOOK_S = 0.2
+    raise SystemExit(main())
+"""
+    script = tmp_path / "serve.py"
+    script.write_text(program, encoding="utf-8")
+    command = (sys.executable, str(script), "serve")
+    with served(sound, "--processes", "2", command=command) as (process, port):
+        ids = _started(process, port)
+        time.sleep(2 * processes.HUNG_LOOKS * 0.2)
+        assert all(map(_is_running, ids))

@@ -89,7 +89,7 @@ def test_unread_parts_block_in_every_mode_of_the_detectors(make_service: Make) -
 
 
 def test_a_failure_blocks_unless_the_operator_lets_it_pass(sound: Path) -> None:
-    """Fail closed by default: the error reaches the contract."""
+    """Fail closed by default: the error reaches the contract. Shadow mode stops nothing."""
 
     class BrokenError(RuntimeError):
         pass
@@ -105,15 +105,17 @@ def test_a_failure_blocks_unless_the_operator_lets_it_pass(sound: Path) -> None:
 
     config = Config({"main": str(sound)})
     allowing = replace(config, guard=replace(config.guard, on_error="allow"))
+    watching = replace(config, guard=replace(config.guard, mode="shadow"))
 
     def ask(service: Service) -> Any:
         return _run(service, lambda: service.check([Request("a")] * 2, contract="native"))
 
     with pytest.raises(BrokenError):
         ask(Service(config, load))
-    answers = ask(Service(allowing, load))
-    assert [answer.decision for answer in answers] == ["unchecked", "unchecked"]
-    assert all("not checked" in answer.reason for answer in answers)
+    for passing in (allowing, watching):
+        answers = ask(Service(passing, load))
+        assert [answer.decision for answer in answers] == ["unchecked", "unchecked"]
+        assert all("not checked" in answer.reason for answer in answers)
 
 
 def test_a_wrong_request_is_no_failure_that_may_pass(make_service: Make) -> None:

@@ -52,6 +52,31 @@ def _event(text: str, index: int = 0) -> bytes:
     return b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n"
 
 
+def _call(arguments: str, index: int = 0, **more: str) -> bytes:
+    """An event with a part of a call of a tool."""
+    call = {"index": index, "function": {"arguments": arguments, **more}}
+    choice = {"index": 0, "delta": {"tool_calls": [call]}}
+    return b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n"
+
+
+def _passed(found: list[Any], parts: list[bytes]) -> list[bytes]:
+    """What a client gets for each part of an answer."""
+    passed = []
+    for one, part in zip(found, parts, strict=True):
+        mutation = one.response_body.response.body_mutation
+        replaced = mutation.body or mutation.clear_body
+        passed.append(bytes(mutation.body) if replaced else part)
+    return passed
+
+
+def _streamed(service: Service, *parts: bytes) -> list[bytes]:
+    """What a client gets for each part of an answer of events; the last one ends it."""
+    messages = [_body("response_body", one, last=one is parts[-1]) for one in parts]
+    kind = _headers("response_headers", __status="200", content_type="text/event-stream")
+    found = _exchanged(service, _body("request_body", _CHAT), kind, *messages)
+    return _passed(found[2:], list(parts))
+
+
 def _exchanged(service: Service, *messages: Any, load: bool = True) -> list[Any]:
     """What Envoy gets for some messages, as it came over the wire."""
 
@@ -184,13 +209,74 @@ def test_a_stream_is_checked_part_by_part_and_ends_with_an_error(
     assert found[1].mode_override.response_body_mode == 1
     removed = found[1].response_headers.response.header_mutation.remove_headers
     assert list(removed) == ["content-length"]
-    mutations = [one.response_body.response.body_mutation for one in found[2:]]
-    assert [bool(one.body or one.clear_body) for one in mutations] == [False, False, True, True]
-    assert json.loads(mutations[2].body.removeprefix(b"data: "))["error"]["code"] == "blocked"
-    assert mutations[3].clear_body
+    passed = _passed(found[2:], parts)
+    assert passed[0] == _event("rain ")  # not the beginning of an event that nobody has read
+    assert b"".join(passed[:2]) == _event("rain ") + _event("came ")
+    assert json.loads(passed[2].strip().removeprefix(b"data: "))["error"]["code"] == "blocked"
+    assert passed[3] == b""
     request, text = asked[-1]
     assert text == "rain came boats lay"
     assert request.messages == tuple(_CHAT["messages"])
+
+
+def test_calls_of_tools_pass_once_the_answer_is_complete_and_read(
+    make_service: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes before them passes at once; their arguments are put together."""
+    asked = _flags(monkeypatch, "boats")
+    parts = [_event("rain"), _call("ri", name="look"), _call("ver"), b"data: [DONE]\n\n"]
+    assert _streamed(make_service(), *parts) == [parts[0], b"", b"", b"".join(parts[1:])]
+    call = {"index": 0, "function": {"arguments": "river", "name": "look"}}
+    turn = {"role": "assistant", "content": "rain", "tool_calls": [call]}
+    assert asked[-1].messages == (*_CHAT["messages"], turn)
+
+
+def test_a_flagged_call_of_a_tool_does_not_pass(
+    make_service: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither does any part of it."""
+    _flags(monkeypatch, "boats")
+    parts = [_call("bo", name="look"), _call("ats"), b"data: [DONE]\n\n"]
+    first, second, last = _streamed(make_service(), *parts)
+    assert first == second == b""
+    assert json.loads(last.strip().removeprefix(b"data: "))["error"]["code"] == "blocked"
+
+
+def test_an_operator_who_watches_holds_no_call_back(strict: Any) -> None:
+    """In shadow mode every part passes as it comes."""
+    config = Config({"main": str(strict)}, guard=GuardConfig(mode="shadow"))
+    parts = [_call("bo", name="look"), _call("ats"), b"data: [DONE]\n\n"]
+    assert _streamed(Service(config), *parts) == parts
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "refusal", "content"])
+def test_every_text_of_an_event_is_read(
+    make_service: Make, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A client may show any of them."""
+    _flags(monkeypatch, "boats")
+    event = {"choices": [{"index": 0, "delta": {name: "small boats"}}]}
+    (found,) = _streamed(make_service(), b"data: " + json.dumps(event).encode() + b"\n\n")
+    assert b'"blocked"' in found
+
+
+@pytest.mark.parametrize(
+    "delta",
+    [
+        {"tool_calls": {"look": "boats"}},
+        {"tool_calls": ["look"]},
+        {"tool_calls": [{"index": "0"}]},
+        {"content": ["rain"]},
+        {"audio": {"id": "1"}},
+        "rain",
+    ],
+)
+def test_an_event_that_cannot_be_read_does_not_pass(make_service: Make, delta: Any) -> None:
+    """400 in OpenAI's error form."""
+    event = b"data: " + json.dumps({"choices": [{"delta": delta}]}).encode() + b"\n\n"
+    kind = _headers("response_headers", __status="200", content_type="text/event-stream")
+    messages = _body("request_body", _CHAT), kind, _body("response_body", event)
+    assert _exchanged(make_service(), *messages)[-1].immediate_response.status.code == 400
 
 
 @pytest.mark.parametrize(
