@@ -5,11 +5,12 @@
 SIREN on MiniLM is trained on whole texts of five harm sources and five benign ones. Other harmful
 texts of the harm sources, of at most ``LONGEST`` characters, are put in the middle of harmless
 sentences of Dolly that were not trained on. The harmless texts have one more of these sentences
-instead. The state is the mean over the whole text, or over each window of N tokens; then the
-largest score counts. The threshold is calibrated with the same reading, for a target of 5 %, on
-harmless texts of all lengths.
+instead. The state is the mean over the whole text, over each window of N tokens, or over each
+sentence; then the largest score counts. The threshold is calibrated with the same reading, for a
+target of 5 %, on harmless texts of all lengths.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -35,8 +36,8 @@ from tests.truth.tables import keep
 AROUND = (0, 10)
 """Numbers of harmless sentences."""
 
-WINDOWS = (None, 64)
-"""Tokens of a window; None is the whole text."""
+WINDOWS = (None, 64, "sentence")
+"""Tokens of a window, or one window for each sentence; None is the whole text."""
 
 HARMFUL, CLEAN, TARGET, LONGEST, SEED = 40, 40, 0.05, 300, 0
 _TRAINED = {"harm": 60, "benign": 20}
@@ -60,23 +61,27 @@ def main() -> None:
 def _lines(
     backbone: Backbone,
     params: Mapping[str, Array],
-    tokens: int | None,
+    window: int | str | None,
     texts: Mapping[tuple[str, int], Sequence[Row]],
 ) -> Iterator[Mapping[str, Any]]:
-    """A line for each number of harmless sentences, for windows of ``tokens``."""
-    budget = None if tokens is None else TokenBudget("sliding", tokens)
+    """A line for each number of harmless sentences, for one of ``WINDOWS``."""
+    budget = TokenBudget("sliding", window) if isinstance(window, int) else None
     tap = Tap("content", "mean", budget=budget)
     siren = REGISTRY["siren"].bind(params, tap)
     scores = {}
     for key, some in texts.items():
-        recorded = collect(backbone, some, tap, f"{tokens or 'whole'}: {key}")
-        scores[key] = _scores(siren, recorded)
+        parts = [part for row in some for part in _sentences_of(row)]
+        read = parts if window == "sentence" else some
+        recorded = collect(backbone, read, tap, f"{window or 'whole'}: {key}")
+        ids = {row.id: number for number, row in enumerate(some)}
+        owner = np.array([ids[recorded.rows[index].id] for index in recorded.owner])
+        scores[key] = _scores(siren, recorded, owner)
     known = np.concatenate([scores["calibration", around] for around in AROUND])
     threshold = conformal.threshold(known, TARGET)
     for around in AROUND:
         bad, good = scores["harmful", around], scores["clean", around]
         yield {
-            "window": "whole text" if tokens is None else f"{tokens} tokens",
+            "window": f"{window} tokens" if isinstance(window, int) else window or "whole text",
             "harmless sentences": around,
             "threshold": threshold,
             "median score": float(np.median(bad)),
@@ -132,11 +137,17 @@ def _texts(
     return rows
 
 
-def _scores(siren: Detector, recorded: RecordedStates[Array]) -> Array:
-    """The score of each text: that of its worst window."""
+def _sentences_of(row: Row) -> list[Row]:
+    """A row for each sentence of a text, with its id."""
+    parts = re.split(r"(?<=[.!?]) +", row.request.content())
+    return [Row(row.id, request(part), None) for part in parts if part.strip()]
+
+
+def _scores(siren: Detector, recorded: RecordedStates[Array], owner: Array) -> Array:
+    """The score of each text, which ``owner`` names: that of its worst window."""
     layers = np.ascontiguousarray(recorded.states.transpose(1, 0, 2))
     scores = np.array([reading.score for reading in siren.score_pooled(layers)])
-    return group_maxima(scores, recorded.owner)
+    return group_maxima(scores, owner)
 
 
 if __name__ == "__main__":
