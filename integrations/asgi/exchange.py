@@ -65,8 +65,11 @@ class Exchange:
     def _begin(self, start: Message) -> None:
         headers = {name.lower(): value for name, value in start.get("headers", ())}
         streams = headers.get(b"content-type", b"").lower().startswith(b"text/event-stream")
-        kind = StreamedAnswer if streams else WholeAnswer
-        self._answer = kind(self._gate.guard, self._asked, self._verdict)
+        guard, asked, verdict = self._gate.guard, self._asked, self._verdict
+        if streams and not asked.is_response:
+            self._answer = StreamedAnswer(guard, asked, verdict)
+        else:
+            self._answer = WholeAnswer(guard, asked, verdict, is_events=streams)
         self._start = start
 
     async def _pass_on(self, data: bytes, *, last: bool) -> None:

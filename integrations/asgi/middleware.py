@@ -14,7 +14,7 @@ Application = Callable[[Message, Receive, Send], Awaitable[None]]
 
 
 class GuardMiddleware:
-    """Guards each POST whose path ends with ``/completions``; other requests pass unread."""
+    """Guards each POST to ``.../completions`` and ``.../responses``; other requests pass unread."""
 
     def __init__(
         self,
@@ -82,7 +82,10 @@ class GuardMiddleware:
 
 def _is_guarded(scope: Message) -> bool:
     is_post = scope["type"] == "http" and scope["method"] == "POST"
-    return is_post and str(scope["path"]).rstrip("/").endswith("/completions")
+    return is_post and str(scope["path"]).rstrip("/").endswith(_GUARDED)
+
+
+_GUARDED = ("/completions", "/responses")
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:

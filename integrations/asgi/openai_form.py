@@ -1,12 +1,19 @@
-"""Bodies of OpenAI's chat and text completions: what a guard reads in them, and its errors."""
+"""Bodies of OpenAI's interfaces: what a guard reads in them, and its errors.
+
+They are those of chat completions, of text completions, and of responses.
+"""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from layerguard.runtime import InputError
 from layerguard.runtime.text.growing_message import parts_of, text_in
+from layerguard.runtime.text.responses_form import answer_in, answer_of, chat_of
+
+_EVENT_END = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 
 Arguments = dict[str, Any]
 """Keyword arguments of ``Guard.check``."""
@@ -20,11 +27,13 @@ class Asked:
         prompts: a chat, or each of the prompts of a text completion.
         suffix: the text that follows the completion; empty if there is none.
         choices: number of answers to each prompt.
+        is_response: whether the answer is one of the Responses API.
     """
 
     prompts: tuple[Arguments, ...]
     suffix: str = ""
     choices: int = 1
+    is_response: bool = False
 
     @classmethod
     def of(cls, body: bytes) -> "Asked":
@@ -37,9 +46,16 @@ class Asked:
         choices = asked.get("n") or 1
         if not isinstance(choices, int) or choices < 1:
             raise InputError(f"n: found {choices!r}; expected a whole number, at least 1")
+        named = [name for name in ("messages", "prompt", "input") if name in asked]
+        if len(named) > 1:
+            raise InputError(f"found {' and '.join(named)}; expected one of them")
+        if "input" in asked:
+            if asked.get("background"):
+                raise InputError(
+                    "background: found true; an answer that is fetched later passes unread"
+                )
+            return cls((chat_of(asked),), is_response=True)
         if "messages" in asked:
-            if "prompt" in asked:
-                raise InputError("found messages and prompt; expected one of them")
             functions = asked.get("functions") or ()
             tools = [
                 *(asked.get("tools") or ()),
@@ -75,19 +91,28 @@ class Asked:
         text = text_in(message)
         if "messages" not in prompt:
             return {**prompt, "response": text}
-        turn = {"role": "assistant", "content": text}
+        turn: dict[str, Any] = {"role": "assistant", "content": text}
         for name in ("tool_calls", "function_call"):
             if message.get(name):
                 turn[name] = message[name]
         return {**prompt, "messages": [*prompt["messages"], turn]}
 
 
-def answers(body: bytes, asked: Asked) -> list[Arguments]:
+def answers(body: bytes, asked: Asked, *, is_events: bool = False) -> list[Arguments]:
     """What to check of a complete answer: each choice with its prompt.
+
+    Args:
+        body: the answer.
+        asked: the request.
+        is_events: whether the body is one of server-sent events, of the Responses API.
 
     Raises:
         InputError: the body is no such answer, or has sound.
     """
+    if asked.is_response:
+        (prompt,) = asked.prompts
+        turn = answer_in(events_of(body)) if is_events else answer_of(parsed(body))
+        return [{**prompt, "messages": [*prompt["messages"], turn]}]
     return [
         asked.answered(choice.get("index", 0), parts_of(choice))
         for choice in choices_of(parsed(body))
@@ -104,6 +129,28 @@ def choices_of(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     if not isinstance(choices, list) or not all(isinstance(c, dict) for c in choices):
         raise InputError("choices: expected a list of objects")
     return choices
+
+
+def events_of(body: bytes) -> list[dict[str, Any]]:
+    """The objects of server-sent events.
+
+    Raises:
+        InputError: an event is no object of JSON.
+    """
+    found = (data_of(event) for event in split_events(body))
+    return [parsed(data) for data in found if data and data != b"[DONE]"]
+
+
+def split_events(data: bytes) -> list[bytes]:
+    """The events with the blank lines that end them, and the rest."""
+    ends = [0, *(match.end() for match in _EVENT_END.finditer(data))]
+    return [data[a:b] for a, b in zip(ends, [*ends[1:], len(data)], strict=True)]
+
+
+def data_of(event: bytes) -> bytes:
+    """The data of an event; empty of a comment."""
+    lines = [line[5:].removeprefix(b" ") for line in event.splitlines() if line[:5] == b"data:"]
+    return b"\n".join(lines)
 
 
 def error(message: str, kind: str, code: str) -> bytes:

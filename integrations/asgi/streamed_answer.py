@@ -1,18 +1,17 @@
 """Server-sent events of an answer that is being written: none leaves before it was read."""
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from layerguard.integrations.asgi.openai_form import (
     Asked,
     choices_of,
+    data_of,
     parsed,
+    split_events,
 )
 from layerguard.runtime import Guard, Verdict
 from layerguard.runtime.text.growing_message import GrowingMessage, parts_of
-
-_EVENT_END = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 
 
 class StreamedAnswer:
@@ -50,7 +49,7 @@ class StreamedAnswer:
 
     def _verdicts(self, data: bytes, *, last: bool) -> Iterator[Verdict]:
         """A verdict after each part of a choice, and at the end more on each choice."""
-        *events, self._partial = _split(self._partial + data)
+        *events, self._partial = split_events(self._partial + data)
         if last and self._partial:
             events.append(self._partial)
         for event in events:
@@ -101,16 +100,9 @@ class _Choice:
         self._stream.close()
 
 
-def _split(data: bytes) -> list[bytes]:
-    """The events with the blank lines that end them, and the rest."""
-    ends = [0, *(match.end() for match in _EVENT_END.finditer(data))]
-    return [data[a:b] for a, b in zip(ends, [*ends[1:], len(data)], strict=True)]
-
-
 def _choices(event: bytes) -> list[Mapping[str, Any]]:
     """The choices of an event; none of a comment or of the end."""
-    lines = [line[5:].removeprefix(b" ") for line in event.splitlines() if line[:5] == b"data:"]
-    data = b"\n".join(lines)
+    data = data_of(event)
     if not data or data == b"[DONE]":
         return []
     chunk = parsed(data)

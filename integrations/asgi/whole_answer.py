@@ -1,4 +1,4 @@
-"""An answer that comes as one JSON body."""
+"""An answer that leaves once it is complete: a JSON body, or events of the Responses API."""
 
 from layerguard.integrations.asgi.openai_form import Asked, answers
 from layerguard.integrations.gate import check_each
@@ -12,8 +12,11 @@ class WholeAnswer:
         verdict: the latest verdict; at first that of the request.
     """
 
-    def __init__(self, guard: Guard, asked: Asked, verdict: Verdict) -> None:
+    def __init__(
+        self, guard: Guard, asked: Asked, verdict: Verdict, *, is_events: bool = False
+    ) -> None:
         self._guard, self._asked, self.verdict = guard, asked, verdict
+        self._is_events = is_events
         self._body = b""
         self._complete = False
 
@@ -26,7 +29,8 @@ class WholeAnswer:
         """
         self._body += data
         if last:
-            self.verdict = check_each(self._guard, answers(self._body, self._asked))
+            whole = answers(self._body, self._asked, is_events=self._is_events)
+            self.verdict = check_each(self._guard, whole)
             self._complete = True
         return self.verdict
 

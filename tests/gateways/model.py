@@ -26,6 +26,9 @@ def serving(answers: Mapping[str, str], otherwise: str) -> Iterator[str]:
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            if self.path.endswith("/responses"):
+                _respond(self, answers.get(body["input"], otherwise), stream=body.get("stream"))
+                return
             content = body["messages"][-1]["content"]
             prompt = content if isinstance(content, str) else content[0]["text"]
             text = answers.get(prompt, otherwise)
@@ -45,6 +48,24 @@ def serving(answers: Mapping[str, str], otherwise: str) -> Iterator[str]:
         finally:
             server.shutdown()
             thread.join()
+
+
+def _respond(handler: BaseHTTPRequestHandler, text: str, *, stream: bool | None) -> None:
+    """Answer as the Responses API does."""
+    part = {"type": "output_text", "text": text, "annotations": []}
+    item = {"type": "message", "id": "1", "role": "assistant", "content": [part]}
+    response = {"id": "1", "object": "response", "status": "completed", "output": [item]}
+    if not stream:
+        body = json.dumps(response).encode()
+        _head(handler, "application/json", len(body))
+        handler.wfile.write(body)
+        return
+    place = {"item_id": "1", "output_index": 0, "content_index": 0}
+    parts = [
+        {"type": "response.output_text.delta", **place, "delta": word} for word in _words(text)
+    ]
+    events = [*parts, {"type": "response.completed", "response": response}]
+    _send(handler, [_event(event) for event in events])
 
 
 def _answer(handler: BaseHTTPRequestHandler, text: str) -> None:
@@ -79,8 +100,15 @@ def _stream(handler: BaseHTTPRequestHandler, deltas: list[dict[str, Any]]) -> No
     events = [_form("chat.completion.chunk", {"index": 0, "delta": delta}) for delta in deltas]
     last = {"index": 0, "delta": {}, "finish_reason": "stop"}
     events.append(_form("chat.completion.chunk", last))
-    parts = [b"data: %s\n\n" % json.dumps(event).encode() for event in events]
-    parts.append(b"data: [DONE]\n\n")
+    _send(handler, [*map(_event, events), b"data: [DONE]\n\n"])
+
+
+def _event(event: Mapping[str, Any]) -> bytes:
+    return b"data: %s\n\n" % json.dumps(event).encode()
+
+
+def _send(handler: BaseHTTPRequestHandler, parts: list[bytes]) -> None:
+    """Send events one by one."""
     _head(handler, "text/event-stream", sum(map(len, parts)))
     with contextlib.suppress(ConnectionError):
         for part in parts:

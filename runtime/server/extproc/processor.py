@@ -86,6 +86,7 @@ class Exchange:
         self._key = secrets.token_hex(16)
         self._asked: Request | None = None
         self._events: Events | None = None
+        self._may_embed = False
         self._is_error = False
         self._stopped = False
 
@@ -127,14 +128,16 @@ class Exchange:
         call = read_object(part.body, "body")
         asked = requests_of(call)
         answers = await self._service.check(asked, contract=CONTRACT)
-        if call.get("messages") is not None or call.get("prompt") is not None:
-            self._asked = asked[-1]
+        self._asked, self._may_embed = asked[-1], call.get("input") is not None
         return _blocked(answers) or go_on("request_body")
 
     async def _response(self, asked: Request, part: Any) -> Any:
         if self._events is not None:
             return await self._event(asked, self._events, part)
-        messages = answers_of(read_object(part.body, "answer"))
+        body = read_object(part.body, "answer")
+        if self._may_embed and not body.keys() & {"choices", "output"}:
+            return go_on("response_body")  # embeddings, which hold no text of a model
+        messages = answers_of(body)
         whole = [answered(asked, message) for message in messages]
         answers = await self._service.check(whole, contract=CONTRACT, direction="response")
         return _blocked(answers) or go_on("response_body")
@@ -148,12 +151,11 @@ class Exchange:
             found = await self._service.push(key, text, asked, contract=CONTRACT)
             if found.blocked:
                 return self._stop(found)
-        for message in events.messages.values() if last else ():
-            if message.calls:
-                whole = [answered(asked, message.message())]
-                (found,) = await self._service.check(whole, contract=CONTRACT, direction="response")
-                if found.blocked:
-                    return self._stop(found)
+        for message in events.whole() if last else ():
+            whole = [answered(asked, message)]
+            (found,) = await self._service.check(whole, contract=CONTRACT, direction="response")
+            if found.blocked:
+                return self._stop(found)
         if self._service.mode(CONTRACT) != "enforce":
             return go_on("response_body")
         passed = events.release(last=last)

@@ -37,6 +37,14 @@ def drive(setting: Setting) -> Iterator[Outcome]:
         )
         called = _streamed(client, setting.passes[0], tools=[_TOOL])
         outcome.expect(called[-1] == "[DONE]", "a call of a tool that the guard passes did not end")
+        for stream in (False, True):
+            found = [
+                _response(client, text, stream=stream)
+                for text in (setting.bad_answer, setting.passes[0])
+            ]
+            outcome.expect(
+                found == [False, True], f"Responses API, stream {stream}: passed {found}"
+            )
         outcome.stream = f"stopped after {len(bad) - 1} events" if stopped else "not stopped"
     with _proxy(setting, str(binary), setting.ports[1], "envoy-overloaded") as client:
         found = _status(client, setting.passes[0])
@@ -75,6 +83,13 @@ def _streamed(client: httpx.Client, prompt: str, **more: object) -> list[str]:
     call = _call(prompt, stream=True, **more)
     text = client.post("/v1/chat/completions", json=call).text
     return [line.removeprefix("data: ") for line in text.splitlines() if line.startswith("data: ")]
+
+
+def _response(client: httpx.Client, prompt: str, *, stream: bool) -> bool:
+    """Whether an answer of the Responses API passes."""
+    call = {"model": "chat", "input": prompt, "stream": stream}
+    text = client.post("/v1/responses", json=call).text
+    return "output_text" in text and '"error"' not in text
 
 
 def _call(prompt: str, **more: object) -> dict[str, object]:

@@ -69,11 +69,11 @@ def _passed(found: list[Any], parts: list[bytes]) -> list[bytes]:
     return passed
 
 
-def _streamed(service: Service, *parts: bytes) -> list[bytes]:
+def _streamed(service: Service, *parts: bytes, call: Any = _CHAT) -> list[bytes]:
     """What a client gets for each part of an answer of events; the last one ends it."""
     messages = [_body("response_body", one, last=one is parts[-1]) for one in parts]
     kind = _headers("response_headers", __status="200", content_type="text/event-stream")
-    found = _exchanged(service, _body("request_body", _CHAT), kind, *messages)
+    found = _exchanged(service, _body("request_body", call), kind, *messages)
     return _passed(found[2:], list(parts))
 
 
@@ -260,6 +260,55 @@ def test_every_text_of_an_event_is_read(
     assert b'"blocked"' in found
 
 
+_RESPONSES = {"input": [{"role": "user", "content": "the garden"}], "instructions": "be brief"}
+
+
+def _output(text: str) -> dict[str, Any]:
+    """A whole answer of the Responses API."""
+    part = {"type": "output_text", "text": text, "annotations": []}
+    return {"output": [{"type": "message", "id": "1", "role": "assistant", "content": [part]}]}
+
+
+def _response_events(text: str) -> list[bytes]:
+    """The same as events."""
+    events = [
+        {"type": "response.output_text.delta", "item_id": "1", "delta": text},
+        {"type": "response.completed", "response": _output(text)},
+    ]
+    return [b"data: " + json.dumps(event).encode() + b"\n\n" for event in events]
+
+
+@pytest.mark.parametrize("call", [_RESPONSES, {"input": "the garden"}])
+@pytest.mark.parametrize(("text", "blocked"), [("small boats", True), ("rain", False)])
+def test_answers_of_the_responses_api_are_read(
+    make_service: Make, monkeypatch: pytest.MonkeyPatch, call: Any, text: str, blocked: bool
+) -> None:
+    """Whole ones, and those of events, which pass once they are complete."""
+    asked = _flags(monkeypatch, "boats")
+    whole = _exchanged(
+        make_service(),
+        _body("request_body", call),
+        _headers("response_headers", __status="200", content_type="application/json"),
+        _body("response_body", _output(text)),
+    )[-1]
+    assert (whole.immediate_response.status.code == 403) == blocked
+    assert [one.answer for one in asked][-1] == text
+    assert asked[0].prompt in ("be brief\nthe garden", "the garden")
+    parts = _response_events(text)
+    first, last = _streamed(make_service(), *parts, call=call)
+    assert first == b""
+    assert (b'"blocked"' in last) == blocked
+    assert blocked or last == b"".join(parts)
+
+
+def test_an_answer_of_events_that_breaks_off_does_not_pass(make_service: Make) -> None:
+    """What it would have held is not known."""
+    kind = _headers("response_headers", __status="200", content_type="text/event-stream")
+    first = _body("response_body", _response_events("rain")[0])
+    found = _exchanged(make_service(), _body("request_body", _RESPONSES), kind, first)
+    assert found[-1].immediate_response.status.code == 400
+
+
 @pytest.mark.parametrize(
     "delta",
     [
@@ -274,9 +323,19 @@ def test_every_text_of_an_event_is_read(
 def test_an_event_that_cannot_be_read_does_not_pass(make_service: Make, delta: Any) -> None:
     """400 in OpenAI's error form."""
     event = b"data: " + json.dumps({"choices": [{"delta": delta}]}).encode() + b"\n\n"
+    _refused(make_service(), event)
+
+
+def test_events_of_another_interface_do_not_pass(make_service: Make) -> None:
+    """Their text is in a place that nobody reads."""
+    event = {"type": "content_block_delta", "delta": {"type": "text_delta", "text": "boats"}}
+    _refused(make_service(), b"data: " + json.dumps(event).encode() + b"\n\n")
+
+
+def _refused(service: Service, event: bytes) -> None:
     kind = _headers("response_headers", __status="200", content_type="text/event-stream")
     messages = _body("request_body", _CHAT), kind, _body("response_body", event)
-    assert _exchanged(make_service(), *messages)[-1].immediate_response.status.code == 400
+    assert _exchanged(service, *messages)[-1].immediate_response.status.code == 400
 
 
 @pytest.mark.parametrize(
