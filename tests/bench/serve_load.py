@@ -1,7 +1,8 @@
 """How does latency grow with the load, and what does the server add to ``Guard.check_batch``?
 
 all-MiniLM-L6-v2 with both detectors, behind ``layerguard serve`` and behind a server that gives
-every request a run of its own. The clients share the machine with the server.
+every request a run of its own. The clients share the machine with the server. ``--peer`` adds
+infinity, a server that batches embeddings.
 """
 
 import argparse
@@ -10,14 +11,16 @@ import os
 import statistics
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from layerguard.runtime import Guard
+from tests.bench import serve_peer
 from tests.bench.harness import report
-from tests.bench.minilm import calibrated
+from tests.bench.minilm import CACHE, calibrated
 from tests.bench.serving import Client, ask, texts
 from tests.runtime.server.processes import COMMAND, served
 
@@ -34,6 +37,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bundle", type=Path, help="a bundle; else MiniLM is calibrated")
     parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement")
+    parser.add_argument("--peer", action="store_true", help="also measure infinity (about 1 GB)")
+    parser.add_argument("--environments", type=Path, default=CACHE / "gateways")
     arguments = parser.parse_args()
     bundle = arguments.bundle or calibrated()
     rows: list[dict[str, Any]] = []
@@ -42,13 +47,22 @@ def main() -> None:
         print(rows[-1], file=sys.stderr, flush=True)
     for name, (command, flags) in _SERVERS.items():
         with served(bundle, *flags, command=command) as (_, port):
-            for words in _WORDS:
-                for clients in _CLIENTS:
-                    times = asyncio.run(ask(port, texts(words, 64), clients, arguments.seconds))
-                    row = {"server": name, "words": words, "clients": clients}
-                    rows.append({**row, **_figures(times, arguments.seconds)})
-                    print(rows[-1], file=sys.stderr, flush=True)
+            rows += _curve(name, port, arguments.seconds)
+    if arguments.peer:
+        with serve_peer.serving(arguments.environments.resolve()) as port:
+            rows += _curve("infinity", port, arguments.seconds, serve_peer.PATH, serve_peer.body)
     report("serve_load", "How does latency grow with the load?", rows)
+
+
+def _curve(name: str, port: int, seconds: float, *form: Any) -> Iterator[dict[str, Any]]:
+    """A row for each length of text and number of clients; ``form`` is that of ``ask``."""
+    for words in _WORDS:
+        for clients in _CLIENTS:
+            times = asyncio.run(ask(port, texts(words, 64), clients, seconds, *form))
+            row = {"server": name, "words": words, "clients": clients}
+            row |= _figures(times, seconds)
+            print(row, file=sys.stderr, flush=True)
+            yield row
 
 
 def _figures(times: list[float], seconds: float) -> dict[str, float]:

