@@ -119,7 +119,7 @@ accuracy: $(SETUP)  ## measure false alarms and detection on ../shared (most of 
 
 truth: $(SETUP)  ## measure every detector on sources of text that it has not seen (needs ../shared)
 	for script in shift familiarity traffic everyday harm_sources "harm_sources --smollm2" dilution \
-		spans; do \
+		spans turns; do \
 		$(BIN)/python -m tests.truth.$$script || exit 1; done
 
 triggers: $(SETUP)  ## train planted triggers into SmolLM2, a quarter of an hour each (needs ../shared)

@@ -75,10 +75,14 @@ class GuardCapability(AbstractCapability[Any]):
         return (await self._gate.adecide(ask)).blocked
 
 
+_UNREADABLE = {"type": "file"}
+"""An image, a sound or a file: the guard says that it cannot read it."""
+
+
 def _conversation(messages: Sequence[ModelMessage]) -> list[dict[str, Any]]:
     """The messages in OpenAI's form, after the latest instructions, as a model gets them.
 
-    Content that is not text stays, and is refused by the guard.
+    Content that is not text is a part that the guard cannot read.
 
     Raises:
         InputError: a part is of a kind that the guard cannot read.
@@ -101,7 +105,7 @@ def _turn(part: Any) -> dict[str, Any]:
     if kind == "user-prompt":
         return {"role": "user", "content": _content(part.content)}
     if kind == "tool-return":
-        files = [{"type": file.kind} for file in part.files]
+        files = [_UNREADABLE] * len(part.files)
         text = {"type": "text", "text": part.model_response_str()}
         return {"role": "tool", "content": [text, *files], "tool_call_id": part.tool_call_id}
     if kind in ("retry-prompt", "retry-feedback"):
@@ -142,4 +146,4 @@ def _part(item: Any) -> dict[str, Any]:
     if isinstance(item, str):
         return {"type": "text", "text": item}
     known = item.kind in ("text-content", "structured-content")
-    return {"type": "text", "text": item.content} if known else {"type": item.kind}
+    return {"type": "text", "text": item.content} if known else _UNREADABLE

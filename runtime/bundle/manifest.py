@@ -18,7 +18,7 @@ from layerguard.runtime.types import OnUnread, Pooling, Semantics, TokenBudget, 
 SCHEMA = 1
 """Manifest version that this release writes; also the newest that it reads."""
 
-TEXT_RULES = 2
+TEXT_RULES = 3
 """Version of the text rules that this release writes; also the newest that it knows."""
 
 MAX_MANIFEST_BYTES = 4 << 20
@@ -57,8 +57,9 @@ class TextRules:
     ``special_tokens`` are the names that a chat template may use: ``bos_token``, ``eos_token``, ...
     ``end_token_ids`` are the tokens that end an answer.
     ``rules_version`` is the version of the chat formatting. Scores depend on it, so a bundle keeps
-    the version that it was exported with. 2: as transformers' ``apply_chat_template`` with
-    ``tokenize=True`` (``runtime/text/chat.py``). 1, the default: the tokenizer's opening tokens are
+    the version that it was exported with. 3: the newest turns of a chat are also read on their own
+    in the view ``content``. 2: as transformers' ``apply_chat_template`` with ``tokenize=True``
+    (``runtime/text/chat.py``). 1, the default: the tokenizer's opening tokens are
     added if the template does not write them, and a plain text is stripped.
     ``on_unread`` is what happens with a request that has unread parts, and ``limits`` the largest
     request, where whoever loads the guard does not say; without them, older bundles have the

@@ -13,7 +13,6 @@ class GrowingRequest:
         request: the request as it was when the stream was opened.
         prompt_part: the request up to the start of the answer.
         earlier_text: the text of all turns before the growing answer.
-        beside: the text that a chat holds beside its turns' text; None if there is none.
         earlier_answer: the part of ``earlier_text`` that already belongs to the answer: assistant
             turns before the last one.
         answer_start: the beginning of the growing answer that the request already had.
@@ -22,7 +21,6 @@ class GrowingRequest:
     request: Request
     prompt_part: Request
     earlier_text: str
-    beside: str | None
     earlier_answer: str
     answer_start: str
 
@@ -31,14 +29,13 @@ class GrowingRequest:
         """Split a request. In a chat that ends with an assistant turn, that turn grows."""
         if request.messages is None:
             prompt_part = Request(request.prompt)
-            return cls(request, prompt_part, request.prompt, None, "", request.response or "")
+            return cls(request, prompt_part, request.prompt, "", request.response or "")
         head = _head(request)
         last = request.messages[len(head) :]
         return cls(
             request=request,
             prompt_part=replace(request, messages=replace(request, messages=head).prompt_turns),
             earlier_text=joined(*map(text_of, head)),
-            beside=next(iter(request.contents()[1:]), None),
             earlier_answer=replace(request, messages=head).answer,
             answer_start=text_of(last[0]) if last else "",
         )

@@ -110,9 +110,8 @@ class ViewFactory:
         if on_content:
             budget = self._token_budget(on_content)
             views.append(ContentView(growing.earlier_text, self.resources, on_content, budget))
-            if growing.beside is not None:
-                beside = growing.beside, self.resources, on_content, budget
-                views.append(ContentView(*beside, grows=False))
+            for text in self.reader.contents(growing.request)[1:]:
+                views.append(ContentView(text, self.resources, on_content, budget, grows=False))
         return views
 
     def _token_budget(self, detectors: Mapping[str, Detector]) -> int:

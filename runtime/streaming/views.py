@@ -43,7 +43,7 @@ class ViewResources:
 class ContentView:
     """A plain text, cleaned as a whole (view ``content``).
 
-    It is prompt and answer, or the text that a chat holds beside its turns, which does not grow.
+    It is prompt and answer, or another text of ``Request.contents``, which does not grow.
 
     Attributes:
         tokens: number of tokens after the last ``tokenize``, special tokens around the text

@@ -86,18 +86,29 @@ class Request:
         turns = self.messages[len(self.prompt_turns) :]
         return joined(*map(text_of, turns))
 
-    def contents(self) -> tuple[str, ...]:
+    def contents(self, *, newest: bool = False) -> tuple[str, ...]:
         """The plain texts without chat markers.
 
-        The first one is the text of all turns, one space if there is none. Of a chat that holds
-        further text, such as documents, calls of tools and tool descriptions, there is a second
-        one: it is read on its own, so that neither text dilutes the other.
+        The first one is the text of all turns, one space if there is none. The others are read on
+        their own, so that no text dilutes another: with ``newest``, that of the newest turns of a
+        chat with earlier ones; and what a chat holds beside its turns' text, such as documents,
+        calls of tools and tool descriptions.
         """
         if self.messages is None:
             return (clean(joined(self.prompt, self.response)),)
-        plain = clean(joined(*map(text_of, self.messages)))
-        beside = clean(joined(*(leaf.text for leaf in self.leaves() if not leaf.is_plain)))
-        return (plain,) if beside == " " else (plain, beside)
+        texts = [clean(joined(*map(text_of, self.messages)))]
+        if newest and (turns := self._newest_turns()):
+            texts.append(clean(joined(*map(text_of, turns))))
+        texts.append(clean(joined(*(leaf.text for leaf in self.leaves() if not leaf.is_plain))))
+        return (texts[0], *(text for text in texts[1:] if text != " "))
+
+    def _newest_turns(self) -> tuple[Message, ...]:
+        """The last turns of one role before the answer; none if there are no earlier ones."""
+        turns = self.prompt_turns
+        start = len(turns)
+        while start and turns[start - 1]["role"] == turns[-1]["role"]:
+            start -= 1
+        return turns[start:] if start else ()
 
     def content(self) -> str:
         """All plain texts as one, joined by newlines; never empty."""

@@ -134,7 +134,7 @@ class TokenReader:
                 limits allow, and such requests are refused.
         """
         found: dict[View, Windows] = {}
-        texts = request.contents() if "content" in views else ()
+        texts = self.contents(request) if "content" in views else ()
         if "conversation" in views:
             found["conversation"] = self._conversation(request, budget)
         if "trajectory" in views:
@@ -184,6 +184,10 @@ class TokenReader:
             pieces += self._template.render_trajectory(request)
         return "".join(text for text, _ in pieces)
 
+    def contents(self, request: Request) -> tuple[str, ...]:
+        """The texts of the view ``content``; see ``Request.contents``."""
+        return request.contents(newest=self._rules.rules_version > 2)
+
     def places(
         self, request: Request, budget: TokenBudget | None = None
     ) -> tuple[tuple[str, Places], ...]:
@@ -192,7 +196,7 @@ class TokenReader:
         Special tokens around the text have an empty place at its start or end.
         """
         found = []
-        for text in request.contents():
+        for text in self.contents(request):
             known = self.text_places(text)
             slices, _ = self._slices(len(known), self._before, self._after, budget)
             before = ((0, 0),) * len(self._before)

@@ -102,4 +102,4 @@ def test_fails_closed_on_an_image(proxy: TestClient, said: Texts) -> None:
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGVsbG8="}}
     content = [{"type": "text", "text": said.harmless}, image]
     body = {"model": "good", "messages": [{"role": "user", "content": content}]}
-    assert proxy.post("/v1/chat/completions", json=body).status_code == 503
+    assert proxy.post("/v1/chat/completions", json=body).status_code == 400

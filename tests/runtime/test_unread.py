@@ -222,6 +222,55 @@ def test_attached_text_has_windows_of_its_own(both: Path) -> None:
     assert both_read == pytest.approx(max(alone, document), rel=1e-6)
 
 
+_EARLIER = (
+    {"role": "system", "content": "the garden"},
+    {"role": "user", "content": "the garden was quiet"},
+    {"role": "assistant", "content": "small boats"},
+)
+_ANSWER = _EARLIER[2]
+
+
+@pytest.mark.parametrize("answer", [(), (_ANSWER,)], ids=["open", "answered"])
+@pytest.mark.parametrize("word", WORDS[:6])
+def test_the_newest_turns_have_a_window_of_their_own(
+    tmp_path: Path, both: Path, word: str, answer: tuple[Any, ...]
+) -> None:
+    """Earlier turns do not dilute them; earlier bundles keep their scores."""
+    earlier = Guard.load(_bundle(tmp_path, "lcf", "siren", rules_version=2), threads=1)
+    guard = Guard.load(both, threads=1)
+
+    def score(guard: Guard, *turns: Any) -> float:
+        return guard.check(messages=turns).readings["siren"].score
+
+    newest = {"role": "user", "content": word}
+    chat = (*_EARLIER, newest, *answer)
+    worst = max(score(earlier, *chat), score(earlier, newest))
+    assert score(guard, *chat) == pytest.approx(worst, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("roles", "newest"),
+    [
+        (("user",), None),
+        (("user", "user"), None),
+        (("user", "assistant"), None),
+        (("system", "user"), "1"),
+        (("system", "user", "assistant"), "1"),
+        (("user", "assistant", "tool", "tool"), "2\n3"),
+        (("user", "assistant", "user", "assistant", "assistant"), "2"),
+    ],
+)
+def test_the_newest_turns_are_the_last_of_one_role_before_the_answer(
+    roles: tuple[str, ...], newest: str | None
+) -> None:
+    """If there are earlier ones."""
+    turns = [{"role": role, "content": f"{i}"} for i, role in enumerate(roles)]
+    whole = "\n".join(f"{i}" for i in range(len(roles)))
+    expected = (whole,) if newest is None else (whole, newest)
+    assert request(messages=turns).contents(newest=True) == expected
+    assert request(messages=turns).contents() == (whole,)
+
+
 _SAID = st.text("abcdefgh", min_size=6, max_size=9)
 _VALUE = st.recursive(
     _SAID | st.integers() | st.none() | st.booleans(),

@@ -46,7 +46,7 @@ _TRAINED = {"harm": 60, "benign": 20}
 def main() -> None:
     """Print and keep the table."""
     backbone = Backbone(Bundle.load(minilm.exported()), threads=1)
-    params, harmful, sentences = _trained(backbone), _harmful(), _sentences()
+    params, harmful, sentences = trained(backbone), harmful_texts(), _sentences()
     rng = np.random.default_rng(SEED)
     texts = {
         (kind, around): _texts(own, around, sentences, rng)
@@ -75,7 +75,7 @@ def _lines(
         recorded = collect(backbone, read, tap, f"{window or 'whole'}: {key}")
         ids = {row.id: number for number, row in enumerate(some)}
         owner = np.array([ids[recorded.rows[index].id] for index in recorded.owner])
-        scores[key] = _scores(siren, recorded, owner)
+        scores[key] = scores_of(siren, recorded, owner)
     known = np.concatenate([scores["calibration", around] for around in AROUND])
     threshold = conformal.threshold(known, TARGET)
     for around in AROUND:
@@ -91,7 +91,7 @@ def _lines(
         }
 
 
-def _trained(backbone: Backbone) -> Mapping[str, Array]:
+def trained(backbone: Backbone) -> Mapping[str, Array]:
     """The parameters of SIREN, with a threshold that is not used."""
     rows = [row for name in HARM for row in source_rows(name, _TRAINED["harm"])]
     rows += [row for name in BENIGN for row in source_rows(name, _TRAINED["benign"])]
@@ -105,7 +105,7 @@ def _trained(backbone: Backbone) -> Mapping[str, Array]:
     return {**fitted.params, **published_threshold(0.0).arrays()}
 
 
-def _harmful() -> list[str]:
+def harmful_texts() -> list[str]:
     """Short harmful texts that SIREN was not trained on, as many from each source."""
     texts = []
     for name in HARM:
@@ -143,7 +143,7 @@ def _sentences_of(row: Row) -> list[Row]:
     return [Row(row.id, request(part), None) for part in parts if part.strip()]
 
 
-def _scores(siren: Detector, recorded: RecordedStates[Array], owner: Array) -> Array:
+def scores_of(siren: Detector, recorded: RecordedStates[Array], owner: Array) -> Array:
     """The score of each text, which ``owner`` names: that of its worst window."""
     layers = np.ascontiguousarray(recorded.states.transpose(1, 0, 2))
     scores = np.array([reading.score for reading in siren.score_pooled(layers)])

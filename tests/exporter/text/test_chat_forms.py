@@ -87,7 +87,7 @@ def test_the_export_reports_what_the_template_refuses(tmp_path: Path) -> None:
     source, _ = _SELECTIVE["no system turn"]
     model = save_model(tmp_path / "model", chat_template=source, head=True)
     exported = export(str(model), tmp_path / "bundle", Options(decode="no", layers=1))
-    assert exported.manifest.text.rules_version == 2
+    assert exported.manifest.text.rules_version == 3
     assert exported.refused == {"a system turn": "System role not supported"}
     line = "the chat template refuses a system turn: System role not supported"
     assert line in report(exported)

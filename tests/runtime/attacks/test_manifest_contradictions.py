@@ -69,8 +69,8 @@ _EDITS: dict[str, tuple[Callable[[Any], None], tuple[str, ...]]] = {
         ("text.template", "once"),
     ),
     "text-rules-of-the-future": (
-        lambda v: v["text"].update(rules_version=3),
-        ("text.rules_version is 3", "knows up to 2", "upgrade layerguard"),
+        lambda v: v["text"].update(rules_version=4),
+        ("text.rules_version is 4", "knows up to 3", "upgrade layerguard"),
     ),
     "empty-template": (lambda v: v["text"].update(template=""), ("text.template is ''",)),
     "chat-without-chat-template": (

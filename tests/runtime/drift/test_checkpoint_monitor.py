@@ -219,7 +219,7 @@ def test_checkpoints_are_read_by_the_text_rules_of_their_base(base: Path) -> Non
     The toy tokenizer puts an opening token before a text: by the first rules before a chat as well.
     """
     of_base = Base.from_bundle(Bundle.load(base))
-    assert of_base.text.rules_version == 2
+    assert of_base.text.rules_version == 3
     earlier = replace(of_base, text=replace(of_base.text, rules_version=1))
     tokens = {}
     for version, card in ((1, earlier), (2, of_base)):
