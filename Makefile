@@ -56,14 +56,16 @@ attacks: $(SETUP)  ## try every attack of the catalogue on a fresh bundle, each 
 	$(BIN)/python -m tests.attacks.run
 	$(BIN)/python -m tests.attacks.growth
 
-fuzz: $(SETUP)  ## feed each reader of files and requests for FUZZ_SECONDS, an hour by default (needs clang)
+fuzz: $(SETUP)  ## feed each reader of files, requests and structs for FUZZ_SECONDS, an hour by default (needs clang)
 	CC=clang CXX=clang++ $(BIN)/cmake -S . -B build/fuzz -DLAYERGUARD_FUZZ=ON -DLAYERGUARD_SANITIZE=ON
-	$(BIN)/cmake --build build/fuzz --parallel 2 --target fuzz_npz
-	mkdir -p build/fuzz/found
+	$(BIN)/cmake --build build/fuzz --parallel 2 --target fuzz_npz fuzz_score
+	mkdir -p build/fuzz/found build/fuzz/score
 	build/fuzz/tests/c/fuzz_npz -max_total_time=$(FUZZ_SECONDS) -max_len=16384 \
 		-artifact_prefix=build/fuzz/ build/fuzz/found tests/c/corpus
+	build/fuzz/tests/c/fuzz_score -max_total_time=$(FUZZ_SECONDS) -max_len=2048 \
+		-artifact_prefix=build/fuzz/score- build/fuzz/score
 	$(BIN)/pip install --quiet --constraint .ci/constraints.txt atheris
-	for target in manifest rows template request; do \
+	for target in manifest rows template request http; do \
 		mkdir -p build/fuzz/$$target && $(BIN)/python -m tests.attacks.fuzz $$target build/fuzz/$$target \
 			-max_total_time=$(FUZZ_SECONDS) -artifact_prefix=build/fuzz/$$target- || exit 1; done
 

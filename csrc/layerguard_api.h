@@ -459,7 +459,7 @@ typedef struct lg_evidence {
                      mean logit of the window */
     int layer;    /* index of the state */
     int place; /* WeightWatch: role * K + direction; LCF, SIREN: index among the layers read; span:
-                     number of the window's first token */
+                     number of the window's first token, or -1 if a row of windows holds none */
 } lg_evidence;
 
 typedef struct lg_pooled_info {

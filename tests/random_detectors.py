@@ -12,9 +12,10 @@ import numpy as np
 from layerguard.runtime import Bundle
 from layerguard.runtime.bundle.manifest import DetectorCard
 from layerguard.runtime.bundle.npz import write_npz
-from layerguard.runtime.bundle.write import replacing, seal
+from layerguard.runtime.bundle.write import replacing
 from layerguard.runtime.detectors import REGISTRY
 from layerguard.runtime.types import Array
+from tests.tiny import add_canaries
 
 Params = dict[str, dict[str, Array]]
 _RANKS = 20
@@ -39,7 +40,7 @@ def freeze(bundle: Path, folder: Path, params: Params) -> Path:
         arrays = {f"{name}/{key}": v for name, mine in params.items() for key, v in mine.items()}
         write_npz(temporary / "detectors.npz", arrays)
         cards = {name: _card(name) for name in params}
-        seal(temporary, replace(manifest, detectors=cards, canaries=(), decision=None))
+        add_canaries(temporary, replace(manifest, detectors=cards, canaries=(), decision=None))
     return folder
 
 

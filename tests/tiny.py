@@ -4,6 +4,9 @@ The network is not a transformer. It has what the runtime needs: an embedding, L
 that mix a token with the mean of its text, and the outputs of an exported graph.
 """
 
+import math
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -12,8 +15,10 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from layerguard.runtime import detectors
+from layerguard.runtime import Bundle, Guard, detectors
+from layerguard.runtime.binding import bind_detectors
 from layerguard.runtime.bundle.manifest import (
+    CANARY_TOLERANCE,
     TEXT_RULES,
     Canary,
     DetectorCard,
@@ -26,6 +31,8 @@ from layerguard.runtime.bundle.manifest import (
 )
 from layerguard.runtime.bundle.npz import write_npz
 from layerguard.runtime.bundle.write import replacing, seal
+from layerguard.runtime.errors import LayerGuardError
+from layerguard.runtime.model.backbone import Backbone
 from layerguard.runtime.types import Array
 from tests.scorers import CALIBRATED
 
@@ -274,9 +281,9 @@ def make_bundle(
     template: str = "{prompt}",
     chat_template: str | None = None,
     windows: Literal["head-tail", "sliding"] = "head-tail",
-    canaries: tuple[Canary, ...] = (),
+    canaries: tuple[Canary, ...] | None = None,
 ) -> Path:
-    """Write a sound bundle to ``folder``."""
+    """Write a sound bundle to ``folder``, with one canary unless others are given."""
     params = make_params() if params is None else params
     model, outputs = make_graph(mode, token_states=bool({"span", "weightwatch"} & params.keys()))
     with replacing(folder) as temporary:
@@ -287,10 +294,42 @@ def make_bundle(
         if params:
             arrays = {f"{d}/{k}": v for d, mine in params.items() for k, v in mine.items()}
             write_npz(temporary / "detectors.npz", arrays)
-        seal(
-            temporary,
-            make_manifest(
-                params, outputs, mode=mode, template=template, windows=windows, canaries=canaries
-            ),
-        )
+        manifest = make_manifest(params, outputs, mode=mode, template=template, windows=windows)
+        add_canaries(temporary, manifest, canaries)
     return folder
+
+
+def add_canaries(
+    folder: Path, manifest: Manifest, canaries: tuple[Canary, ...] | None = None
+) -> Manifest:
+    """Seal the bundle with these canaries, or with one that holds what the bundle scores."""
+    if canaries is None:
+        seal(folder, manifest)
+        canaries = _scored(folder) if manifest.detectors else ()
+    return seal(folder, replace(manifest, canaries=canaries))
+
+
+def rescore(folder: Path) -> Path:
+    """Write the canary of a bundle whose files were changed anew."""
+    add_canaries(folder, replace(Bundle.load(folder).manifest, canaries=()))
+    return folder
+
+
+_CANARY = "a quiet garden"
+_SCORED: dict[str, tuple[Canary, ...]] = {}
+"""Canaries by the id of the bundle without them."""
+
+
+def _scored(folder: Path) -> tuple[Canary, ...]:
+    """A text with its scores; zeros where the bundle has none, which a guard then refuses."""
+    bundle = Bundle.load(folder)
+    if bundle.id not in _SCORED:
+        scores = dict.fromkeys(bundle.manifest.detectors, 0.0)
+        with suppress(LayerGuardError):
+            guard = Guard(bundle, Backbone(bundle, threads=1), bind_detectors(bundle))
+            readings = guard.check(_CANARY, counted=False).readings
+            finite = (own for own in readings.items() if math.isfinite(own[1].score))
+            scores |= {name: reading.score for name, reading in finite}
+        tolerance = CANARY_TOLERANCE[bundle.manifest.model.dtype]
+        _SCORED[bundle.id] = (Canary(_CANARY, scores, tolerance),)
+    return _SCORED[bundle.id]

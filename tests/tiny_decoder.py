@@ -16,10 +16,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 
 from layerguard.runtime.bundle.manifest import GraphCard, OutputCard, Parity
 from layerguard.runtime.bundle.npz import write_npz
-from layerguard.runtime.bundle.write import replacing, seal
+from layerguard.runtime.bundle.write import replacing
 from layerguard.runtime.text.roles import USER
 from layerguard.runtime.types import Array
-from tests.tiny import LAYERS, OPSET, WIDTH, make_manifest, params_of
+from tests.tiny import LAYERS, OPSET, WIDTH, add_canaries, make_manifest, params_of
 
 HEADS, KEY_HEADS, HEAD = 4, 2, 4
 POSITIONS = 4096
@@ -127,7 +127,7 @@ def make_bundle(
             arrays = {f"{d}/{k}": v for d, mine in params.items() for k, v in mine.items()}
             write_npz(temporary / "detectors.npz", arrays)
         manifest = make_manifest(params, (), template=template)
-        seal(
+        add_canaries(
             temporary,
             replace(
                 manifest,

@@ -11,6 +11,7 @@ from layerguard.calibration.auditing.report import (
     text_tables,
 )
 from layerguard.calibration.report.page import write_page
+from layerguard.runtime.cli import options
 from layerguard.runtime.cli.streams import show, show_faults
 from layerguard.runtime.errors import InputError
 
@@ -18,6 +19,7 @@ from layerguard.runtime.errors import InputError
 def run(arguments: Namespace) -> int:
     """Audit and print; return 1 if a matrix changed too much, 2 if any row was bad."""
     _check(arguments)
+    options.try_graphs(arguments, filter(None, [arguments.bundle]))
     result = audit(
         arguments.base,
         arguments.tuned,

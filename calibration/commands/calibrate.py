@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from layerguard.calibration.commands.summary import decision_lines, detector_line, removed_line
 from layerguard.calibration.guard.calibrate import calibrate
 from layerguard.calibration.weights.tuning import Tuning, adapter_alone, between
+from layerguard.runtime.cli import options
 from layerguard.runtime.cli.streams import show, show_faults
 from layerguard.runtime.cli.votes import vote_lines
 from layerguard.runtime.errors import CalibrationError, InputError
@@ -13,6 +14,7 @@ from layerguard.runtime.errors import CalibrationError, InputError
 
 def run(arguments: Namespace) -> int:
     """Calibrate and print the result; return 2 if any row was bad."""
+    options.try_graphs(arguments, [arguments.bundle])
     try:
         result = calibrate(
             arguments.bundle,

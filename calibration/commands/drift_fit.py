@@ -2,16 +2,20 @@
 
 from argparse import Namespace
 from collections.abc import Iterator
+from pathlib import Path
 
 from layerguard.calibration.drift.monitor import FittedMonitor, fit_monitor
 from layerguard.calibration.drift.report import CANDIDATE_HEADER, candidate_rows, html_page
+from layerguard.calibration.drift.runs import read_runs
 from layerguard.calibration.report.page import write_page
+from layerguard.runtime.cli import options
 from layerguard.runtime.cli.streams import show
 from layerguard.runtime.cli.table import render
 
 
 def run(arguments: Namespace) -> int:
     """Fit the monitor, write it, and print the result."""
+    options.try_graphs(arguments, _bundles(arguments))
     fitted = fit_monitor(
         arguments.base,
         arguments.runs,
@@ -30,6 +34,12 @@ def run(arguments: Namespace) -> int:
         write_page(arguments.html, html_page(fitted))
     show(f"wrote {arguments.out}")
     return 0
+
+
+def _bundles(arguments: Namespace) -> Iterator[Path]:
+    """The base model's bundle, and those of the runs."""
+    yield arguments.base
+    yield from (Path(checkpoint.bundle) for checkpoint in read_runs(arguments.runs))
 
 
 def _lines(fitted: FittedMonitor) -> Iterator[str]:

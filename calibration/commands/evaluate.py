@@ -15,6 +15,7 @@ from layerguard.calibration.evaluation.report import text_table
 from layerguard.calibration.evaluation.results import FileResult
 from layerguard.calibration.notify import silent
 from layerguard.calibration.report.page import write_page
+from layerguard.runtime.cli import options
 from layerguard.runtime.cli.streams import show, show_faults
 from layerguard.runtime.cli.table import render
 from layerguard.runtime.errors import InputError
@@ -23,6 +24,7 @@ from layerguard.runtime.errors import InputError
 def run(arguments: Namespace) -> int:
     """Print the metrics of every file; return 2 if any row was bad."""
     _check(arguments)
+    options.try_guard(arguments, filter(None, [arguments.bundle, arguments.compare]))
     as_json = arguments.json
     result = _measured(
         arguments,
@@ -43,14 +45,14 @@ def run(arguments: Namespace) -> int:
     return 2 if result.faults else 0
 
 
-def _measured(arguments: Namespace, bundle: Path, **options: Any) -> Evaluation:
+def _measured(arguments: Namespace, bundle: Path, **settings: Any) -> Evaluation:
     return evaluate(
         bundle,
         arguments.rows,
         seed=arguments.seed,
         device=arguments.device,
         threads=arguments.threads,
-        **options,
+        **settings,
     )
 
 

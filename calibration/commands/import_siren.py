@@ -5,11 +5,13 @@ from argparse import Namespace
 from layerguard.calibration.artefacts.import_head import import_siren
 from layerguard.calibration.commands.summary import removed_line
 from layerguard.calibration.stages import FittedDetector
+from layerguard.runtime.cli import options
 from layerguard.runtime.cli.streams import show, show_faults
 
 
 def run(arguments: Namespace) -> int:
     """Import the head and print the result; return 2 if any row was bad."""
+    options.try_graphs(arguments, [arguments.bundle])
     result = import_siren(
         arguments.artefact,
         arguments.bundle,
@@ -24,7 +26,7 @@ def run(arguments: Namespace) -> int:
     for note in result.notes:
         show(f"    {note}")
     if result.lost_decision:
-        print("the decision over all detectors fell away: `layerguard recalibrate` makes a new one")
+        show("the decision over all detectors fell away: `layerguard recalibrate` makes a new one")
     for file in result.removed:
         show(removed_line(file))
     show(f"wrote {arguments.bundle} (id {result.bundle_id})")

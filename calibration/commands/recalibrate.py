@@ -4,11 +4,13 @@ from argparse import Namespace
 
 from layerguard.calibration.commands.summary import decision_lines, removed_line
 from layerguard.calibration.guard.recalibrate import recalibrate
+from layerguard.runtime.cli import options
 from layerguard.runtime.cli.streams import show, show_faults
 
 
 def run(arguments: Namespace) -> int:
     """Recalibrate and print the new thresholds; return 2 if any row was bad."""
+    options.try_guard(arguments, [arguments.bundle])
     result = recalibrate(
         arguments.bundle,
         arguments.shadow,
@@ -18,7 +20,7 @@ def run(arguments: Namespace) -> int:
         notify=show,
     )
     for name, (before, after) in result.thresholds.items():
-        print(f"{name}: threshold {before:.4g} -> {after:.4g}")
+        show(f"{name}: threshold {before:.4g} -> {after:.4g}")
     for line in (
         *decision_lines(result.decision, result.clean_texts),
         *map(removed_line, result.removed),

@@ -111,6 +111,7 @@ def run(arguments: Namespace) -> int:
     """Print every prompt's trace and their summary; return 2 if any row was bad."""
     mask = Mask(arguments.mask, arguments.share, arguments.seed)
     rise = Rise(arguments.least_ratio, arguments.least_probability, arguments.floor)
+    options.try_graphs(arguments, [arguments.bundle])
     result = trace(
         arguments.bundle,
         _prompts(arguments),

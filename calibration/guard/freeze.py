@@ -154,14 +154,25 @@ def _check(bundle: Bundle, params: Mapping[str, Mapping[str, Array]]) -> None:
 
 
 def _canaries(bundle: Bundle, backbone: Backbone) -> tuple[Canary, ...]:
-    """The canary texts with the scores of the finished bundle's guard on this machine."""
+    """The canary texts with the scores of the finished bundle's guard on this machine.
+
+    Raises:
+        CalibrationError: the chat template refuses each of them.
+    """
     served = Guard(bundle, backbone, bind_detectors(bundle))
-    canaries = []
+    canaries, refusal = [], ""
     for text in CANARY_TEXTS:
         try:
             readings = served.check(text).readings
-        except InputError:  # the chat template rejects a single user turn
+        except InputError as error:  # the chat template rejects a single user turn
+            refusal = str(error)
             continue
         scores = {name: reading.score for name, reading in readings.items()}
         canaries.append(Canary(text, scores, CANARY_TOLERANCE[bundle.manifest.model.dtype]))
+    if not canaries:
+        raise CalibrationError(
+            f"none of the {len(CANARY_TEXTS)} canary texts can be scored ({refusal}); expected a "
+            "chat template that renders a single turn of the user: export the model again with "
+            "--template"
+        )
     return tuple(canaries)

@@ -71,6 +71,12 @@ static void score(lg_bound const *const bound, lg_input const *const input, doub
     }
 }
 
+/* The number of a window's first token; -1 if the row, which may come from outside, holds none. */
+static int token_of(float const number)
+{
+    return number >= 0.0f && number < 0x1p31f ? (int)number : -1;
+}
+
 /* The best window: its first token, and its mean. */
 static size_t explain(lg_bound const *const bound, lg_input const *const input, size_t const row,
                       lg_reading const *const reading, lg_evidence *const evidence,
@@ -83,7 +89,7 @@ static size_t explain(lg_bound const *const bound, lg_input const *const input, 
     float const *const windows = lg_row(&input->rows, 0, row);
     evidence[0] = (lg_evidence){.value = reading->score,
                                 .layer = model->layers[model->chosen_count - 1],
-                                .place = (int)windows[LG_WINDOW_FIRST]};
+                                .place = token_of(windows[LG_WINDOW_FIRST])};
     return 1;
 }
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from layerguard.exporter.fused.pipeline import fuse
 from layerguard.runtime.bundle.files import SIGNATURE
 from layerguard.runtime.bundle.fused import FusedCard
+from layerguard.runtime.cli import options
 from layerguard.runtime.cli.streams import show, show_faults
 from layerguard.runtime.rows.jsonl import read_rows
 
@@ -17,11 +18,12 @@ def run(arguments: Namespace) -> int:
     rows = read_rows(arguments.texts)
     requests = [row.request for row in rows.good]
     signed = (arguments.bundle / SIGNATURE).exists()
+    options.try_guard(arguments, [arguments.bundle])
     made = fuse(arguments.bundle, requests, device=arguments.device, threads=arguments.threads)
     for card in made.cards.values():
         show(*report(card))
     if signed:
-        print(f"removed {SIGNATURE}: `layerguard sign` makes a new one")
+        show(f"removed {SIGNATURE}: `layerguard sign` makes a new one")
     show(f"wrote {arguments.bundle}")
     show_faults("fuse", rows.faults)
     return 2 if rows.faults else 0

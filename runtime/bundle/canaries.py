@@ -5,25 +5,26 @@ from collections.abc import Callable
 from pathlib import Path
 
 from layerguard.runtime.bundle import Bundle
-from layerguard.runtime.bundle.manifest import Canary
+from layerguard.runtime.bundle.manifest import Canary, unchecked
 from layerguard.runtime.errors import BundleError, InputError
 from layerguard.runtime.types import Verdict
-
-_TRIAL = Canary("a quiet garden", {}, 0.0)
-"""Used for a bundle without canaries, so that its graph runs once before it serves."""
 
 
 def replay_canaries(bundle: Bundle, check: Callable[[str], Verdict]) -> None:
     """Check that the bundle's canaries have their expected scores.
 
     Raises:
-        BundleError: a score differs, because of a wrong provider, kernel or graph.
+        BundleError: no canary holds the score of some detector, or a score differs, because of a
+            wrong provider, kernel or graph.
     """
-    faults = [
-        fault
-        for canary in bundle.manifest.canaries or (_TRIAL,)
-        for fault in _faults(canary, check)
-    ]
+    faults = [fault for canary in bundle.manifest.canaries for fault in _faults(canary, check)]
+    weak = unchecked(bundle.manifest)
+    if weak:
+        faults.append(
+            f"manifest.json: no canary holds the score of {', '.join(weak)}; expected at least one "
+            "for each detector, or a wrong graph, provider or kernel is not noticed: calibrate "
+            "again, which writes them"
+        )
     if faults:
         raise BundleError(Path(bundle.path), faults)
 

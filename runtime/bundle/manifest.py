@@ -307,7 +307,7 @@ def _canary_faults(manifest: Manifest) -> Iterator[str]:
 
 
 def unchecked(manifest: Manifest) -> list[str]:
-    """The detectors whose score no canary checks: a wrong kernel or provider is not noticed."""
+    """The detectors whose score no canary holds: such a bundle is not served."""
     checked = {name for canary in manifest.canaries for name in canary.scores}
     return sorted(manifest.detectors.keys() - checked)
 

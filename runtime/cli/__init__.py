@@ -8,6 +8,7 @@ it needs an extra, its docstring and ``add_arguments`` are in a module of their 
 
 import difflib
 import importlib
+import re
 import sys
 import traceback
 from argparse import RawDescriptionHelpFormatter
@@ -22,6 +23,8 @@ from layerguard.runtime.errors import LayerGuardError, MachineError
 
 EXIT_WRONG_CALL = 2
 _INTERRUPTED = 130
+_MIDDLE_OF_LINE = re.compile(r"\n(?!  - )")
+"""A line break of an error that begins no item of a list: it is part of a name that is quoted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +154,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with streams.flushed():
             return _run(name, rest)
     except LayerGuardError as error:
-        streams.say(f"layerguard {name}: {error}")
+        message = _MIDDLE_OF_LINE.sub(r"\\n", str(error))
+        streams.say(f"layerguard {name}: {message}")
         return error.exit_code
     except BrokenPipeError:  # the reader of the output is gone
         return EXIT_WRONG_CALL

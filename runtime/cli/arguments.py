@@ -2,7 +2,9 @@
 
 from argparse import Action, ArgumentParser, Namespace
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
+
+from layerguard.runtime.printable import printable
 
 
 class Parser(ArgumentParser):
@@ -51,3 +53,7 @@ class _Part(ArgumentParser):
     def format_help(self) -> str:
         """The whole command's help."""
         return self._whole.format_help()
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with the usage and the message, which quotes arguments."""
+        super().error(printable(message))

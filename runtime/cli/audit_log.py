@@ -8,6 +8,7 @@ cannot be seen.
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from layerguard.runtime.cli.streams import show
 from layerguard.runtime.errors import InputError
 from layerguard.runtime.server.audit import read_key, verify
 
@@ -29,5 +30,5 @@ def run(arguments: Namespace) -> int:
         raise InputError(
             f"{arguments.log}: found {len(faults)} faults in {lines} lines; expected none:{shown}"
         )
-    print(f"{lines} lines verified; the last chain is {last or 'empty'}")
+    show(f"{lines} lines verified; the last chain is {last or 'empty'}")
     return 0

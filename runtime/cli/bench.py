@@ -11,6 +11,7 @@ from argparse import ArgumentParser, Namespace
 from concurrent.futures import ThreadPoolExecutor
 
 from layerguard.runtime.cli import options
+from layerguard.runtime.cli.streams import show
 from layerguard.runtime.cli.table import render
 from layerguard.runtime.errors import InputError
 from layerguard.runtime.guard import Guard
@@ -38,7 +39,12 @@ def run(arguments: Namespace) -> int:
             f"found --repeats {arguments.repeats} and --words {min(arguments.words)}; expected at "
             "least 1 repeat and 0 words"
         )
-    guard = Guard.load(arguments.bundle, device=arguments.device, threads=arguments.threads)
+    guard = Guard.load(
+        arguments.bundle,
+        device=arguments.device,
+        threads=arguments.threads,
+        timeout=arguments.timeout,
+    )
     rows = [_latency(guard, words, arguments.repeats) for words in arguments.words]
     words = arguments.words[0]
     rates = {threads: _rate(guard, words, threads, arguments.repeats) for threads in (1, 2)}
@@ -48,9 +54,9 @@ def run(arguments: Namespace) -> int:
         print(json.dumps({"checks_per_second": rates}))
         return 0
     header = ["words", "tokens", *(f"{stage} ms" for stage in _STAGES), "p95 ms"]
-    print(render(header, [[f"{value:.4g}" for value in row.values()] for row in rows]))
-    print(f"\nchecks per second, {words} words:", end=" ")
-    print(", ".join(f"{threads} thread(s) {rate:.0f}" for threads, rate in rates.items()))
+    table = render(header, [[f"{value:.4g}" for value in row.values()] for row in rows])
+    listed = ", ".join(f"{threads} thread(s) {rate:.0f}" for threads, rate in rates.items())
+    show(*table.split("\n"), "", f"checks per second, {words} words: {listed}")
     return 0
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from layerguard.runtime import kernels
 from layerguard.runtime.cli import options
-from layerguard.runtime.cli.canaries import canary_words
 from layerguard.runtime.cli.streams import show
 from layerguard.runtime.errors import LayerGuardError, MachineError
 from layerguard.runtime.model.session import PROVIDERS, Device, load_onnxruntime
@@ -34,7 +33,6 @@ def add_arguments(parser: ArgumentParser) -> None:
     options.add_session(parser)
     options.add_weights(parser)
     options.add_verify(parser)
-    options.add_timeout(parser)
 
 
 def run(arguments: Namespace) -> int:
@@ -92,7 +90,7 @@ def _bundle(arguments: Namespace) -> Iterator[Finding]:
         return
     detectors = ", ".join(guard.bundle.manifest.detectors)
     yield "bundle", f"{guard.bundle.id}: {detectors}", _OK
-    yield "canaries", canary_words(guard.bundle.manifest), _OK
+    yield "canaries", str(len(guard.bundle.manifest.canaries)), _OK
     yield "session", f"runs on {', '.join(guard.backbone.session.providers)}", _OK
 
 

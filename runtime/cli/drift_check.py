@@ -37,6 +37,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Print the reading; 1 on alarm."""
+    options.try_graphs(arguments, [arguments.checkpoint])
     monitor = CheckpointMonitor.load(arguments.monitor)
     reading = monitor.check(
         arguments.checkpoint,

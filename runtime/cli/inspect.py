@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.bundle.decision import DecisionCard
 from layerguard.runtime.bundle.files import SIGNATURE
+from layerguard.runtime.bundle.manifest import Manifest, unchecked
 from layerguard.runtime.cli import options
-from layerguard.runtime.cli.canaries import canary_words
 from layerguard.runtime.cli.streams import show
 from layerguard.runtime.cli.votes import vote_lines
 from layerguard.runtime.detectors import REGISTRY
@@ -80,7 +80,18 @@ def _lines(bundle: Bundle) -> Iterator[str]:
         yield from (f"vote     {line}" for line in vote_lines(manifest.votes))
     if not manifest.detectors:
         yield "detector none yet: run `layerguard calibrate`"
-    yield f"canaries {canary_words(manifest)}"
+    yield f"canaries {_canaries(manifest)}"
+
+
+def _canaries(manifest: Manifest) -> str:
+    count = str(len(manifest.canaries))
+    weak = unchecked(manifest)
+    if not weak:
+        return count
+    return (
+        f"{count}, weak: none holds the score of {', '.join(weak)}, so the bundle is not served; "
+        "calibrate again"
+    )
 
 
 def _signed(bundle: Bundle) -> str:

@@ -15,7 +15,7 @@ from layerguard.runtime.bundle.installed import Installed, installed
 from layerguard.runtime.bundle.load import manifest_bytes
 from layerguard.runtime.bundle.manifest import read_manifest
 from layerguard.runtime.cli import options
-from layerguard.runtime.cli.streams import show_faults
+from layerguard.runtime.cli.streams import show, show_faults
 from layerguard.runtime.cli.table import render
 from layerguard.runtime.errors import BundleError
 
@@ -36,9 +36,10 @@ def run(arguments: Namespace) -> int:
             [*map(str, list(bundle.values())[:3]), _signed(bundle), _last(bundle)]
             for bundle in bundles
         ]
-        print(render(["name", "version", "bundle id", "signed", "detectors"], rows, text_column=4))
+        header = ["name", "version", "bundle id", "signed", "detectors"]
+        show(*render(header, rows, text_column=4).split("\n"))
     else:
-        print("no bundle is installed; `layerguard pack` packs a bundle as a wheel")
+        show("no bundle is installed; `layerguard pack` packs a bundle as a wheel")
     broken = [bundle for bundle in bundles if bundle["fault"]]
     faults = [
         f"{bundle['name']} is not valid ({bundle['fault']}); run `layerguard inspect "

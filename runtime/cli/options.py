@@ -1,6 +1,7 @@
 """Options that several commands share."""
 
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Iterable
 from pathlib import Path
 from typing import get_args
 
@@ -9,6 +10,7 @@ from layerguard.runtime.cli.streams import standard_input
 from layerguard.runtime.errors import InputError
 from layerguard.runtime.guard import Guard
 from layerguard.runtime.model.session import Weights
+from layerguard.runtime.trial import load_in_time, run_in_time
 
 
 def add_bundle(parser: ArgumentParser) -> None:
@@ -34,7 +36,7 @@ def given_text(text: str) -> str:
 
 
 def add_session(parser: ArgumentParser) -> None:
-    """Add the device and the number of threads of the graph."""
+    """Add the device and the threads of the graph, and the time within which the bundle loads."""
     parser.add_argument(
         "--device",
         choices=("cpu", "cuda"),
@@ -47,6 +49,13 @@ def add_session(parser: ArgumentParser) -> None:
         default=0,
         metavar="N",
         help="threads within one operator (default: ONNX Runtime's choice)",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        metavar="SECONDS",
+        help="refuse a bundle that does not load within this time; it is loaded in another process "
+        "first (default: no limit)",
     )
 
 
@@ -71,17 +80,6 @@ def add_verify(parser: ArgumentParser) -> None:
     )
 
 
-def add_timeout(parser: ArgumentParser) -> None:
-    """Add the time within which the bundle must load."""
-    parser.add_argument(
-        "--timeout",
-        type=float,
-        metavar="SECONDS",
-        help="refuse a bundle that does not load within this time; it is loaded in another process "
-        "first (default: no limit)",
-    )
-
-
 def load_guard(arguments: Namespace) -> Guard:
     """Load the guard from the options of this module.
 
@@ -96,6 +94,34 @@ def load_guard(arguments: Namespace) -> Guard:
         weights=arguments.weights,
         timeout=arguments.timeout,
     )
+
+
+def try_guard(arguments: Namespace, bundles: Iterable[Path]) -> None:
+    """With ``--timeout``, load a guard of each bundle in another process, within that time each.
+
+    Raises:
+        BundleError: a bundle did not load in time.
+        InputError: the time is not a positive number.
+    """
+    if arguments.timeout is not None:
+        session = {"device": arguments.device, "threads": arguments.threads}
+        for bundle in bundles:
+            load_in_time(find_bundle(bundle), session, arguments.timeout)
+
+
+def try_graphs(arguments: Namespace, bundles: Iterable[Path]) -> None:
+    """With ``--timeout``, run the graphs of each bundle in another process, within that time each.
+
+    For commands that load no guard, because the bundle may have no detectors.
+
+    Raises:
+        BundleError: the graphs of a bundle did not end in time.
+        InputError: the time is not a positive number.
+    """
+    if arguments.timeout is not None:
+        for bundle in bundles:
+            session = (arguments.device, arguments.threads)
+            run_in_time(find_bundle(bundle), *session, arguments.timeout)
 
 
 def add_json(parser: ArgumentParser) -> None:

@@ -7,6 +7,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from layerguard.runtime.cli import options
+from layerguard.runtime.cli.streams import show
 from layerguard.runtime.packing import pack
 
 
@@ -28,5 +29,5 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     """Write the wheel and print its path."""
     wheel = pack(arguments.bundle, arguments.name, arguments.version, arguments.out)
-    print(f"wrote {wheel} ({wheel.stat().st_size} bytes)")
+    show(f"wrote {wheel} ({wheel.stat().st_size} bytes)")
     return 0

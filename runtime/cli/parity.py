@@ -53,7 +53,12 @@ def run(arguments: Namespace) -> int:
     """Print the comparison; 1 if too many verdicts flip, 2 if a row was bad."""
     rows = read_rows(arguments.rows)
     a, b = [
-        Guard.load(path, device=arguments.device, threads=arguments.threads)
+        Guard.load(
+            path,
+            device=arguments.device,
+            threads=arguments.threads,
+            timeout=arguments.timeout,
+        )
         for path in (arguments.a, arguments.b)
     ]
     common = _common(a, b)
@@ -71,8 +76,9 @@ def run(arguments: Namespace) -> int:
         about = {"bundle_a": a.bundle.id, "bundle_b": b.bundle.id, "exceeded": exceeded}
         print(json.dumps({**about, "max_flips": arguments.max_flips, **asdict(whole)}))
     else:
-        print(f"a: {arguments.a} ({a.bundle.id})\nb: {arguments.b} ({b.bundle.id})\n")
-        print(_table(detectors, whole))
+        named = (("a", arguments.a, a), ("b", arguments.b, b))
+        show(*(f"{name}: {path} ({guard.bundle.id})" for name, path, guard in named), "")
+        show(*_table(detectors, whole).split("\n"))
         show(*_flips(whole, pairs, arguments.max_flips))
     show_faults("parity", faults)
     return 2 if faults else int(exceeded)

@@ -31,7 +31,6 @@ def add_arguments(parser: ArgumentParser) -> None:
     options.add_session(parser)
     options.add_weights(parser)
     options.add_verify(parser)
-    options.add_timeout(parser)
 
 
 def run(arguments: Namespace) -> int:

@@ -11,6 +11,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
+from layerguard.runtime.cli.streams import show
 from layerguard.runtime.errors import InputError, MachineError
 from layerguard.runtime.server.settings import read_config, settings
 
@@ -37,7 +38,7 @@ def run(arguments: Namespace) -> int:
     flags = {name: value for name, value in given.items() if value is not None}
     config = read_config(arguments.config, flags, named_bundles(arguments.bundles))
     if arguments.check_config:
-        print(f"the settings are usable; bundles: {', '.join(config.bundles)}")
+        show(f"the settings are usable; bundles: {', '.join(config.bundles)}")
         return 0
     try:
         from layerguard.runtime.server.run import serve  # noqa: PLC0415  it needs the extra

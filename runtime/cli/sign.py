@@ -15,6 +15,7 @@ from pathlib import Path
 from layerguard.runtime.bundle.files import SIGNATURE
 from layerguard.runtime.bundle.signing import sign
 from layerguard.runtime.cli import options
+from layerguard.runtime.cli.streams import show
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -28,5 +29,5 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     """Write the signature and print its path."""
     bundle = sign(arguments.bundle, arguments.key, os.environ.get("LAYERGUARD_KEY_PASSWORD"))
-    print(f"wrote {bundle.path / SIGNATURE}, of bundle {bundle.id}")
+    show(f"wrote {bundle.path / SIGNATURE}, of bundle {bundle.id}")
     return 0

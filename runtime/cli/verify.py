@@ -6,6 +6,7 @@ from pathlib import Path
 from layerguard.runtime.bundle.installed import find_bundle
 from layerguard.runtime.bundle.signing import load_verified
 from layerguard.runtime.cli import options
+from layerguard.runtime.cli.streams import show
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -20,5 +21,5 @@ def run(arguments: Namespace) -> int:
     """Print the verified bundle; 2 with the reason if verification fails."""
     bundle = load_verified(find_bundle(arguments.bundle), arguments.key)
     files = len(bundle.manifest.files) + 1
-    print(f"bundle {bundle.id}: {files} files, signed with the key of {arguments.key}")
+    show(f"bundle {bundle.id}: {files} files, signed with the key of {arguments.key}")
     return 0

@@ -58,6 +58,9 @@ class GuardConfig:
     ] = 0
     weights: Annotated[Weights, Rule("packed: fast; mapped: processes share the memory")] = "packed"
     verify: Annotated[str, Rule("public key that must have signed every bundle")] = ""
+    load_s: Annotated[
+        float, Rule("seconds within which a bundle must load; 0: without a limit", least=0)
+    ] = 0.0
     on_unfamiliar: Annotated[
         OnUnfamiliar | Literal[""],
         Rule("for a text unlike the calibration rows; empty: as the bundle says"),

@@ -47,6 +47,7 @@ def guard_loader(config: Config) -> Loader:
         threads=own.threads,
         weights=own.weights,
         verify=own.verify or None,
+        timeout=own.load_s or None,
         on_unfamiliar=own.on_unfamiliar or None,
         on_unread=own.on_unread or None,
     )

@@ -2,13 +2,16 @@
 
 ``text_of`` (``request.py``) gives the text of a turn: its content, or its text parts. A chat may
 hold more: documents, results and calls of tools, refusals, names, keys that no interface defines.
-All of it is read too, except what is not text.
+All of it is read too, except what is not text. Signatures and encrypted reasoning (``opaque.py``)
+are passed over: no model reads them as they stand.
 """
 
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
+
+from layerguard.runtime.text.opaque import opaque_key
 
 Path = str
 """Such as ``messages[3].content[1]``."""
@@ -39,19 +42,20 @@ _ROLES = frozenset(
 _NOT_TEXT = frozenset(
     {"image", "image_url", "image_file", "input_image", "audio", "audio_url", "input_audio",
      "video", "video_url", "input_video", "file", "input_file", "file_id", "file_url", "file_data",
-     "base64", "url", "inline_data", "media", "redacted_thinking"}
+     "base64", "url", "inline_data", "media"}
 )  # fmt: skip
 """Types and keys of parts whose content is data, or is stored elsewhere."""
 
 _WORDS = _ROLES | _NOT_TEXT | frozenset(
     {"$defs", "$ref", "$schema", "additionalProperties", "allOf", "annotations", "anyOf",
      "arguments", "array", "boolean", "cache_control", "call_id", "citations", "const", "content",
-     "context", "data", "default", "description", "detail", "document", "enum", "ephemeral",
-     "error", "filename", "format", "function_call", "id", "index", "input", "integer", "is_error",
-     "items", "media_type", "mime_type", "name", "null", "number", "object", "oneOf", "output",
-     "parameters", "pattern", "properties", "prototype", "reasoning", "reasoning_content",
-     "refusal", "required", "role", "signature", "source", "status", "strict", "string", "summary",
-     "text", "thinking", "title", "tool_call", "tool_call_id", "tool_calls", "tool_result",
+     "context", "data", "default", "description", "detail", "document", "encrypted_content", "enum",
+     "ephemeral", "error", "filename", "format", "function_call", "id", "index", "input", "integer",
+     "is_error", "items", "media_type", "mime_type", "name", "null", "number", "object", "oneOf",
+     "output", "parameters", "pattern", "properties", "prototype", "reasoning",
+     "reasoning_content", "redacted_thinking", "refusal", "required", "role", "signature", "source",
+     "status", "strict", "string", "summary", "text", "thinking", "thinking_blocks", "title",
+     "tool_call", "tool_call_id", "tool_calls", "tool_result",
      "tool_use", "tool_use_id", "type", *TEXT_PARTS}
 )  # fmt: skip
 """The words of the interfaces and of JSON Schema. As keys and types they are no text of a chat."""
@@ -109,16 +113,23 @@ def _inside(path: Path, value: Any, part: Path | None = None) -> Iterator[Leaf]:
         elif value.strip():
             yield Leaf(path, value)
     elif isinstance(value, Mapping):
-        if part is not None and _holds_data(value):
-            yield Leaf(part, None)
-        for key, item in value.items():
-            yield from _entry(path, key, item, part)
+        yield from _object(path, value, part)
     elif isinstance(value, (list, tuple)):
         for i, item in enumerate(value):
             here = f"{path}[{i}]"
             yield from _inside(here, item, here if part and isinstance(item, Mapping) else part)
     elif not (value is None or isinstance(value, (bool, int, float))):
         yield Leaf(part or path, None)
+
+
+def _object(path: Path, value: Mapping[str, Any], part: Path | None) -> Iterator[Leaf]:
+    opaque = opaque_key(value)
+    encrypted = value.get("type") == "redacted_thinking" and opaque is None
+    if encrypted or (part is not None and _holds_data(value)):
+        yield Leaf(part or path, None)
+    for key, item in value.items():
+        if key != opaque:
+            yield from _entry(path, key, item, part)
 
 
 def _entry(path: Path, key: str, value: Any, part: Path | None = None) -> Iterator[Leaf]:

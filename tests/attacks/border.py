@@ -97,7 +97,16 @@ def _any_tolerance(folder: Path) -> None:
 
 
 def _no_canaries(folder: Path) -> None:
-    assert "weak: none checks the score of lcf, siren" in _inspected(make_bundle(folder / "b"))
+    bundle = make_bundle(folder / "bundle", canaries=())
+    assert "weak: none holds the score of lcf, siren" in _inspected(bundle)
+    refused(bundle, "no canary holds the score of lcf, siren", "calibrate again")
+
+
+def _empty_canaries(folder: Path) -> None:
+    refused(
+        make_bundle(folder / "bundle", canaries=(Canary("the garden", {}, 1e-3),)),
+        "no canary holds the score of lcf, siren",
+    )
 
 
 def _inspected(bundle: Path) -> str:
@@ -206,6 +215,7 @@ ATTACKS = (
     Attack("exchanged weights, mapped", partial(_exchanged_weights, "mapped"), 9),
     Attack("a canary that allows everything", _any_tolerance),
     Attack("no canaries", _no_canaries),
+    Attack("a canary without scores", _empty_canaries),
     Attack("no signature", _unsigned, 5),
     Attack("an altered signed bundle", _altered_after_signing, 5),
     Attack("escape sequences in rows", partial(_printed_rows, ()), 5),

@@ -1,9 +1,10 @@
 """Lets atheris (libFuzzer for Python) look for inputs that give an error other than LayerGuard's.
 
-    python -m tests.attacks.fuzz manifest|rows|template|request [FOLDER ...] [-OPTION=VALUE ...]
+    python -m tests.attacks.fuzz manifest|rows|template|request|http [FOLDER ...] [-OPTION=VALUE]
 
-Options and folders of inputs are libFuzzer's. It starts from ``tests/attacks/corpus/TARGET``; new
-inputs are kept in the first folder. `make fuzz` runs every target.
+Options and folders of inputs are libFuzzer's. It starts from ``tests/attacks/corpus/TARGET``, and
+``http`` from the body of each contract's client; new inputs are kept in the first folder.
+`make fuzz` runs every target.
 """
 
 import contextlib
@@ -23,13 +24,15 @@ from layerguard.runtime.bundle.manifest import read_manifest
 from layerguard.runtime.rows.jsonl import read_rows
 from layerguard.runtime.text.request import Request
 from layerguard.runtime.text.template import Template
+from tests.attacks.contracts import Contracts, decoded, encoded
 from tests.attacks.unread import chat_guard
+from tests.runtime.server.contracts.forms import FORMS
 
 _SEEN = ("layerguard", "jinja2")
 _CORPUS = Path(__file__).parent / "corpus"
 
 
-def targets(folder: Path) -> dict[str, Callable[[bytes], object]]:
+def targets(folder: Path, stack: contextlib.ExitStack) -> dict[str, Callable[[bytes], object]]:
     """What reads the input of strangers."""
     guard = chat_guard(folder)
     path = folder / "rows.jsonl"
@@ -51,7 +54,29 @@ def targets(folder: Path) -> dict[str, Callable[[bytes], object]]:
             return
         guard.check_batch([arguments])
 
-    return {"manifest": read_manifest, "rows": rows, "template": template, "request": request}
+    contracts = stack.enter_context(Contracts(guard.bundle.path))
+
+    def http(data: bytes) -> None:
+        contracts.post(*decoded(data))
+
+    return {
+        "manifest": read_manifest,
+        "rows": rows,
+        "template": template,
+        "request": request,
+        "http": http,
+    }
+
+
+def seeds(name: str, folder: Path) -> Path:
+    """The folder of the inputs that a target starts from."""
+    if name != "http":
+        return _CORPUS / name
+    made = folder / "seeds"
+    made.mkdir()
+    for number in range(len(FORMS)):
+        (made / str(number)).write_bytes(encoded(number))
+    return made
 
 
 def instrument() -> None:
@@ -66,8 +91,9 @@ def instrument() -> None:
 
 def main(name: str, arguments: list[str]) -> None:
     """Feed one target until libFuzzer ends the process."""
-    with TemporaryDirectory(prefix="layerguard-fuzz-") as folder:
-        target = targets(Path(folder))[name]
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="layerguard-fuzz-")))
+        target = targets(folder, stack)[name]
 
         def feed(data: bytes) -> None:
             with contextlib.suppress(LayerGuardError, TemplateError):
@@ -76,7 +102,7 @@ def main(name: str, arguments: list[str]) -> None:
         folders = [argument for argument in arguments if not argument.startswith("-")]
         options = [argument for argument in arguments if argument.startswith("-")]
         instrument()
-        atheris.Setup([sys.argv[0], *options, *folders, str(_CORPUS / name)], feed)
+        atheris.Setup([sys.argv[0], *options, *folders, str(seeds(name, folder))], feed)
         atheris.Fuzz()
 
 

@@ -103,6 +103,29 @@ static void check_extremes(void)
     CHECK(lg_score_pooled(guard, &call) == LG_ERR_DTYPE);
 }
 
+/* A row of windows from outside may hold any number where the first token's is. */
+static void check_windows(char const *const path)
+{
+    static struct {
+        float first;
+        int place;
+    } const cases[] = {{0.0f, 0},    {16777216.0f, 16777216}, {-1.0f, -1},
+                       {1e30f, -1},  {-INFINITY, -1},         {NAN, -1},
+                       {0x1p31f, -1}};
+    lg_guard *windowed;
+    CHECK(lg_open(path, NULL, &windowed) == LG_OK);
+    float row[LG_WINDOW_LOGITS + 4] = {[LG_WINDOW_BEST] = 1.0f, [LG_WINDOW_TOKENS] = 4.0f};
+    lg_pooled_call call = call_of(1, row);
+    call.rows.layer_count = call.rows.rows = 1;
+    call.rows.width = COUNT(row);
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        row[LG_WINDOW_FIRST] = cases[i].first;
+        CHECK(lg_score_pooled(windowed, &call) == LG_OK && readings[0].score == 1.0);
+        CHECK(evidence[0].place == cases[i].place && readings[0].place == cases[i].place);
+    }
+    lg_close(windowed);
+}
+
 static lg_status change(float const *const values, void (*const change)(lg_pooled_call *))
 {
     lg_pooled_call call = call_of(1, values);
@@ -166,6 +189,8 @@ int main(int const count, char **const arguments)
     check_extremes();
     check_faults(values);
     free(values);
+    CHECK(snprintf(path, sizeof path, "%s/ok-span.npz", arguments[1]) < (int)sizeof path);
+    check_windows(path);
     lg_close(guard);
     return 0;
 }

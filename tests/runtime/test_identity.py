@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from layerguard.runtime import Bundle, Guard
 from layerguard.runtime.bundle.manifest import Manifest, read_manifest
 from layerguard.runtime.bundle.npz import read_npz, write_npz
-from layerguard.runtime.bundle.write import carry_over, replacing, seal
+from layerguard.runtime.bundle.write import carry_over, replacing
 from layerguard.runtime.types import Array
 from tests.runtime.tamper import edit_manifest, put
-from tests.tiny import make_bundle, make_params
+from tests.tiny import add_canaries, make_bundle, make_params
 
 
 def _content(folder: Path) -> dict[str, bytes]:
@@ -130,7 +130,7 @@ def test_recalibration_keeps_the_files_it_does_not_change(bundle: Path) -> None:
             folder / "detectors.npz",
             {f"{d}/{name}": a for d, mine in arrays.items() for name, a in mine.items()},
         )
-        sealed = seal(folder, manifest)
+        sealed = add_canaries(folder, manifest)
         assert Bundle.load(bundle).manifest == manifest
     assert Bundle.load(bundle).manifest == sealed
     assert (bundle / "score.onnx").stat().st_ino == inode

@@ -14,7 +14,7 @@ from layerguard.runtime.text.request import request
 from layerguard.runtime.text.tokens import TokenReader
 from layerguard.runtime.types import Array
 from tests.runtime.tamper import edit_manifest, put
-from tests.tiny import LAYERS, WORDS, make_bundle, make_graph, make_params
+from tests.tiny import LAYERS, WORDS, make_bundle, make_graph, make_params, rescore
 
 _TEXTS = [
     "the garden",
@@ -131,7 +131,7 @@ def test_a_detector_may_read_what_the_bundle_says(tmp_path: Path) -> None:
         make_bundle(tmp_path / "bundle", {"lcf": make_params()["lcf"]}, mode="states"),
         _cards("lcf", pooling="mean"),
     )
-    guard = Guard.load(bundle, threads=1)
+    guard = Guard.load(rescore(bundle), threads=1)
     text = "a quiet garden"
     assert _close(guard.score_states(_states_of(guard, text)), guard.check(text))
 
@@ -169,7 +169,7 @@ def _with_final_norm(bundle: Path) -> Path:
         value["graphs"]["score"]["outputs"] += cards
         value["detectors"]["lcf"]["semantics"] = "hf"
 
-    return edit_manifest(bundle, edit)
+    return rescore(edit_manifest(bundle, edit))
 
 
 def test_hugging_face_semantics_read_the_state_after_the_norm(guard: Guard, bundle: Path) -> None:

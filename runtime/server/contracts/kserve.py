@@ -22,6 +22,8 @@ from layerguard.runtime.text.request import request
 async def predict(call: Call) -> Response:
     """A prediction for each of the ``instances``: texts, or objects with a ``text``."""
     instances = field(call.object(), "instances", list)
+    if not instances:
+        raise InputError("instances: found none; expected at least one")
     requests = [request(_text(index, one)) for index, one in enumerate(instances)]
     answers = await call.check(requests, bundle=call.http.path_params["model"])
     scores = [answer.scores[""] for answer in answers]

@@ -102,6 +102,8 @@ def read_texts(tensor: Mapping[str, Any], binary: bytes) -> list[str]:
     texts = list(_unpacked(binary)) if "data" not in tensor else list(_flat(tensor["data"]))
     if len(texts) != prod(shape):
         raise InputError(f"data: found {len(texts)} texts; expected {prod(shape)}, by the shape")
+    if not texts:
+        raise InputError(f"data: found no text, in the shape {shape}; expected at least one"[:300])
     return texts
 
 

@@ -85,6 +85,17 @@ def _siren(name: str = "siren", hidden: int = 2) -> Arrays:
     return arrays
 
 
+def _span() -> Arrays:
+    """Two layers, and a window shorter than most texts."""
+    return {
+        "span/layers": np.array([0, 2], np.int32),
+        "span/weights": np.linspace(-1, 1, 2 * WIDTH, dtype=np.float32).reshape(2, WIDTH),
+        "span/bias": np.array(-0.5),
+        "span/window": np.array(4, np.int32),
+        **_limit("span"),
+    }
+
+
 def _weightwatch(dtype: type[np.floating] = np.float32) -> Arrays:
     high = np.full((4, 2), 0.25, np.float32)
     return {
@@ -144,6 +155,7 @@ def _sound() -> dict[str, bytes]:
         "ok-familiarity": _npz(_familiarity()),
         "ok-lcf": _npz(_lcf()),
         "ok-siren": _npz(_siren()),
+        "ok-span": _npz({**_lcf(), **_span()}, packed=True),
         "ok-weightwatch-half": _npz(_weightwatch(np.float16), packed=True),
         "ok-everything": _npz(everything, packed=True),
         "ok-decided": _npz(_decided(), packed=True),

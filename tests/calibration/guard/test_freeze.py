@@ -19,7 +19,7 @@ from layerguard.runtime.rows.jsonl import Row
 from layerguard.runtime.text.request import request
 from layerguard.runtime.types import Array
 from tests.calibration.synthetic import clean_states
-from tests.tiny import LAYERS, WIDTH, make_params
+from tests.tiny import LAYERS, WIDTH, make_bundle, make_params
 
 ROWS = tuple(Row(str(i), request(f"text {i}"), label=0) for i in range(40))
 
@@ -74,6 +74,31 @@ def test_canaries_hold_on_this_machine_and_not_for_other_parameters(bundle: Path
     for canary in found.manifest.canaries:
         for name, score in canary.scores.items():
             assert guard.check(canary.text).readings[name].score == pytest.approx(score, rel=1e-6)
+
+
+_REFUSES = (
+    "{% if messages[0].role != 'system' %}{{ raise_exception('a system turn first') }}{% endif %}a"
+)
+_NO_INSTRUCTIONS = (
+    "{% if 'instructions' in messages[0].content %}{{ raise_exception('no') }}{% endif %}"
+    "{{ messages[0].content }}"
+)
+
+
+def test_a_template_that_refuses_every_canary_is_named(tmp_path: Path) -> None:
+    """Nothing is written: such a bundle could not be served."""
+    path = make_bundle(tmp_path / "bundle", {}, template="chat", chat_template=_REFUSES)
+    with pytest.raises(CalibrationError, match=r"none of the 4 canary texts .*a system turn first"):
+        frozen(path, calibrated())
+    assert not Bundle.load(path).manifest.detectors
+
+
+def test_a_canary_that_the_template_refuses_is_left_out(tmp_path: Path) -> None:
+    """The others check every detector."""
+    path = make_bundle(tmp_path / "bundle", {}, template="chat", chat_template=_NO_INSTRUCTIONS)
+    found = frozen(path, calibrated(), other())
+    assert [canary.text for canary in found.manifest.canaries] == list(CANARY_TEXTS[:3])
+    assert Guard.load(path, threads=1).check("the garden").unread == ()
 
 
 def test_same_inputs_give_the_same_bytes(bundle: Path, tmp_path: Path) -> None:

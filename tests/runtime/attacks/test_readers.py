@@ -14,7 +14,7 @@ from layerguard.runtime import guard as guard_module
 from layerguard.runtime.bundle import load as load_module
 from layerguard.runtime.bundle.write import replacing
 from tests.runtime.tamper import put, within
-from tests.tiny import make_bundle, make_graph, make_params
+from tests.tiny import make_bundle, make_graph, make_params, rescore
 
 _TEXT = "the garden"
 
@@ -25,6 +25,7 @@ def variants(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("variants")
     made = [make_bundle(folder / f"v{seed}", make_params(seed)) for seed in (0, 1)]
     put(made[1], "score.onnx", make_graph("pooled", seed=1)[0].SerializeToString())
+    rescore(made[1])
     return made
 
 

@@ -1,5 +1,6 @@
 """Canaries: texts with known scores, which are replayed before a guard serves."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,7 @@ def test_a_score_that_differs_stops_the_bundle(
 def test_tolerance_grows_with_the_score(tmp_path: Path, scores: dict[str, float]) -> None:
     """The tolerance is relative to 1 + |expected|."""
     expected = scores["lcf"] + 0.9 * 1e-3 * (1 + scores["lcf"])
-    Guard.load(_bundle(tmp_path, {"lcf": expected}, tolerance=1e-3), threads=1)
+    Guard.load(_bundle(tmp_path, scores | {"lcf": expected}, tolerance=1e-3), threads=1)
 
 
 def test_every_canary_that_differs_is_listed(tmp_path: Path, scores: dict[str, float]) -> None:
@@ -87,24 +88,59 @@ def test_a_tolerance_beyond_what_calibration_writes_is_refused(
     refused(bundle, f"canaries[0].tolerance is {tolerance:g}; expected at most 0.002")
 
 
-@pytest.mark.parametrize(
-    ("kept", "words"),
-    [
-        (("lcf", "siren"), "canaries 1"),
-        (("lcf",), "canaries 1, weak: none checks the score of siren"),
-        ((), "canaries 1, weak: none checks the score of lcf, siren"),
-    ],
+_KEPT = pytest.mark.parametrize(
+    ("kept", "missing"), [(("lcf",), "siren"), (("siren",), "lcf"), ((), "lcf, siren")]
 )
+
+
+@_KEPT
+def test_a_detector_that_no_canary_checks_stops_the_bundle(
+    tmp_path: Path, scores: dict[str, float], kept: tuple[str, ...], missing: str
+) -> None:
+    """At least one canary holds the score of each detector; the error says how to get it."""
+    bundle = _bundle(tmp_path, {name: scores[name] for name in kept})
+    refused(bundle, f"no canary holds the score of {missing};", "calibrate again")
+
+
+def test_a_bundle_without_canaries_is_refused(tmp_path: Path) -> None:
+    """Its graph and kernels would be believed unseen."""
+    refused(
+        make_bundle(tmp_path / "bundle", canaries=()), "no canary holds the score of lcf, siren"
+    )
+
+
+def test_the_canaries_of_different_detectors_add_up(
+    tmp_path: Path, scores: dict[str, float]
+) -> None:
+    """One text may check one detector and another text another."""
+    canaries = tuple(Canary(_TEXT, {name: score}, 1e-6) for name, score in scores.items())
+    bundle = make_bundle(tmp_path / "bundle", canaries=canaries)
+    assert Guard.load(bundle, threads=1).check(_TEXT).status == "ok"
+
+
+@_KEPT
 def test_inspect_says_what_no_canary_checks(
     tmp_path: Path,
     scores: dict[str, float],
     capsys: pytest.CaptureFixture[str],
     kept: tuple[str, ...],
-    words: str,
+    missing: str,
 ) -> None:
-    """So does ``doctor``."""
+    """``inspect`` describes the bundle; ``doctor`` says that it is not served."""
     bundle = _bundle(tmp_path, {name: scores[name] for name in kept})
     assert main(["inspect", str(bundle)]) == 0
+    words = f"canaries 1, weak: none holds the score of {missing}"
     assert capsys.readouterr().out.splitlines()[-1].startswith(words)
+    assert main(["doctor", str(bundle)]) == 2
+    assert f"no canary holds the score of {missing};" in capsys.readouterr().out
+
+
+def test_inspect_and_doctor_count_the_canaries(
+    tmp_path: Path, scores: dict[str, float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where every detector is checked they say nothing more."""
+    bundle = _bundle(tmp_path, scores)
+    assert main(["inspect", str(bundle)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "canaries 1"
     assert main(["doctor", str(bundle)]) == 0
-    assert words.removeprefix("canaries ") in capsys.readouterr().out
+    assert re.search(r"canaries +1\n", capsys.readouterr().out)

@@ -1,6 +1,7 @@
 """Bundles that never finish loading are refused within a deadline."""
 
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,12 @@ from onnx import ModelProto, TensorProto, helper
 
 from layerguard.runtime import BundleError, Guard, InputError
 from layerguard.runtime.cli import main
+from layerguard.runtime.model.session import Session
+from layerguard.runtime.trial import run_graphs, run_in_time
+from layerguard.runtime.types import Array
 from tests.runtime.tamper import put
-from tests.tiny import make_graph
+from tests.tiny import LAYERS, WIDTH, make_bundle, make_graph
+from tests.tiny_analysis import make_traceable
 
 
 def _without_end() -> ModelProto:
@@ -54,6 +59,36 @@ def test_a_command_has_the_limit(endless: Path, capsys: pytest.CaptureFixture[st
     """``--timeout`` is that of ``Guard.load``."""
     assert main(["score", str(endless), "the garden", "--timeout", "5"]) == 2
     assert "it was not loaded within 5 s" in capsys.readouterr().err
+
+
+def test_the_graphs_of_a_bundle_without_detectors_have_a_limit(
+    endless: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are run, not only opened, in another process; ``calibrate`` then does not start."""
+    bare = make_bundle(tmp_path / "bare", {})
+    run_in_time(bare, "cpu", 1, 120)
+    put(bare, "score.onnx", (endless / "score.onnx").read_bytes())
+    with pytest.raises(BundleError, match="it was not loaded within 5 s"):
+        run_in_time(bare, "cpu", 1, 5)
+    arguments = ["calibrate", str(bare), "--clean", str(tmp_path / "none.jsonl"), "--timeout", "5"]
+    assert main(arguments) == 2
+    assert "it was not loaded within 5 s" in capsys.readouterr().err
+
+
+def test_the_trial_runs_every_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one token, and zeros for the inputs of an analysis."""
+    ran = []
+
+    def run(session: Session, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
+        found = run_session(session, outputs, feeds)
+        ran.append({name: array.shape for name, array in feeds.items()})
+        return found
+
+    run_session = Session.run
+    monkeypatch.setattr(Session, "run", run)
+    run_graphs(str(make_traceable(tmp_path / "bundle")), "cpu", 1)
+    one = {"input_ids": (1, 1), "attention_mask": (1, 1)}
+    assert ran == [one | {"bypass": (1, LAYERS), "keep": (1, LAYERS, WIDTH)}, one]
 
 
 def test_a_bundle_that_loads_in_time_is_served(bundle: Path) -> None:

@@ -258,3 +258,21 @@ def test_the_operator_decides_about_unread_parts(make_service: Make, policy: str
         return (await service.check([asked], contract="native"))[0]
 
     assert _run(service, test).blocked == (policy == "flag")
+
+
+def test_the_operator_limits_the_time_of_loading(
+    make_service: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``load_s`` is the timeout of ``Guard.load``; without it nothing is tried first."""
+    limits = []
+    monkeypatch.setattr(
+        "layerguard.runtime.guard.load_in_time", lambda *given: limits.append(given[2])
+    )
+
+    async def nothing() -> None:
+        pass
+
+    _run(make_service({"load_s": 0.0}), nothing)
+    assert not limits
+    _run(make_service({"load_s": 60.0}), nothing)
+    assert limits == [60.0, 60.0]

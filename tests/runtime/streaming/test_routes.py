@@ -16,6 +16,7 @@ from layerguard.runtime import Guard, Verdict
 from layerguard.runtime.rows.jsonl import read_rows
 from layerguard.runtime.text.request import request
 from tests.runtime.streaming.cases import same
+from tests.tiny import rescore
 from tests.tiny_decoder import CORPUS, make_all_params, make_bundle, make_tokenizer
 
 transformers = pytest.importorskip("transformers", reason="compares with transformers")
@@ -173,7 +174,7 @@ def test_bundles_of_the_first_rules_keep_them(tmp_path: Path) -> None:
         bundle = make_bundle(
             tmp_path / name, template="chat", chat_template=source, tokenizer=tokenizer
         )
-        guard = Guard.load(_first_rules(bundle), threads=1)
+        guard = Guard.load(rescore(_first_rules(bundle)), threads=1)
         bare = _served(tokenizer, source.removeprefix("{{ bos_token }}"), _user("the garden"))
         chat = _served(tokenizer, source.removeprefix("{{ bos_token }}"), _user(" the garden\n"))
         for way, ids in _prompts(guard, text=" the garden\n"):

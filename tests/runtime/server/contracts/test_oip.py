@@ -99,6 +99,8 @@ def test_rows_may_have_several_axes(post: Post) -> None:
         (_input("a", datatype="FP32"), "datatype: found 'FP32'; expected BYTES"),
         (_input("a", shape=[2]), "found 1 texts; expected 2"),
         (_input("a", shape=[-1]), "shape: found [-1]"),
+        (_input(shape=[0]), "data: found no text, in the shape [0]"),
+        (_input("a", shape=[2, 0], data=[]), "data: found no text, in the shape [2, 0]"),
         (_input("a", shape=[True]), "shape: found [True]"),
         (_input("a", data=[1]), "data: found int; expected texts"),
         ({**_input("a"), "outputs": [{"name": "logits"}]}, "expected names out of score, blocked"),

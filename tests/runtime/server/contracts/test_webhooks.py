@@ -117,6 +117,11 @@ def test_kserve_predicts_for_every_instance(post: Post) -> None:
     assert [one["0"] + one["1"] for one in predictions] == [1.0, 1.0]
     (wrong,) = post("/v1/models/main:predict", {"instances": [TEXT, {"prompt": TEXT}]})
     assert "instances[1]: found dict" in wrong.json()["error"]
+    (empty,) = post("/v1/models/main:predict", {"instances": []})
+    assert (empty.status_code, empty.json()) == (
+        400,
+        {"error": "instances: found none; expected at least one"},
+    )
     (unknown,) = post("/v1/models/other:predict", {"instances": [TEXT]})
     assert "expected one of main, strict" in unknown.json()["error"]
 
