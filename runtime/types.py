@@ -9,7 +9,7 @@ the two it reads as its last state.
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Any, Literal, Protocol
 
 import numpy.typing as npt
@@ -306,8 +306,8 @@ class Verdict:
 
     def to_json(self) -> dict[str, Any]:
         """The verdict as plain JSON types; non-finite numbers become None."""
-        finite: dict[str, Any] = json_ready(asdict(self))
-        return finite
+        ready: dict[str, Any] = json_ready(self)
+        return ready
 
 
 def decision_of(deciding: Collection[Reading], policy: str) -> tuple[bool, bool]:
@@ -323,11 +323,19 @@ def worst(readings: Collection[Reading]) -> Reading:
 
 
 def json_ready(value: Any) -> Any:
-    """``value`` with every NaN and infinity, which JSON lacks, replaced by None."""
+    """``value`` as plain JSON types.
+
+    Dataclasses become objects of their fields, tuples become lists, and every NaN and infinity,
+    which JSON lacks, becomes None.
+    """
+    if value is None or isinstance(value, (str, int)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
     if isinstance(value, dict):
         return {key: json_ready(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [json_ready(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
+    if is_dataclass(value):
+        return {name: json_ready(getattr(value, name)) for name in value.__dataclass_fields__}
     return value

@@ -89,6 +89,8 @@ def with_modes(verdict: Verdict, modes: Mapping[str, Mode]) -> Verdict:
 
     The p-value of the whole guard is None if another set of detectors now decides.
     """
+    if not modes:
+        return verdict
     own = {name: "shadow" if name in verdict.shadow else "enforce" for name in verdict.readings}
     now = {name: modes.get(name, mode) for name, mode in own.items()}
     if now == own:

@@ -1,7 +1,7 @@
 """The ASGI application: the endpoints of all contracts, and those that operators need."""
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from layerguard.runtime.server import operations
 from layerguard.runtime.server.contracts import CONTRACTS, duplicates, native
@@ -34,11 +35,12 @@ from layerguard.runtime.server.records import REQUEST_ID
 from layerguard.runtime.server.service import Service
 
 _LOG = logging.getLogger("layerguard.server")
+_Endpoint = Callable[[HttpRequest], Awaitable[Response]]
 _NEVER_SENT = 499
 """Status of a response to a client that is gone."""
 
 
-def create_app(service: Service, contracts: Sequence[Contract] = CONTRACTS) -> Starlette:
+def create_app(service: Service, contracts: Sequence[Contract] = CONTRACTS) -> ASGIApp:
     """The application of a service.
 
     Args:
@@ -62,12 +64,35 @@ def create_app(service: Service, contracts: Sequence[Contract] = CONTRACTS) -> S
         served += [(endpoints.FILES, Keys()), (endpoints.FIGURES, keys)]
     if admin:
         served.append((operations.ADMIN, admin))
-    routes = [
-        Route(one.path, _endpoint(service, contract, one, needed), methods=[one.method])
+    by_path = {
+        (one.method, one.path): _endpoint(service, contract, one, needed)
         for contract, needed in served
         for one in contract.endpoints
-    ]
-    return Starlette(routes=routes, exception_handlers={HTTPException: _no_endpoint})
+    }
+    return _routed(by_path)
+
+
+def _routed(by_path: Mapping[tuple[str, str], _Endpoint]) -> ASGIApp:
+    """The application of some endpoints, by method and path.
+
+    A path without parameters is looked up, and does without Starlette's middleware: an endpoint
+    raises nothing that it would turn into a response.
+    """
+    whole = {key: one for key, one in by_path.items() if "{" not in key[1]}
+    others = Starlette(
+        routes=[Route(path, one, methods=[method]) for (method, path), one in by_path.items()],
+        exception_handlers={HTTPException: _no_endpoint},
+    )
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        one = whole.get((scope.get("method", ""), scope.get("path", "")))
+        if one is None:
+            await others(scope, receive, send)
+            return
+        response = await one(HttpRequest(scope, receive, send))
+        await response(scope, receive, send)
+
+    return app
 
 
 def _described(contracts: Sequence[Contract]) -> Contract:
@@ -79,9 +104,7 @@ def _described(contracts: Sequence[Contract]) -> Contract:
     return Contract("openapi", (Endpoint("GET", "/openapi.json", describe),), native.error)
 
 
-def _endpoint(
-    service: Service, contract: Contract, endpoint: Endpoint, keys: Keys
-) -> Callable[[HttpRequest], Awaitable[Response]]:
+def _endpoint(service: Service, contract: Contract, endpoint: Endpoint, keys: Keys) -> _Endpoint:
     http = service.config.http
 
     async def answer(request: HttpRequest) -> Response:

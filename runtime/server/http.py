@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Iterable
 from hashlib import sha256
 from http import HTTPStatus
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
@@ -115,20 +115,22 @@ async def read_body(request: HttpRequest, most: int, seconds: float) -> bytes:
 async def while_connected(request: HttpRequest, work: Awaitable[T]) -> T:
     """The result of some work, which is cancelled if the client goes away.
 
-    The request's body must have been read.
+    The request's body must have been read. The work runs in this task, which is much cheaper than
+    in one of its own.
 
     Raises:
         ClientDisconnect: the client is gone.
     """
-    task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_disconnected(request))
+    task = asyncio.current_task()
+    assert task is not None
+    gone = asyncio.create_task(_cancel_when_gone(request, task))
     try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientDisconnect
-        return task.result()
+        return await work
+    except asyncio.CancelledError as error:
+        if not gone.done() or task.uncancel():  # somebody else cancels this task
+            raise
+        raise ClientDisconnect from error
     finally:
-        task.cancel()
         gone.cancel()
 
 
@@ -139,9 +141,10 @@ def request_id(request: HttpRequest) -> str:
     return given if usable else secrets.token_hex(16)
 
 
-async def _disconnected(request: HttpRequest) -> None:
+async def _cancel_when_gone(request: HttpRequest, task: asyncio.Task[Any]) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+    task.cancel()
 
 
 def _digest(key: str) -> bytes:

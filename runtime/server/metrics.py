@@ -4,7 +4,10 @@ Labels have few values: contracts, directions, decisions, modes, stages, causes,
 No label and no value holds a text.
 """
 
+import asyncio
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -26,13 +29,13 @@ class Metrics:
 
     Attributes:
         registry: what Prometheus reads.
-        recent: what the page shows.
     """
 
     def __init__(self) -> None:
         """Start at zero, in a registry of its own."""
         self.registry = CollectorRegistry()
-        self.recent = Recent()
+        self._recent = Recent()
+        self._answers: deque[tuple[str, str, Answer]] = deque()
 
         def counter(name: str, meaning: str, *labels: str) -> Counter:
             return Counter(f"layerguard_{name}", meaning, labels, registry=self.registry)
@@ -54,14 +57,30 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
+        self._outcome = cache(self._requests.labels)  # a look-up takes longer than the count
+        self._stage = cache(self._stages.labels)
         self._rows = Histogram(
             "layerguard_batch_rows", "Texts in a run", buckets=_ROWS, registry=self.registry
         )
 
+    @property
+    def recent(self) -> Recent:
+        """What the page shows."""
+        self._count()
+        return self._recent
+
     def answered(self, contract: str, direction: str, answer: Answer) -> None:
-        """Count an answer."""
-        self._requests.labels(contract, direction, answer.decision, answer.mode).inc()
-        self.recent.answered(contract, direction, answer)
+        """Count an answer, in the loop's next turn: its response does not wait for that."""
+        self._answers.append((contract, direction, answer))
+        asyncio.get_running_loop().call_soon(self._count)
+
+    def _count(self) -> None:
+        while self._answers:
+            self._count_answer(*self._answers.popleft())
+
+    def _count_answer(self, contract: str, direction: str, answer: Answer) -> None:
+        self._outcome(contract, direction, answer.decision, answer.mode).inc()
+        self._recent.answered(contract, direction, answer)
         if answer.verdict is not None:
             self._tokens.inc(answer.verdict.tokens)
             self._truncated.inc(answer.verdict.truncated)
@@ -95,11 +114,12 @@ class Metrics:
         self.registry.register(_Guards(guards))
 
     def _took(self, stage: str, milliseconds: float) -> None:
-        self._stages.labels(stage).observe(milliseconds / 1e3)
-        self.recent.took(stage, milliseconds)
+        self._stage(stage).observe(milliseconds / 1e3)
+        self._recent.took(stage, milliseconds)
 
     def text(self) -> bytes:
         """All metrics in Prometheus' text format."""
+        self._count()
         return generate_latest(self.registry)
 
 

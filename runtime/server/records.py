@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping
 from contextvars import ContextVar
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -59,8 +59,7 @@ class Record:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types; the time as ISO 8601, and numbers that are not finite as None."""
         moment = datetime.fromtimestamp(self.time, UTC).isoformat(timespec="milliseconds")
-        ready: dict[str, Any] = json_ready({**asdict(self), "time": moment})
-        return ready
+        return {**json_ready(self), "time": moment}
 
 
 def record(

@@ -36,7 +36,7 @@ while a request is on its way."""
 Beside = Callable[[], Awaitable[None]] | None
 """What else runs in the event loop."""
 
-SWITCH_S = 0.0005
+SWITCH_S = 0.0002
 """Seconds after which a thread that runs Python gives way; Python's own 5 ms make small checks wait
 while a long text is read. ``tests/attacks/beside.py`` measures it."""
 

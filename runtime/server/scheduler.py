@@ -11,7 +11,6 @@ client that waits in vain costs more than one that asks again.
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from itertools import count
@@ -21,6 +20,7 @@ from layerguard.runtime.errors import InputError
 from layerguard.runtime.server.config import SchedulerConfig
 from layerguard.runtime.server.errors import DeadlineError, OverloadError
 from layerguard.runtime.server.jobs import Alone, Group, Job
+from layerguard.runtime.server.worker import Worker
 
 T = TypeVar("T")
 
@@ -45,8 +45,8 @@ class Scheduler:
             on_batch: called before every run, with its jobs and the loop's time.
         """
         self._config, self._on_batch = config, on_batch
-        self._pool = ThreadPoolExecutor(config.workers, thread_name_prefix="layerguard")
-        self._idle = config.workers
+        self._workers = [Worker(f"layerguard_{number}") for number in range(config.workers)]
+        self._idle = list(self._workers)
         self._queues: dict[Group, OrderedDict[Job, None]] = {}
         self._running: set[Group] = set()
         self._numbers = count()
@@ -56,7 +56,7 @@ class Scheduler:
     @property
     def is_idle(self) -> bool:
         """Whether there is no work at all."""
-        return self._idle == self._config.workers and not self.queued_jobs
+        return len(self._idle) == len(self._workers) and not self.queued_jobs
 
     def is_busy(self, group: Group) -> bool:
         """Whether a job of a group waits or runs."""
@@ -98,7 +98,8 @@ class Scheduler:
 
     def close(self) -> None:
         """End the threads."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for worker in self._workers:
+            worker.close()
 
     def _admit(self, jobs: Sequence[Job]) -> None:
         most = self._config.queue_requests
@@ -143,14 +144,13 @@ class Scheduler:
         """Give work to the idle threads."""
         loop = asyncio.get_running_loop()
         while self._idle and (batch := self._next_batch()):
-            self._idle -= 1
+            worker = self._idle.pop()  # the last one that worked: its memory is in the caches
             group = batch[0].group
             if group.serial:
                 self._running.add(group)
             if self._on_batch:
                 self._on_batch(batch, loop.time())
-            run = loop.run_in_executor(self._pool, group.run, [job.argument for job in batch])
-            run.add_done_callback(partial(self._finish, batch))
+            worker.submit(partial(self._run_batch, worker, batch, loop))
 
     def _next_batch(self) -> list[Job]:
         """The oldest job, and others of its group within the budget; empty if there is none."""
@@ -169,17 +169,24 @@ class Scheduler:
             batch.append(job)
         return [self._take(job) for job in batch]
 
-    def _finish(self, batch: Sequence[Job], run: asyncio.Future[list[Any]]) -> None:
-        self._idle += 1
+    def _run_batch(
+        self, worker: Worker, batch: Sequence[Job], loop: asyncio.AbstractEventLoop
+    ) -> None:
+        """Run some jobs of one group in the worker's thread, and tell the loop."""
+        try:
+            results = batch[0].group.run([job.argument for job in batch])
+        except BaseException as error:  # noqa: BLE001  it is raised again, by whoever asked
+            results = [error] * len(batch)
+        with suppress(RuntimeError):  # the loop was closed meanwhile
+            loop.call_soon_threadsafe(self._finish, worker, batch, results)
+
+    def _finish(self, worker: Worker, batch: Sequence[Job], results: Sequence[Any]) -> None:
+        self._idle.append(worker)
         self._running.discard(batch[0].group)
-        error = asyncio.CancelledError() if run.cancelled() else run.exception()
-        results = run.result() if error is None else [error] * len(batch)
         for job, result in zip(batch, results, strict=True):
             if job.future.done():
                 continue
-            if isinstance(result, asyncio.CancelledError):
-                job.future.cancel()
-            elif isinstance(result, BaseException):
+            if isinstance(result, BaseException):
                 job.future.set_exception(result)
             else:
                 job.future.set_result(result)

@@ -17,6 +17,9 @@ CUT = re.compile(
     r"(?<=\w) |(?<=[\u3041-\u3096\u30a1-\u30fa\u4e00-\u9fa5\uac00-\ud7a3])[，。、！？；：]"  # noqa: RUF001
 )
 
+_SLICE = 1 << 12
+"""Characters that are looked at in one call of a pattern, which holds up all threads."""
+
 _CONTRACTION = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _LEAD = r"[^\r\n\p{L}\p{N}]?"
 _UPPER, _LOWER = r"\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}", r"\p{Ll}\p{Lm}\p{Lo}\p{M}"
@@ -98,13 +101,37 @@ def last_cut(text: str, start: int) -> int:
     return start
 
 
-def cut_apart(text: str, size: int) -> Iterator[str]:
-    """The parts of a text between cuts that are at least ``size`` characters apart."""
+def cut_apart(text: str, size: int, at: re.Pattern[str] = CUT) -> Iterator[str]:
+    """The parts of a text between cuts that are at least ``size`` characters apart.
+
+    ``at`` matches the character after a cut, and nothing beyond it.
+    """
     start = 0
     while len(text) - start > size:
-        cut = CUT.search(text, start + size)
+        cut = next(matches(at, text, 1, start + size), None)
         if cut is None:
             break
         yield text[start : cut.start()]
         start = cut.start()
     yield text[start:]
+
+
+def matches(
+    pattern: re.Pattern[str], text: str, longest: int, start: int = 0
+) -> Iterator[re.Match[str]]:
+    """What ``pattern.finditer(text, start)`` gives; other threads take turns while it looks.
+
+    Args:
+        pattern: without lookahead.
+        text: where to look.
+        longest: most characters of a match, at least 1.
+        start: the first character of the first match may not be before it.
+    """
+    while start < len(text):
+        end = start + _SLICE
+        for match in pattern.finditer(text, start, end + longest - 1):
+            if match.start() >= end:
+                break
+            start = match.end()
+            yield match
+        start = max(start, end)

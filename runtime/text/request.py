@@ -25,7 +25,8 @@ _CHAT_MARKERS = (
     "<|eot_id|>", "<|endoftext|>", "<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>",
     "<<SYS>>", "<</SYS>>", "[INST]", "[/INST]", "<s>", "</s>", "<|s|>", "<|/s|>",
 )  # fmt: skip
-_MARKER = re.compile("|".join(re.escape(marker) for marker in _CHAT_MARKERS))
+_OUTSIDE_MARKERS = re.compile(r"\s|(?<=>)[^>]")
+_OUTSIDE_RUNS = re.compile(r"(?<=\S).", re.DOTALL)
 _BLANKS = re.compile(r"[ \t]+")
 _EMPTY_LINES = re.compile(r"\n{3,}")
 _PART = 1 << 14
@@ -291,4 +292,16 @@ def tidy(text: str) -> str:
 
 
 def _tidy(text: str) -> str:
-    return _EMPTY_LINES.sub("\n\n", _BLANKS.sub(" ", _MARKER.sub(" ", text)))
+    if "<" in text or "[" in text:
+        text = "".join(map(_without_markers, cut_apart(text, _PART, _OUTSIDE_MARKERS)))
+    return "".join(map(_without_runs, cut_apart(text, _PART, _OUTSIDE_RUNS)))
+
+
+def _without_markers(text: str) -> str:
+    for marker in _CHAT_MARKERS:  # none overlaps another, and none has a blank in it
+        text = text.replace(marker, " ")
+    return text
+
+
+def _without_runs(text: str) -> str:
+    return _EMPTY_LINES.sub("\n\n", _BLANKS.sub(" ", text))

@@ -5,15 +5,16 @@ placeholder before rendering, and becomes a separate piece that the tokenizer re
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property, partial
-from itertools import accumulate, pairwise
+from itertools import accumulate, islice, pairwise
 from typing import Any
 
 from layerguard.runtime.bundle.manifest import TEXT_RULES
 from layerguard.runtime.errors import InputError
 from layerguard.runtime.text.chat import chat_turns
+from layerguard.runtime.text.cuts import matches
 from layerguard.runtime.text.request import Message, Request
 from layerguard.runtime.text.roles import USER, Owner, owners, owners_by_turn, role_of
 from layerguard.runtime.text.sandbox import OnItem, compile_chat
@@ -25,6 +26,7 @@ Piece = tuple[str, bool]
 
 _OPEN, _CLOSE = "\ue000", "\ue001"
 _PLACEHOLDER = re.compile(f"{_OPEN}([0-9]{{1,9}}){_CLOSE}")
+_LONGEST_PLACEHOLDER = 11
 
 
 class Template:
@@ -52,8 +54,9 @@ class Template:
         if rules_version > 1:  # transformers defines it too, and a template may test for that
             self._variables = {"documents": None, **special_tokens}
         self._rules_version = rules_version
-        longest_first = sorted(never_typed, key=len, reverse=True)
-        self._typed = re.compile("|".join(map(re.escape, [*longest_first, _OPEN])))
+        longest_first = sorted(filter(None, [*never_typed, _OPEN]), key=len, reverse=True)
+        self._typed = re.compile("|".join(map(re.escape, longest_first)))
+        self._longest_typed = len(longest_first[0])
         self.is_chat = template == "chat"
         self._chat_template = chat_template
         if self.is_chat:
@@ -67,7 +70,7 @@ class Template:
         Raises:
             InputError: the chat template refuses the messages, or the template has an error.
         """
-        hidden: list[str] = []
+        hidden: dict[str, int] = {}
         hide = partial(self._hide, hidden)
         if self._is_bare:
             return [(request.prompt.strip() or " ", False)]
@@ -93,7 +96,7 @@ class Template:
         last = role_of(request.prompt_turns[-1]["role"])
         if len(request.prompt_turns) == 1:
             return [(0, last)]
-        hidden: list[str] = []
+        hidden: dict[str, int] = {}
         messages, tools = self._with_placeholders(request, partial(self._hide, hidden))
 
         roles = [role_of(turn["role"]) for turn in messages]
@@ -122,7 +125,7 @@ class Template:
         Raises:
             InputError: the turns are not those of an agent, or the chat template refuses them.
         """
-        hidden: list[str] = []
+        hidden: dict[str, int] = {}
         chat = [{**turn, "content": self._hide(hidden, turn["content"])} for turn in turns(request)]
         try:
             rendered = self._render_template(chat)
@@ -134,14 +137,19 @@ class Template:
     def _chat(self) -> Callable[..., str]:
         return compile_chat(self._chat_template or "")
 
-    def _hide(self, hidden: list[str], text: str) -> str:
-        """Replace text that spells special tokens by placeholders; append it to ``hidden``."""
+    def _hide(self, hidden: dict[str, int], text: str) -> str:
+        """Replace text that spells special tokens by placeholders; ``hidden`` numbers the texts."""
 
-        def replace(match: re.Match[str]) -> str:
-            hidden.append(match[0])
-            return f"{_OPEN}{len(hidden) - 1}{_CLOSE}"
+        def shown() -> Iterator[str]:
+            end = 0
+            for match in matches(self._typed, text, self._longest_typed):
+                number = hidden.setdefault(match[0], len(hidden))
+                yield f"{text[end : match.start()]}{_OPEN}{number}{_CLOSE}"
+                end = match.end()
+            yield text[end:]
 
-        return self._typed.sub(replace, text)
+        parts = shown()  # joined some at a time: all threads wait while a long list is freed
+        return "".join(iter(lambda: "".join(islice(parts, 1_000)), ""))
 
     def _render_chat(self, request: Request, hide: Callable[[str], str]) -> str:
         return self._open_answer(*self._with_placeholders(request, hide))
@@ -224,20 +232,24 @@ def _each(value: Any, hide: Callable[[str], str]) -> Any:
     return value
 
 
-def _text(rendered: str, hidden: Sequence[str]) -> str:
+def _text(rendered: str, hidden: Iterable[str]) -> str:
     """The rendered text with the hidden text in place of the placeholders."""
     return "".join(text for text, _ in _pieces(rendered, hidden))
 
 
-def _pieces(rendered: str, hidden: Sequence[str]) -> list[Piece]:
-    if not hidden:
+def _pieces(rendered: str, hidden: Iterable[str]) -> list[Piece]:
+    literal = [(text, False) for text in hidden]
+    if not literal:
         return [(rendered, True)]
     pieces: list[Piece] = []
     end = 0
-    for placeholder in _PLACEHOLDER.finditer(rendered):
-        index = int(placeholder[1])
-        if index < len(hidden):
-            pieces += [(rendered[end : placeholder.start()], True), (hidden[index], False)]
+    for placeholder in matches(_PLACEHOLDER, rendered, _LONGEST_PLACEHOLDER):
+        number = int(placeholder[1])
+        if number < len(literal):
+            if end < placeholder.start():
+                pieces.append((rendered[end : placeholder.start()], True))
+            pieces.append(literal[number])
             end = placeholder.end()
-    pieces.append((rendered[end:], True))
-    return [piece for piece in pieces if piece[0]]
+    if end < len(rendered):
+        pieces.append((rendered[end:], True))
+    return pieces

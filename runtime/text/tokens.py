@@ -1,6 +1,7 @@
 """Turns a request into windows of token ids, by the bundle's text rules."""
 
 import itertools
+from array import array
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -26,8 +27,14 @@ Places = tuple[tuple[int, int], ...]
 T = TypeVar("T")
 
 _AT_ONCE = 1 << 14
-"""Characters that are tokenised at once if a text can be cut. The tokenizer holds up all threads of
-the process while it reads them, some 10 ms, and needs about 400 bytes for each."""
+"""Characters that are tokenised at once if a text can be cut. The tokenizer needs about 400 bytes
+for each."""
+
+_ALONE = 1 << 11
+"""Characters that are tokenised while all other threads wait; for so few, giving way costs more."""
+
+_SHORT, _KEPT = 64, 1_000
+"""Most characters of a piece whose tokens are kept while a view is read, and most such pieces."""
 
 _MOST_UNREAD = 100
 """Most strings that are looked for in vain, which takes a search of the whole view for each."""
@@ -221,7 +228,7 @@ class TokenReader:
 
     def literal(self, text: str) -> Ids:
         """The ids of a text, without special tokens around it and with none parsed inside it."""
-        return tuple(self._ids(text))
+        return tuple(id_ for _, part in self._encodings(self._literal, text) for id_ in part.ids)
 
     def spell(self, token: int) -> str:
         """The text of a token; special tokens are shown."""
@@ -240,8 +247,8 @@ class TokenReader:
     def _encodings(self, tokenizer: Tokenizer, text: str) -> Iterator[tuple[int, Encoding]]:
         """The tokens of a text's parts, each with its place in the text.
 
-        A long text is cut apart where this does not change its tokens, so that other threads run
-        between the parts, and the memory for each part is freed before the next.
+        A long text is cut apart where this does not change its tokens, so that the memory for each
+        part is freed before the next.
         """
         if len(text) <= _AT_ONCE or tokenizer not in self._cuttable:
             yield 0, self._encoding(tokenizer, text)
@@ -251,14 +258,31 @@ class TokenReader:
             yield start, self._encoding(tokenizer, part)
             start += len(part)
 
-    def _ids(self, text: str, *, active: bool = False) -> Iterator[int]:
-        """The ids of a text; if ``active``, special tokens are parsed in it."""
-        for _, encoding in self._encodings(self._active if active else self._literal, text):
-            yield from encoding.ids
+    def _pieces(self, pieces: Iterable[Piece]) -> Iterator[tuple[int, Encoding]]:
+        """The tokens of pieces, each part with its place in the text of all of them.
+
+        A short piece is tokenised once: a text may spell one special token many thousand times.
+        """
+        known: dict[Piece, Encoding] = {}
+        start = 0
+        for piece in pieces:
+            text, active = piece
+            tokenizer = self._active if active else self._literal
+            if len(text) > _SHORT:
+                for place, encoding in self._encodings(tokenizer, text):
+                    yield start + place, encoding
+            else:
+                short = known.get(piece)
+                if short is None:
+                    short = self._encoding(tokenizer, text)
+                    if len(known) < _KEPT:
+                        known[piece] = short
+                yield start, short
+            start += len(text)
 
     def _encoding(self, tokenizer: Tokenizer, text: str, *, framed: bool = False) -> Encoding:
         try:
-            if len(text) > 2 * _AT_ONCE:  # unlike ``encode``, it lets other threads run
+            if len(text) > _ALONE:  # unlike ``encode``, it lets other threads run
                 return tokenizer.encode_batch([text], add_special_tokens=framed)[0]
             return tokenizer.encode(text, add_special_tokens=framed)
         except BaseException as error:  # the tokenizers package panics with a BaseException
@@ -283,9 +307,9 @@ class TokenReader:
         return () if opened else self._before, ()
 
     def _windows(self, view: View, pieces: Sequence[Piece], budget: TokenBudget | None) -> Windows:
-        ids: list[int] = []
-        for text, active in pieces:
-            ids += self._ids(text, active=active)
+        ids = _numbers()
+        for _, encoding in self._pieces(pieces):
+            ids.extend(encoding.ids)
         prompt = view == "prompt"
         before, after = self._frame_of_prompt(ids) if prompt else (self._before, self._after)
         slices, truncated = self._slices(len(ids), before, after, budget)
@@ -307,23 +331,20 @@ class TokenReader:
     def _conversation(self, request: Request, budget: TokenBudget | None) -> Windows:
         """The prompt view's tokens, then the answer's; opening tokens start every window."""
         parts = self._template.owners(request)
-        ids: list[int] = []
-        ends: list[int] = []
-        start = 0
-        for text, active in self._template.render(request):
-            for place, encoding in self._encodings(self._active if active else self._literal, text):
-                ids += encoding.ids
-                if len(parts) > 1:
-                    ends += [start + place + end for _, end in encoding.offsets]
-            start += len(text)
+        ids, ends = _numbers(), _numbers()
+        for place, encoding in self._pieces(self._template.render(request)):
+            ids.extend(encoding.ids)
+            if len(parts) > 1:
+                ends.extend([place + end for _, end in encoding.offsets])
         roles = token_roles(ends, parts) if ends else bytes([parts[-1][1]]) * len(ids)
         before, after = self._frame_of_prompt(ids)
         answer = self.literal(request.answer) if request.answer else ()
-        ids += (*after, *answer)
+        ids.extend((*after, *answer))
         roles += bytes([parts[-1][1]]) * len(after) + bytes([ASSISTANT]) * len(answer)
         opening = bytes([parts[0][1]]) * len(before)
         if not before and not ids:
-            ids, roles = [self._rules.pad_token_id], bytes([USER])
+            ids.append(self._rules.pad_token_id)
+            roles = bytes([USER])
         slices, truncated = self._slices(len(ids), before, (), budget)
         return Windows(
             tuple((*before, *_kept(ids, window)) for window in slices),
@@ -360,6 +381,11 @@ class TokenReader:
             most_windows = rules.max_windows * rules.max_tokens // most
         kept = starts[: max(1, min(most_windows, limits.tokens // most))]
         return [(slice(start, start + size),) for start in kept], len(kept) < len(starts)
+
+
+def _numbers() -> "array[int]":
+    """An empty array, for ids or offsets; unlike a list, it does not hold an object for each."""
+    return array("I")
 
 
 def _kept(values: Sequence[T], slices: WindowSlices) -> Iterator[T]:

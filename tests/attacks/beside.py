@@ -1,9 +1,10 @@
 """Measures how long small checks take while another thread checks a hostile text.
 
-    python -m tests.attacks.beside [SECONDS]
+    python -m tests.attacks.beside [SECONDS [SWITCH_S]]
 
 Prints the 99th percentiles of a quiet guard and of one beside each hostile text, by turns, with
-the server's switch interval of threads. Exits 1 if one is more than three times the quiet one.
+the server's switch interval of threads, or another. Exits 1 if one is more than three times the
+quiet one.
 Takes a machine with two free processors.
 """
 
@@ -30,9 +31,9 @@ _HOSTILE = {
 }
 
 
-def main(seconds: float) -> int:
+def main(seconds: float = 20.0, switch_s: float = SWITCH_S) -> int:
     """Measure and print; 1 if a small check waits too long."""
-    sys.setswitchinterval(SWITCH_S)
+    sys.setswitchinterval(switch_s)
     with TemporaryDirectory(prefix="layerguard-beside-") as folder:
         guard = chat_guard(Path(folder))
     guard.check("the garden")
@@ -78,4 +79,4 @@ def _p99_ms(guard: Guard, seconds: float) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main(float(sys.argv[1]) if len(sys.argv) > 1 else 20.0))
+    sys.exit(main(*map(float, sys.argv[1:])))

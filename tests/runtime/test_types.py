@@ -112,3 +112,14 @@ def test_json_has_no_nan() -> None:
     assert json.loads(text)["readings"]["siren"]["evidence"] == [
         {"layer": 2, "measure": "z", "value": -4.0}
     ]
+
+
+def test_json_has_all_fields_in_their_order() -> None:
+    """As ``dataclasses.asdict`` gives them, and a copy: the answer itself is not changed by it."""
+    verdict = _verdict(_SAFE, _FLAGGED, flagged=True)
+    value = verdict.to_json()
+    assert json.dumps(value) == json.dumps(dataclasses.asdict(verdict))
+    value["readings"]["siren"]["evidence"].clear()
+    value["timings_ms"]["total"] = 2.0
+    assert verdict.readings["siren"].evidence
+    assert verdict.timings_ms["total"] == 1.0

@@ -139,12 +139,10 @@ def json_response(
     content: Any, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
     """A JSON response; in ASCII, so that any text that a client sent can be quoted in it."""
-    return Response(
-        json.dumps(content, allow_nan=False, separators=(",", ":")),
-        status,
-        headers,
-        "application/json",
-    )
+    return Response(_written(content), status, headers, "application/json")
+
+
+_written = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 
 
 def field(table: Mapping[str, Any], name: str, kind: type, default: Any = ...) -> Any:

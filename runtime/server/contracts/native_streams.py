@@ -9,7 +9,6 @@ lets the bundle's own model write the answer, and gives a line for each ``Event`
 import asyncio
 import secrets
 from collections.abc import AsyncIterator
-from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -21,6 +20,7 @@ from layerguard.runtime.server.contracts import native_schema
 from layerguard.runtime.server.contracts.contract import Call, Contract, Endpoint, field
 from layerguard.runtime.server.contracts.native import error, known, parsed
 from layerguard.runtime.server.lines import LinesResponse, read_lines
+from layerguard.runtime.types import json_ready
 
 _OPENING = ("prompt", "messages", "tools", "domain", "bundle")
 _SAMPLING = {
@@ -84,7 +84,7 @@ async def generate(call: Call) -> Response:
             while event is not None:
                 worst = event if event.verdict.flagged and not worst.verdict.flagged else worst
                 text += event.text
-                yield {**asdict(event), "verdict": event.verdict.to_json()}
+                yield json_ready(event)
                 event = await call.service.run(partial(next, events, None))
         finally:  # what was shown is kept, even if the client is gone
             answer = call.service.judged(name, guard, worst.verdict, call.contract)

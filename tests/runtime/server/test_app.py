@@ -246,3 +246,30 @@ def test_the_work_of_a_client_that_goes_away_is_cancelled() -> None:
         await asyncio.wait_for(cancelled.wait(), 1)
 
     asyncio.run(whole())
+
+
+def test_work_that_is_cancelled_otherwise_is_no_disconnected_client() -> None:
+    """The server that shuts down sees its own cancellation."""
+
+    async def whole() -> None:
+        async def receive() -> dict[str, str]:
+            return await asyncio.get_running_loop().create_future()
+
+        request = HttpRequest({"type": "http"}, receive)
+        task = asyncio.create_task(while_connected(request, asyncio.sleep(60)))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert len(asyncio.all_tasks()) == 1, "the client is still watched"
+
+    asyncio.run(whole())
+
+
+def test_a_path_that_spells_a_parameter_is_one_of_its_values(
+    make_service: Make, connected: Connected
+) -> None:
+    """``{model}`` is a name like any other."""
+    (response,) = _asked(make_service(), connected, ("GET", "/v2/models/{model}", {}))
+    assert response.status_code == 400
+    assert "found '{model}'" in response.json()["error"]

@@ -1,6 +1,7 @@
 """The scheduler: batches, bounds, deadlines and cancellation, with a guard that the test holds."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
@@ -243,6 +244,31 @@ def test_the_runs_of_a_serial_group_do_not_overlap() -> None:
 
     _run(test, SchedulerConfig(workers=4))
     assert group.most_inside == 1
+
+
+def test_requests_one_after_the_other_run_in_one_thread() -> None:
+    """Of the idle threads, the last one that worked: its memory is in the processor's caches."""
+
+    async def test(scheduler: Scheduler, guard: HeldGuard) -> None:
+        del guard
+        names = {
+            await scheduler.run(lambda: threading.current_thread().name, 30) for _ in range(10)
+        }
+        assert len(names) == 1
+
+    _run(test, SchedulerConfig(workers=4))
+
+
+def test_as_many_runs_at_once_as_there_are_workers() -> None:
+    """Each has a thread of its own."""
+
+    async def test(scheduler: Scheduler, guard: HeldGuard) -> None:
+        del guard
+        together = threading.Barrier(3)
+        waits = [scheduler.run(lambda: together.wait(_PATIENCE_S), 30) for _ in range(3)]
+        assert sorted(await asyncio.gather(*waits)) == [0, 1, 2]
+
+    _run(test, SchedulerConfig(workers=3))
 
 
 def test_tokens_are_estimated_from_all_texts_of_a_request() -> None:

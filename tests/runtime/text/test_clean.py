@@ -66,6 +66,22 @@ def test_a_long_text_is_cleaned_in_parts_as_a_whole(text: str, size: int) -> Non
     assert parts == request_module._tidy(text)
 
 
+_PIECES = (*_MARKERS, *"a <>[]\n\t", "\u00a0", "<|im_", "<<SYS>")
+
+
+@given(st.lists(st.sampled_from(_PIECES)).map("".join), st.integers(1, 4))
+def test_the_parts_of_each_step_are_cleaned_as_the_published_patterns_clean(
+    text: str, size: int
+) -> None:
+    """Also where a text without cuts is taken apart for one step, and otherwise for the next."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(request_module, "_PART", size)
+        found = request_module.tidy(text)
+    markers = "|".join(map(re.escape, _MARKERS))
+    blanks = re.sub(r"[ \t]+", " ", re.sub(markers, " ", text))
+    assert found == re.sub(r"\n{3,}", "\n\n", blanks)
+
+
 @given(st.text(alphabet="ab <|>/[]ISNTsy\n\t") | st.lists(st.sampled_from(_MARKERS)).map("".join))
 def test_no_marker_survives_and_nothing_is_left_empty(text: str) -> None:
     """Cleaned text holds no marker, no double blank, no third newline, and is never empty."""

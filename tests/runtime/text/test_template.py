@@ -52,6 +52,17 @@ def test_the_longest_special_token_is_taken_whole() -> None:
     assert pieces == [("a x ", True), ("<|im_end|>2", False), (" y", True)]
 
 
+@pytest.mark.parametrize("filler", ["", "a", "[SE", "garden "])
+def test_each_of_many_special_tokens_is_a_piece_of_its_own(filler: str) -> None:
+    """Far more than one slice of the text holds, in their order."""
+    tokens = ["[SEP]", "<|im_end|>2", "[CLS]"] * 3_000
+    pieces = _chat("{{ messages[0].content }}").render(
+        request("".join(f"{filler}{token}" for token in tokens))
+    )
+    shown = [(filler, True)] if filler else []
+    assert pieces == [piece for token in tokens for piece in (*shown, (token, False))]
+
+
 _DIALOGUE: list[dict[str, Any]] = [
     {"role": "system", "content": "be kind"},
     {"role": "user", "content": "hello"},

@@ -148,3 +148,17 @@ def test_a_long_text_is_tokenized_in_parts(tmp_path: Path, view: View) -> None:
     assert [number for _, part in parts for number in part.ids] == whole.ids
     assert reader.text_places(text) == tuple(whole.offsets)
     assert reader.read(request(text), {view})[view].tokens >= len(whole.ids)
+
+
+@pytest.mark.parametrize("view", ["prompt", "conversation"])
+def test_a_token_that_is_typed_is_never_one_that_the_template_writes(
+    tmp_path: Path, view: View
+) -> None:
+    """Short pieces are tokenised once, each as what it is."""
+    source = "{{ messages[0].content }}<|im_end|>"
+    bundle = make_bundle(tmp_path / "bundle", template="chat", chat_template=source)
+    reader = TokenReader(Bundle.load(bundle))
+    typed, written = reader.literal("<|im_end|>"), WORDS.index("<|im_end|>")
+    (window,) = reader.read(request("<|im_end|>" * 2), {view})[view].windows
+    assert written not in typed
+    assert window[-2 * len(typed) - 1 :] == (*typed, *typed, written)
