@@ -12,7 +12,7 @@ QUICK := tests/runtime $(wildcard tests/test_kernels_*.py tests/test_golden_*.py
 	--ignore=tests/runtime/model/test_processes.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick coverage threads fuzz embed lint format docs docs-run peers gateways bench load soak accuracy truth triggers gpu wheel wheels deploy-check integrations attacks release-check clean
+.PHONY: help demo test quick coverage threads fuzz embed lint format docs docs-run peers gateways bench load soak accuracy truth triggers gpu wheel wheels deploy-check integrations ray attacks release-check clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,7 +75,7 @@ embed: $(SETUP)  ## give the same texts to C, C++, Rust, Go and Node: all say wh
 lint: $(SETUP) $(NAMES)  ## ruff, mypy, import-linter, clang-format, schema of the workflows
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	MYPYPATH=build/names $(BIN)/mypy -p layerguard.runtime -p layerguard.calibration -p layerguard.exporter -p layerguard.integrations
+	MYPYPATH=build/names $(BIN)/mypy -p layerguard.runtime -p layerguard.calibration -p layerguard.exporter -p layerguard.integrations -p layerguard.scale
 	PYTHONPATH=build/names $(BIN)/lint-imports
 	$(BIN)/clang-format --dry-run --Werror $(C_SOURCES)
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
@@ -100,6 +100,9 @@ gateways: $(SETUP)  ## drive the real gateways against a server; installs them a
 
 integrations: $(SETUP)  ## run the adapters of layerguard.integrations against the real frameworks; prints a table
 	$(BIN)/python -m tests.integrations.table
+
+ray: $(SETUP)  ## run layerguard.scale.ray on a Ray cluster of this machine; installs Ray apart (about 750 MB)
+	$(BIN)/python -m tests.scale.on_ray
 
 bench: $(SETUP)  ## measure ratios against peers; prints them and writes tests/bench/results
 	for script in tests/bench/bench_*.py; do \
@@ -157,4 +160,4 @@ clean:  ## remove what the targets made
 # The folders under the names they are imported by, for tools that read sources.
 $(NAMES): Makefile
 	mkdir -p $@
-	for name in runtime calibration exporter integrations; do ln -sfn $(CURDIR)/$$name $@/$$name; done
+	for name in runtime calibration exporter integrations scale; do ln -sfn $(CURDIR)/$$name $@/$$name; done

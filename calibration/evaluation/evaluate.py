@@ -17,6 +17,7 @@ from layerguard.calibration.evaluation.scored_rows import ScoredRow, scores_of
 from layerguard.calibration.notify import Notify, silent
 from layerguard.calibration.rows.labelled import read_labelled
 from layerguard.calibration.rows.sources import RowSources, listed
+from layerguard.calibration.states.passes import Pass, read_once
 from layerguard.runtime.guard import Guard
 from layerguard.runtime.model.session import Device
 from layerguard.runtime.rows.jsonl import Row
@@ -57,6 +58,7 @@ def evaluate(
     threads: int = 0,
     notify: Notify = silent,
     on_file: Callable[[FileResult], object] = silent,
+    read: Pass = read_once,
 ) -> Evaluation:
     """Score the rows and compare the scores with the labels.
 
@@ -70,6 +72,7 @@ def evaluate(
         threads: threads of one operator; 0 lets ONNX Runtime choose.
         notify: called with a message on training rows that are left out.
         on_file: called with the metrics of each file as soon as they are known.
+        read: runs the graph; ``layerguard.scale.ray`` runs it in other processes.
 
     Raises:
         InputError: a file cannot be opened, or has no row with a label.
@@ -81,14 +84,14 @@ def evaluate(
     methods = detector_methods(guard.bundle)
     faults: list[str] = []
     if train:
-        baselines = fit_baselines(guard.backbone, train, rows, seed=seed)
+        baselines = fit_baselines(guard.backbone, train, rows, seed, read)
         methods += baselines.methods
         faults += baselines.faults
         if baselines.dropped:
             notify(f"dropped {baselines.dropped} rows of --train that the measured files hold")
     measured: list[Measured] = []
     for name, labelled in sets:
-        measured.append(measure(guard.backbone, methods, guard.decision, name, labelled))
+        measured.append(measure(guard.backbone, methods, guard.decision, name, labelled, read))
         faults += measured[-1].faults
         on_file(measured[-1].result)
     scored = tuple(row for item in measured for row in item.rows)

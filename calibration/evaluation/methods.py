@@ -1,7 +1,8 @@
 """The detectors of a bundle and simpler baselines, measured on the same labelled rows."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from layerguard.calibration.evaluation.baselines import LayerProbe, WordBaseline
 from layerguard.calibration.evaluation.ranking import GUARD
@@ -24,7 +25,8 @@ from layerguard.calibration.rows.labelled import LabelledRows, labels_of, read_l
 from layerguard.calibration.rows.leakage import TestTexts, prompt_group
 from layerguard.calibration.rows.sources import RowSources
 from layerguard.calibration.rows.stratified import check_counts
-from layerguard.calibration.states.collect import read_once, record
+from layerguard.calibration.states.collect import record
+from layerguard.calibration.states.passes import Pass, Reduction, read_once
 from layerguard.calibration.states.recording import Recording
 from layerguard.calibration.threads import one_thread
 from layerguard.calibration.thresholds.text_scores import failing_closed, worst_windows
@@ -96,7 +98,11 @@ def detector_methods(bundle: Bundle) -> tuple[Method, ...]:
 
 
 def fit_baselines(
-    backbone: Backbone, training: RowSources, tests: RowSources, seed: int = 0
+    backbone: Backbone,
+    training: RowSources,
+    tests: RowSources,
+    seed: int = 0,
+    read: Pass = read_once,
 ) -> Baselines:
     """Fit word statistics and the best single-layer probe on training rows.
 
@@ -105,14 +111,15 @@ def fit_baselines(
         training: labelled files or rows.
         tests: files or rows whose texts are left out of the training rows.
         seed: random seed of the folds.
+        read: runs the graph.
 
     Raises:
         CalibrationError: a label is missing or too rare.
     """
-    read = read_labelled(training)
-    unseen = TestTexts.read(tests).without(read.rows)
+    given = read_labelled(training)
+    unseen = TestTexts.read(tests).without(given.rows)
     with Recording(len(unseen)) as recording:
-        recorded = record(backbone, unseen, _MEAN, "training rows", recording)
+        recorded = record(backbone, unseen, _MEAN, "training rows", recording, read)
         rows, owner = recorded.rows, recorded.owner
         labels = labels_of(rows)
         codes = group_codes([prompt_group(row) for row in rows], len(rows))
@@ -135,8 +142,8 @@ def fit_baselines(
             (f"probe of layer {probe.layer}", score_probe),
         )
     )
-    dropped = len(read.rows) - len(unseen)
-    return Baselines(methods, dropped, read.faults + recorded.faults)
+    dropped = len(given.rows) - len(unseen)
+    return Baselines(methods, dropped, given.faults + recorded.faults)
 
 
 def measure(
@@ -145,6 +152,7 @@ def measure(
     decision: Decision,
     name: str,
     labelled: LabelledRows,
+    read: Pass = read_once,
 ) -> Measured:
     """The metrics of every method on one file, and of the whole guard if it has several detectors.
 
@@ -154,54 +162,85 @@ def measure(
         decision: the deciding detectors and their thresholds.
         name: name of the file in the report.
         labelled: rows of the file.
+        read: runs the graph.
     """
-    scorer = _MethodScorer(methods, decision, backbone.reader, name)
-    faults = read_once(backbone, labelled.rows, [scorer], name)
+    scorer = _MethodScorer(methods, decision, name)
+    faults = read(backbone, labelled.rows, [scorer], name)
     labels = label_array(scorer.rows)
     result = FileResult(name, len(labels), int(labels.sum()), _lines(methods, scorer.rows))
     return Measured(result, tuple(scorer.rows), labelled.faults + faults)
 
 
-class _MethodScorer:
-    """A ``Reader`` that stores what every method makes of each row.
+@dataclass(frozen=True, slots=True)
+class _Results:
+    """What the methods make of one row: readings by detector, and scores by baseline."""
 
-    Attributes:
-        rows: the scored rows.
-    """
+    tokens: int
+    truncated: bool
+    readings: Mapping[str, Reading]
+    baselines: Mapping[str, float]
 
-    def __init__(
-        self, methods: Sequence[Method], decision: Decision, reader: TokenReader, file: str
-    ) -> None:
-        self._methods, self._decision, self._reader = methods, decision, reader
-        self._file = file
-        self.taps = {method.tap for method in methods}
-        self.rows: list[ScoredRow] = []
 
-    def take(self, rows: Sequence[Row], pooled: PooledStates) -> list[str]:
-        """See ``Reader``; a non-finite score counts as the largest."""
+@dataclass(frozen=True, slots=True)
+class _OfMethods:
+    """A ``Reduction`` that keeps the methods' results; a non-finite score counts as the largest."""
+
+    methods: tuple[Method, ...]
+
+    @property
+    def taps(self) -> set[Tap]:
+        """See ``Reduction``."""
+        return {method.tap for method in self.methods}
+
+    def __call__(
+        self, rows: Sequence[Row], pooled: PooledStates, reader: TokenReader
+    ) -> list[_Results]:
         requests = [row.request for row in rows]
         readings: dict[str, list[Reading]] = {}
         baselines: dict[str, Array] = {}
-        for method in self._methods:
+        for method in self.methods:
             if callable(method.scorer):
                 baselines[method.name] = failing_closed(method.scorer(rows, pooled))
             else:
-                readings[method.name] = worst_readings(
-                    method.scorer, pooled, requests, self._reader
-                )
-        for i, row in enumerate(rows):
-            own = {name: of_rows[i] for name, of_rows in readings.items()}
-            decided = self._decision.decide(own, row.domain)
+                readings[method.name] = worst_readings(method.scorer, pooled, requests, reader)
+        return [
+            _Results(
+                tokens=pooled.tokens[i],
+                truncated=pooled.truncated[i],
+                readings={name: of_rows[i] for name, of_rows in readings.items()},
+                baselines={name: float(scores[i]) for name, scores in baselines.items()},
+            )
+            for i in range(len(rows))
+        ]
+
+
+class _MethodScorer:
+    """A ``Reader`` that stores what every method makes of each row, and the guard's decision.
+
+    Attributes:
+        reduction: scores the rows.
+        rows: the scored rows.
+    """
+
+    def __init__(self, methods: Sequence[Method], decision: Decision, file: str) -> None:
+        self._decision, self._file = decision, file
+        self.reduction: Reduction = _OfMethods(tuple(methods))
+        self.rows: list[ScoredRow] = []
+
+    def add(self, rows: Sequence[Row], kept: Any) -> list[str]:
+        """See ``Reader``."""
+        for row, results in zip(rows, kept, strict=True):
+            decided = self._decision.decide(results.readings, row.domain)
             self.rows.append(
                 ScoredRow(
                     file=self._file,
                     row=row,
-                    tokens=pooled.tokens[i],
-                    truncated=pooled.truncated[i],
+                    tokens=results.tokens,
+                    truncated=results.truncated,
                     flagged=decided.flagged,
                     p_value=decided.p_value,
                     readings=decided.readings,
-                    baselines={name: float(scores[i]) for name, scores in baselines.items()},
+                    baselines=results.baselines,
                 )
             )
         return []

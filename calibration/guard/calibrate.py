@@ -17,6 +17,7 @@ from layerguard.calibration.rows.insertion import with_payloads
 from layerguard.calibration.rows.labelled import LabelledRows, read_clean, read_labelled
 from layerguard.calibration.rows.leakage import TestTexts, prompt_group
 from layerguard.calibration.rows.sources import RowSources, read_sources
+from layerguard.calibration.states.passes import Pass, read_once
 from layerguard.calibration.thresholds.guard_thresholds import (
     GuardThresholds,
     Policy,
@@ -85,6 +86,7 @@ def calibrate(
     device: Device = "cpu",
     threads: int = 0,
     notify: Notify = silent,
+    read: Pass = read_once,
 ) -> Calibration:
     """Fit the detectors of a bundle and freeze them into it, with thresholds for one target.
 
@@ -122,6 +124,7 @@ def calibrate(
         device: where the graph runs; the thresholds fit that device.
         threads: threads of one operator; 0 lets ONNX Runtime choose.
         notify: called with one message for each kind of rows of which some are left out.
+        read: runs the graph; ``layerguard.scale.ray`` runs it in other processes.
 
     Raises:
         InputError: there are no rows, or an argument has an invalid value.
@@ -150,7 +153,7 @@ def calibrate(
         _check_support(kept, rows.for_thresholds, deciding, {*names, *others})
 
     backbone = Backbone(before, device, threads)
-    fitted, faults = fit_detectors(backbone, inputs, kept)
+    fitted, faults = fit_detectors(backbone, inputs, kept, read)
     faults = (*rows.faults, *faults)
     scored = ScoredDetectors(before, fitted, kept, rows.for_thresholds)
     try:

@@ -5,17 +5,19 @@ rows of label 1 for the others, which score them later. Then one pass over the c
 states for the other detectors, and scores the rows with the detectors that already have parameters.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 
 from layerguard.calibration.calibrator import Calibrator, Fit, Inputs, RowKind
 from layerguard.calibration.guard.labelled_fit import LabelledFit
 from layerguard.calibration.registry import CALIBRATORS
 from layerguard.calibration.rows.traffic import MOST_SOURCES, MOST_TRAINED
 from layerguard.calibration.stages import FittedDetector, FittedParameters
-from layerguard.calibration.states.chosen import ChosenRows
-from layerguard.calibration.states.collect import Collector, Reader, read_once
+from layerguard.calibration.states.chosen import ChosenRows, Harmful
+from layerguard.calibration.states.collect import Collector
+from layerguard.calibration.states.passes import Pass, Reader, read_once
 from layerguard.calibration.states.recording import Recording
 from layerguard.calibration.thresholds.kept_detectors import KeptDetectors
 from layerguard.calibration.thresholds.text_scores import largest, worst_windows
@@ -31,7 +33,7 @@ def detectors_to_fit(inputs: Inputs) -> list[str]:
 
 
 def fit_detectors(
-    backbone: Backbone, inputs: Inputs, kept: KeptDetectors
+    backbone: Backbone, inputs: Inputs, kept: KeptDetectors, read: Pass = read_once
 ) -> tuple[list[FittedDetector], tuple[str, ...]]:
     """Fit every detector that applies to the inputs.
 
@@ -39,6 +41,7 @@ def fit_detectors(
         backbone: backbone of the bundle that is calibrated.
         inputs: rows, weights and options.
         kept: the bundle's other detectors; their rows without stored scores are scored.
+        read: runs the graph.
 
     Returns:
         The detectors, in the order of the registry, and one message for each row that was not used.
@@ -54,15 +57,16 @@ def fit_detectors(
         labelled_fits = _pending("labelled", inputs, stack)
         harmful = [_harmful_only(fit.harmful) for fit in pending]
         if kept.names:
-            harmful.append(_harmful_only(kept.harmful, unless=kept.has_seen))
-        faults = _read(backbone, inputs.labelled, labelled_fits, "labelled rows", harmful)
+            harmful.append(_harmful_only(kept.harmful, unless=kept.seen_among(inputs.labelled)))
+        run = partial(_read, read, backbone)
+        faults = run(inputs.labelled, labelled_fits, "labelled rows", harmful)
         labelled = [LabelledFit(*fit.made(inputs, faults), inputs.clean) for fit in labelled_fits]
         scorers = [(kept.scorer, kept.fresh), *((fit.scorer, fit.fresh) for fit in labelled)]
         joint = [scorer for scorer, rows in scorers if pending and len(rows) == len(inputs.clean)]
-        clean_faults = _read(backbone, inputs.clean, pending, "clean rows", joint)
+        clean_faults = run(inputs.clean, pending, "clean rows", joint)
         for scorer, rows in scorers:
             if rows and scorer not in joint:
-                clean_faults += read_once(backbone, rows, [scorer], "scoring rows")
+                clean_faults += read(backbone, rows, [scorer], "scoring rows")
         for fit in pending:
             detector, held_out = fit.made(inputs, clean_faults)
             fitted[detector.name] = replace(detector, clean_scores=largest(held_out))
@@ -144,12 +148,13 @@ def _pending(kind: RowKind, inputs: Inputs, stack: ExitStack) -> list[_PendingFi
     return pending
 
 
-def _harmful_only(reader: Reader, unless: Callable[[Row], bool] = lambda _: False) -> Reader:
-    """Reads the rows of label 1, apart from some."""
-    return ChosenRows(reader, lambda row: row.label == 1 and not unless(row))
+def _harmful_only(reader: Reader, unless: frozenset[str] = frozenset()) -> Reader:
+    """Reads the rows of label 1, apart from those of some texts."""
+    return ChosenRows(reader, Harmful(unless))
 
 
 def _read(
+    read: Pass,
     backbone: Backbone,
     rows: Sequence[Row],
     pending: Sequence[_PendingFit],
@@ -158,4 +163,4 @@ def _read(
 ) -> list[str]:
     """Read the rows once if a fit records them; one message for each unused row."""
     readers: list[Reader] = [*(fit.collector for fit in pending), *others]
-    return list(read_once(backbone, rows, readers, description)) if pending else []
+    return list(read(backbone, rows, readers, description)) if pending else []

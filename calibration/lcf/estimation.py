@@ -23,7 +23,6 @@ import numpy as np
 
 from layerguard.calibration.defaults import DEFAULT_TARGET_FPR
 from layerguard.calibration.lcf.held_out import FoldMoments, scores_and_lengths
-from layerguard.calibration.lcf.moments import Moments
 from layerguard.calibration.lcf.statistics import (
     ABSOLUTE_FLOOR,
     Aggregate,
@@ -42,6 +41,7 @@ from layerguard.calibration.rows.folds import (
 )
 from layerguard.calibration.stages import FittedParameters
 from layerguard.calibration.states.blockwise import States, as_states
+from layerguard.calibration.states.moments import Moments
 from layerguard.calibration.threads import one_thread
 from layerguard.calibration.thresholds import conformal
 from layerguard.calibration.thresholds.threshold import conformal_threshold, published_threshold

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from layerguard.calibration.lcf.moments import Moments
 from layerguard.calibration.lcf.statistics import Standard, aggregate, lengths, moments
 from layerguard.calibration.states.blockwise import States, as_states
+from layerguard.calibration.states.moments import Moments
 from layerguard.runtime.types import Array
 
 _BYTES_AT_ONCE = 256 << 20

@@ -14,8 +14,8 @@ from typing import Protocol
 import numpy as np
 from sklearn.covariance import LedoitWolf
 
-from layerguard.calibration.lcf.moments import Moments
 from layerguard.calibration.states.blockwise import States
+from layerguard.calibration.states.moments import Moments
 from layerguard.runtime.types import Array
 
 ABSOLUTE_FLOOR = 1e-8

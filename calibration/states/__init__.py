@@ -2,6 +2,7 @@
 
 blockwise  the input of every fit: states in blocks of rows, or one layer of all rows
 recording  states in memory or in a temporary file
-collect    runs the graph over rows
+passes     runs the graph over rows, for readers of its states
+collect    reads states into a recording
 chosen     reads some of the rows
 """

@@ -1,26 +1,22 @@
-"""Record states of rows with the runtime and the graph that serves later.
+"""Record states of rows with the runtime and the graph that serves later."""
 
-The graph runs once over the rows for all readers: some store states for a fit, others only score.
-"""
-
+import math
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import compress
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
-from tqdm import tqdm
 
 from layerguard.calibration.states.blockwise import States
+from layerguard.calibration.states.passes import Pass, Reduction, read_once
 from layerguard.calibration.states.recording import Recording
-from layerguard.runtime.errors import CalibrationError, InputError
+from layerguard.runtime.errors import CalibrationError
 from layerguard.runtime.model.backbone import Backbone, PooledStates
 from layerguard.runtime.rows.jsonl import Row
+from layerguard.runtime.text.tokens import TokenReader
 from layerguard.runtime.types import Array, Tap
-
-_CHUNK = 128
-"""Requests that are read at a time; the backbone sorts them into batches of similar length."""
 
 Held = TypeVar("Held", Array, States)
 
@@ -43,45 +39,60 @@ class RecordedStates(Generic[Held]):
     faults: tuple[str, ...]
 
 
-class Reader(Protocol):
-    """Reads the pooled states of rows during a pass of the graph."""
+@dataclass(frozen=True, slots=True)
+class FiniteStates:
+    """A ``Reduction`` that keeps the states of one tap: those of the rows that are all finite."""
+
+    tap: Tap
 
     @property
-    def taps(self) -> Collection[Tap]:
-        """The taps that it reads of every row."""
+    def taps(self) -> tuple[Tap]:
+        """See ``Reduction``."""
+        return (self.tap,)
 
-    def take(self, rows: Sequence[Row], pooled: PooledStates) -> list[str]:
-        """Read some rows; return one message for each row that it does not use."""
+    def __call__(
+        self, rows: Sequence[Row], pooled: PooledStates, reader: TokenReader
+    ) -> tuple[Array, Array, Array]:
+        """Keep the states.
+
+        Returns:
+            bool [rows], whether a row's states are finite; the states of the windows of these rows,
+            float32 [windows, layers, width]; and int64 [windows], the number of each window's row.
+        """
+        del reader
+        layers, owner = pooled.of(self.tap)
+        states = np.stack(layers, axis=1)
+        good = np.ones(len(rows), dtype=bool)
+        good[owner[_broken(states, self.tap).any(axis=tuple(range(1, states.ndim)))]] = False
+        windows = good[owner]
+        finite = states if windows.all() else states[windows]
+        layer_count = math.prod(states.shape[1:-1])  # -1 would fail where no window is left
+        shape = (len(finite), layer_count, states.shape[-1])
+        return good, finite.reshape(shape), owner[windows]
 
 
 class Collector:
-    """A ``Reader`` that stores the states of one tap.
+    """A ``Reader`` that stores the states of one tap; rows with non-finite states are not used.
 
     Attributes:
+        reduction: keeps the states.
         rows: the rows whose states are stored.
     """
 
     def __init__(self, tap: Tap, recording: Recording) -> None:
         """Store the states in ``recording``, which the caller closes."""
-        self.taps = (tap,)
+        self.reduction: Reduction = FiniteStates(tap)
         self._recording = recording
         self.rows: list[Row] = []
         self._owners: list[Array] = []
 
-    def take(self, rows: Sequence[Row], pooled: PooledStates) -> list[str]:
-        """See ``Reader``; rows with non-finite states are not used."""
-        (tap,) = self.taps
-        layers, owner = pooled.of(tap)
-        states = np.stack(layers, axis=1)
-        good = np.ones(len(rows), dtype=bool)
-        good[owner[_broken(states, tap).any(axis=tuple(range(1, states.ndim)))]] = False
+    def add(self, rows: Sequence[Row], kept: Any) -> list[str]:
+        """See ``Reader``."""
+        good, states, owner = kept
         number = len(self.rows) + np.cumsum(good) - 1
-        good_windows = good[owner]
-        if good_windows.any():
-            finite = states if good_windows.all() else states[good_windows]
-            width = finite.shape[-1]
-            self._recording.append(finite.reshape(len(finite), -1, width))
-            self._owners.append(number[owner[good_windows]])
+        if len(states):
+            self._recording.append(states)
+            self._owners.append(number[owner])
         self.rows += compress(rows, good)
         return [
             f"{row.place}: its states are not finite; export the model in float32"
@@ -102,38 +113,17 @@ class Collector:
         return RecordedStates(tuple(self.rows), self._recording, owner, tuple(faults))
 
 
-def read_once(
-    backbone: Backbone, rows: Sequence[Row], readers: Sequence[Reader], description: str
-) -> tuple[str, ...]:
-    """Run the graph over all rows, once for all readers; shows a progress bar on a terminal.
-
-    Args:
-        backbone: backbone of the bundle that is calibrated.
-        rows: rows to read.
-        readers: readers of the states.
-        description: label of the progress bar.
-
-    Returns:
-        One message for each row that could not be read, or that a reader did not use.
-    """
-    faults: list[str] = []
-    taps = {tap for reader in readers for tap in reader.taps}
-    with tqdm(total=len(rows), desc=description, unit="row", disable=None) as bar:
-        for start in range(0, len(rows), _CHUNK):
-            chunk = tuple(rows[start : start + _CHUNK])
-            for some, pooled in _read(backbone, chunk, taps, faults):
-                for reader in readers:
-                    faults += reader.take(some, pooled)
-            bar.update(len(chunk))
-    return tuple(dict.fromkeys(faults))
-
-
 def record(
-    backbone: Backbone, rows: Sequence[Row], tap: Tap, description: str, recording: Recording
+    backbone: Backbone,
+    rows: Sequence[Row],
+    tap: Tap,
+    description: str,
+    recording: Recording,
+    read: Pass = read_once,
 ) -> RecordedStates[States]:
-    """Record one tap's states of all rows in ``recording``; see ``collect``."""
+    """Record one tap's states of all rows in ``recording`` with a pass; see ``collect``."""
     collector = Collector(tap, recording)
-    faults = read_once(backbone, rows, [collector], description)
+    faults = read(backbone, rows, [collector], description)
     return collector.recorded(len(rows), faults)
 
 
@@ -164,22 +154,3 @@ def collect(
 def _broken(states: Array, tap: Tap) -> Array:
     """Which values are invalid; the extremes of a role without tokens are infinite and valid."""
     return np.isnan(states) if tap.pooling == "extremes" else ~np.isfinite(states)
-
-
-def _read(
-    backbone: Backbone, rows: tuple[Row, ...], taps: set[Tap], faults: list[str]
-) -> Iterator[tuple[tuple[Row, ...], PooledStates]]:
-    """Read one chunk together, or row by row if the chat template rejects one of the rows.
-
-    Messages on rows that cannot be read are added to ``faults``.
-    """
-    try:
-        pooled = backbone.read([row.request for row in rows], taps)
-    except InputError as error:
-        if len(rows) == 1:
-            faults.append(f"{rows[0].place}: {error}")
-            return
-        for row in rows:
-            yield from _read(backbone, (row,), taps, faults)
-    else:
-        yield rows, pooled

@@ -60,9 +60,13 @@ class KeptDetectors:
         self.scorer = TextScorer({name: bound[name] for name in self.names})
         self.harmful = TextScorer({name: bound[name] for name in self.names})
 
-    def has_seen(self, row: Row) -> bool:
-        """Whether a detector of the bundle was fitted on the text of a row."""
-        return self.hashes.of([prompt_group(row)]).tolist()[0] in self._seen
+    def seen_among(self, rows: Sequence[Row]) -> frozenset[str]:
+        """The texts of some rows that a detector of the bundle was fitted on."""
+        texts = list({prompt_group(row) for row in rows})
+        codes = self.hashes.of(texts).tolist()
+        return frozenset(
+            text for text, code in zip(texts, codes, strict=True) if code in self._seen
+        )
 
     def texts(self) -> set[str]:
         """The texts with stored scores, and the texts of the rows of ``fresh``."""

@@ -1,17 +1,39 @@
 """Score texts with a bundle's detectors."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from layerguard.calibration.rows.leakage import prompt_group
-from layerguard.calibration.states.collect import read_once
+from layerguard.calibration.states.passes import Reduction, read_once
 from layerguard.runtime.binding import worst_readings
 from layerguard.runtime.detectors import Detector
 from layerguard.runtime.errors import CalibrationError
 from layerguard.runtime.model.backbone import Backbone, PooledStates
 from layerguard.runtime.rows.jsonl import Row
-from layerguard.runtime.types import Array
+from layerguard.runtime.text.tokens import TokenReader
+from layerguard.runtime.types import Array, Reading, Tap
+
+
+@dataclass(frozen=True, slots=True)
+class WorstReadings:
+    """A ``Reduction`` that keeps the reading of each row's worst window by each detector."""
+
+    detectors: Mapping[str, Detector]
+
+    @property
+    def taps(self) -> set[Tap]:
+        """See ``Reduction``."""
+        return {detector.tap for detector in self.detectors.values()}
+
+    def __call__(
+        self, rows: Sequence[Row], pooled: PooledStates, reader: TokenReader
+    ) -> list[list[Reading]]:
+        """The readings of the rows by each detector."""
+        del rows, reader
+        return [worst_readings(detector, pooled) for detector in self.detectors.values()]
 
 
 class TextScorer:
@@ -20,19 +42,19 @@ class TextScorer:
     A row is not used if one of the detectors gives it no finite score.
 
     Attributes:
+        reduction: scores the rows.
         scored: rows with their scores, in the order of the detectors.
     """
 
     def __init__(self, detectors: Mapping[str, Detector]) -> None:
         self._detectors = dict(detectors)
-        self.taps = {detector.tap for detector in self._detectors.values()}
+        self.reduction: Reduction = WorstReadings(self._detectors)
         self.scored: list[tuple[Row, tuple[float, ...]]] = []
 
-    def take(self, rows: Sequence[Row], pooled: PooledStates) -> list[str]:
+    def add(self, rows: Sequence[Row], kept: Any) -> list[str]:
         """See ``Reader``."""
-        by_detector = [worst_readings(detector, pooled) for detector in self._detectors.values()]
         faults = []
-        for row, readings in zip(rows, zip(*by_detector, strict=True), strict=True):
+        for row, readings in zip(rows, zip(*kept, strict=True), strict=True):
             invalid = [r.detector for r in readings if r.status == "invalid"]
             if invalid:
                 faults.append(

@@ -63,6 +63,7 @@ class BoundDetector:
         if (extremes, window) != (tap.pooling == "extremes", tap.pooling == "window"):
             expected = "extremes" if extremes else "windows" if window else "pooled states"
             raise InputError(f"{name} reads {expected}; found a tap of pooling {tap.pooling}")
+        self._params = params
         self._scorer = Scorer(name, params, extremes=extremes)
         self.name, self._measure = name, measure(params)
         self.tap = replace(
@@ -70,6 +71,10 @@ class BoundDetector:
             directions=directions(params) if directions else None,
             probe=probe(params) if probe else None,
         )
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[str, dict[str, Array], Tap]]:
+        """What pickle keeps: the parameters, which the registry binds again."""
+        return _bound_again, (self.name, dict(self._params), self.tap)
 
     def score(
         self, states: States, mask: Array | None = None, roles: Array | None = None
@@ -119,3 +124,9 @@ class BoundDetector:
             f"{self.name}: found no unmasked token; expected at least one: pass more tokens, or "
             "another mask"
         )
+
+
+def _bound_again(name: str, params: Params, tap: Tap) -> object:
+    from layerguard.runtime.detectors import REGISTRY  # noqa: PLC0415  it imports this module
+
+    return REGISTRY[name].bind(params, tap)

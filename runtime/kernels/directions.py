@@ -1,7 +1,7 @@
 """Cosines to watched directions, and their excess over calibrated ranges."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -79,9 +79,14 @@ class DirectionsKernel:
             "directions": pointer("char[]", vectors),
             "dtype": _DTYPES[dtype],
         }
+        self._arguments = directions, layers
         self._parameters = fields
         self._model = ffi.new("lg_directions *", fields)
         check(lib.lg_directions_check(self._model), "directions")
+
+    def __reduce__(self) -> tuple[type[Self], tuple[Array, Array]]:
+        """What pickle keeps: the parameters, which are bound again."""
+        return type(self), self._arguments
 
     def untouched(self) -> Singles:
         """The extremes before the first token: +inf and -inf, float32 (4, 2, K)."""

@@ -1,7 +1,7 @@
 """A linear probe on every token, and the window of tokens with the largest mean logit."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -78,9 +78,14 @@ class ProbeKernel:
             "bias": float(bias),
             "window": self.window,
         }
+        self._arguments = weights, layers, float(bias), self.window
         self._parameters = fields
         self._model = ffi.new("lg_probe *", fields)
         check(lib.lg_probe_check(self._model), "probe")
+
+    def __reduce__(self) -> tuple[type[Self], tuple[Array, Array, float, int]]:
+        """What pickle keeps: the parameters, which are bound again."""
+        return type(self), self._arguments
 
     def windows(
         self,

@@ -1,1 +1,1 @@
-"""Rows of JSONL files: reading them, and checking many of them with a guard."""
+"""Rows of JSONL and Parquet files: reading them, and checking many of them with a guard."""

@@ -9,7 +9,8 @@ from layerguard.runtime.guard import Guard
 from layerguard.runtime.rows.jsonl import Row
 from layerguard.runtime.types import Verdict
 
-_CHUNK = 64
+CHUNK = 64
+"""Rows that are checked at a time."""
 
 
 def check_rows(
@@ -26,8 +27,8 @@ def check_rows(
     """
     disable = None if show_progress else True
     with tqdm(total=len(rows), desc=description, unit="row", disable=disable) as bar:
-        for start in range(0, len(rows), _CHUNK):
-            chunk = rows[start : start + _CHUNK]
+        for start in range(0, len(rows), CHUNK):
+            chunk = rows[start : start + CHUNK]
             yield from _check(guard, chunk, faults)
             bar.update(len(chunk))
 

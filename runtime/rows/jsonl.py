@@ -1,5 +1,7 @@
 """Rows of JSONL: ``{"id", "text" | "prompt"+"response" | "messages", "label"?, "domain"?, ...}``.
 
+A file whose name ends in ``.parquet`` has the same keys as columns; see ``parquet``.
+
 Beside ``domain``, which has thresholds of its own, a row may have a ``source``, by which it is
 measured. ``spans``, [[start, end], ...], says where text was injected; [] if the place is unknown.
 ``layerguard trace`` also reads the key ``target``, the text that an answer should begin with. A
@@ -11,14 +13,16 @@ import codecs
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from layerguard.runtime.bundle.schema import without_duplicates
 from layerguard.runtime.errors import InputError
+from layerguard.runtime.rows import parquet
 from layerguard.runtime.text.request import Request, check_text, request
 
 _STANDARD_INPUT = Path("-")
@@ -64,37 +68,77 @@ class Rows:
     faults: tuple[str, ...]
 
 
+Record = bytes | Mapping[str, Any]
+"""A row as it stands in a file: a line of JSON, or the columns of a table."""
+
+
 def read_rows(paths: Sequence[Path]) -> Rows:
     """All rows of the files, in order. ``-`` is standard input; compressed files are not supported.
 
     Raises:
         InputError: a file cannot be opened, or it has no good row.
+        MachineError: a file is Parquet, and pyarrow is not installed.
     """
     good: list[Row] = []
     faults: list[str] = []
     for path in paths:
-        before = len(good)
-        is_piped = path == _STANDARD_INPUT
-        where = "standard input" if is_piped else path
-        stem = "stdin" if is_piped else os.fsencode(path.stem).decode(errors="replace")
-        for number, line in _lines(path):
-            try:
-                row = _row(line, default_id=f"{stem}-{number}")
-                good.append(replace(row, place=f"{where}:{number}"))
-            except (InputError, ValueError) as error:
-                faults.append(f"{where}:{number}: {error}")
-        if len(good) == before:
-            listed = "".join(f"\n  - {fault}" for fault in faults[:5])
-            raise InputError(
-                f"{where}: found no usable row; expected one JSON object per line{listed}"
-            )
+        rows = rows_of(path, parquet.records(path) if parquet.is_parquet(path) else lines(path))
+        good += rows.good
+        faults += rows.faults
+        if not rows.good:
+            raise no_usable_row(path, rows.faults)
     return Rows(tuple(good), tuple(faults))
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+def rows_of(path: Path, records: Iterable[tuple[int, Record]]) -> Rows:
+    """The rows of some records of a file.
+
+    Args:
+        path: the file, for the rows' places and default ids.
+        records: records with their numbers in the file, from 1.
+    """
+    good: list[Row] = []
+    faults: list[str] = []
+    is_piped = path == _STANDARD_INPUT
+    where = "standard input" if is_piped else path
+    stem = "stdin" if is_piped else os.fsencode(path.stem).decode(errors="replace")
+    for number, record in records:
+        try:
+            value = _value(record) if isinstance(record, bytes) else record
+            row = _row(value, default_id=f"{stem}-{number}")
+            good.append(replace(row, place=f"{where}:{number}"))
+        except (InputError, ValueError) as error:
+            faults.append(f"{where}:{number}: {error}")
+    return Rows(tuple(good), tuple(faults))
+
+
+def no_usable_row(path: Path, faults: Sequence[str]) -> InputError:
+    """The error for a file without a good row; it lists the first faults."""
+    where = "standard input" if path == _STANDARD_INPUT else path
+    listed = "".join(f"\n  - {fault}" for fault in faults[:5])
+    expected = "rows" if parquet.is_parquet(path) else "one JSON object per line"
+    return InputError(f"{where}: found no usable row; expected {expected}{listed}")
+
+
+def lines(
+    path: Path, start: int = 0, count: int | None = None, first: int = 1
+) -> Iterator[tuple[int, bytes]]:
+    """Lines of a file that are not blank, with their numbers.
+
+    Args:
+        path: the file.
+        start: offset in bytes of the first line to read.
+        count: lines to read, blank ones included; None: all that follow.
+        first: number of the first line.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
     try:
         with _opened(path) as file:
-            for number, line in enumerate(_bounded_lines(file), 1):
+            if start:
+                file.seek(start)
+            for number, line in enumerate(islice(_bounded_lines(file), count), first):
                 text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
                 if text.strip():
                     yield number, text
@@ -118,7 +162,7 @@ def _opened(path: Path) -> AbstractContextManager[BinaryIO]:
     return nullcontext(sys.stdin.buffer)
 
 
-def _row(line: bytes, default_id: str) -> Row:
+def _value(line: bytes) -> Mapping[str, Any]:
     if len(line) > _LONGEST:
         raise InputError(f"found more than {_LONGEST} bytes; expected at most that many in a row")
     try:
@@ -133,6 +177,10 @@ def _row(line: bytes, default_id: str) -> Row:
         raise InputError("nested too deeply; expected a flat JSON object") from error
     if not isinstance(value, dict):
         raise InputError(f"found {type(value).__name__}; expected a JSON object")
+    return value
+
+
+def _row(value: Mapping[str, Any], default_id: str) -> Row:
     text, prompt, response = value.get("text"), value.get("prompt"), value.get("response")
     if prompt is None and response is not None:  # "text" with "response" means "prompt"
         text, prompt = None, text

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-_ABSENT = ("agents", "fastapi", "guardrails", "langchain", "pydantic_ai")
-"""Frameworks that ``make integrations`` alone installs; it runs the examples that use them."""
+_ABSENT = ("agents", "fastapi", "guardrails", "langchain", "pydantic_ai", "ray")
+"""Frameworks that ``make integrations`` and ``make ray`` alone install; they run the examples that
+use them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +65,16 @@ class Checker(ast.NodeVisitor):
         """Import the names."""
         module = self._module(node.module or "")
         for alias in node.names if module is not None else ():
-            if not hasattr(module, alias.name):
-                self._module(f"{node.module}.{alias.name}")
-            found = getattr(module, alias.name, None)
-            self._names[alias.asname or alias.name] = None if found is None else Value(found)
+            self._names[alias.asname or alias.name] = self._imported(module, alias.name)
+
+    def _imported(self, module: Any, name: str) -> Value | None:
+        try:
+            if not hasattr(module, name):
+                self._module(f"{module.__name__}.{name}")
+            found = getattr(module, name, None)
+        except ImportError:  # the module has the name, which needs a framework
+            return None
+        return None if found is None else Value(found)
 
     def visit_Assign(self, node: ast.Assign) -> None:
         """Note what the names hold."""
@@ -167,7 +174,8 @@ class Checker(ast.NodeVisitor):
 
 def _is_adapter(name: str) -> bool:
     """Whether it is a module of ours that needs such a framework."""
-    return name.startswith("layerguard.integrations.") and find_spec(name) is not None
+    ours = name.startswith(("layerguard.integrations.", "layerguard.scale."))
+    return ours and find_spec(name) is not None
 
 
 def _takes(function: Callable[..., Any], name: str) -> bool:

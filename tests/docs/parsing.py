@@ -10,7 +10,7 @@ from tests.docs.blocks import ROOT
 
 _PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 _TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
-_OTHERS = {"cc", "cmake", "cp", "echo", "git", "openssl", "source"}
+_OTHERS = {"cc", "cmake", "cp", "echo", "git", "openssl", "serve", "source"}
 """Programs of other projects, whose options are not ours to check."""
 
 _PLAIN = re.compile(r"[\w.-]+(/[\w.-]*)*")

@@ -58,7 +58,7 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     pytest.importorskip("mkdocs", reason="the site needs layerguard[docs]")
     names = tmp_path / "names" / "layerguard"
     names.mkdir(parents=True)
-    for name in ("runtime", "calibration", "exporter", "integrations"):
+    for name in ("runtime", "calibration", "exporter", "integrations", "scale"):
         (names / name).symlink_to(ROOT / name)
     config = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     config = config.replace("build/names", str(names.parent)).replace(

@@ -21,8 +21,14 @@ _ALLOWED = {
     "model_signing",
     "layerguard",
 }
-_OF_ONE_FILE = {"kernels.py": {"cffi"}, "gguf.py": {"gguf"}, "signing.py": {"cryptography"}}
-"""At build time; where a GGUF file is read, which no serving process does; where a key is read."""
+_OF_ONE_FILE = {
+    "kernels.py": {"cffi"},
+    "gguf.py": {"gguf"},
+    "signing.py": {"cryptography"},
+    "parquet.py": {"pyarrow"},
+}
+"""At build time; where a GGUF or Parquet file is read, which no serving process does; where a key
+is read."""
 
 _OF_THE_SERVER = {"starlette", "uvicorn", "uvloop", "prometheus_client"}
 """In the package of ``layerguard serve``, which nothing but its command imports."""
@@ -41,6 +47,8 @@ _NEVER = (
     "yaml",
     "model_signing",
     "gguf",
+    "pyarrow",
+    "ray",
 )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = ("csrc", "runtime", "calibration", "exporter", "integrations")
+FOLDERS = ("csrc", "runtime", "calibration", "exporter", "integrations", "scale")
 _SUFFIXES = (".py", ".c", ".h")
 _NAME = re.compile(
     r"lcf|siren|weight_?watch|(?-i:[\"']span[\"']|\bSPAN\b|lg_kind_span|import span\b)",

@@ -16,7 +16,8 @@ from random import Random
 import numpy as np
 
 from layerguard.calibration.rows.leakage import normalised
-from layerguard.calibration.states.collect import Collector, read_once
+from layerguard.calibration.states.collect import Collector
+from layerguard.calibration.states.passes import read_once
 from layerguard.calibration.states.recording import Recording
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.model.backbone import Backbone

@@ -111,6 +111,8 @@ class Endpoint:
         handler: answers its calls.
         streams: whether the handler reads the body itself, while it arrives.
         operation: its OpenAPI operation, whose faults are added; None: it is not described.
+        call_id: field of the JSON body with the id of a call, by which the service keeps a growing
+            answer between requests; empty if it keeps none.
     """
 
     method: str
@@ -118,6 +120,7 @@ class Endpoint:
     handler: Handler
     streams: bool = False
     operation: Mapping[str, Any] | None = None
+    call_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,8 @@ from layerguard.runtime.server.contracts.contract import (
 )
 from layerguard.runtime.text.request import Request, request, text_of
 
+_CALL_ID = "litellm_call_id"
+
 
 async def guard(call: Call) -> Response:
     """``BLOCKED`` with its reason, or ``NONE``."""
@@ -31,7 +33,7 @@ async def guard(call: Call) -> Response:
     if field(body, "images", list, []):
         raise InputError("images: found some; expected only text, a guard cannot read images")
     if kind == "request":
-        key = field(body, "litellm_call_id", str, None)
+        key = field(body, _CALL_ID, str, None)
         answers = await call.check(_requests(body), key=key)
     elif kind == "response":
         answers = await _answers(call, body)
@@ -61,7 +63,7 @@ async def _answers(call: Call, body: Mapping[str, Any]) -> list[Answer]:
     """The answer so far of each choice; several in turn, each from its beginning."""
     texts = field(body, "texts", list, [])
     called = field(body, "tool_calls", list, [])
-    key = field(body, "litellm_call_id", str, None)
+    key = field(body, _CALL_ID, str, None)
     whole = [answered(None, {"tool_calls": called})] if called else []
     if key is None:
         return await call.check([*whole, *map(request, texts)], direction="response")
@@ -74,5 +76,7 @@ def _blocked(reason: str) -> dict[str, str]:
 
 
 CONTRACT = Contract(
-    "litellm", (Endpoint("POST", "/beta/litellm_basic_guardrail_api", guard),), error
+    "litellm",
+    (Endpoint("POST", "/beta/litellm_basic_guardrail_api", guard, call_id=_CALL_ID),),
+    error,
 )

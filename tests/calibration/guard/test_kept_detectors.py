@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from layerguard.calibration.states.collect import read_once
+from layerguard.calibration.states.passes import read_once
 from layerguard.calibration.thresholds.kept_detectors import KeptDetectors
 from layerguard.runtime import Bundle, Guard
 from layerguard.runtime.bundle.files import DETECTORS

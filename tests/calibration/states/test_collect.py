@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from layerguard.calibration.states import collect as module
+from layerguard.calibration.states import passes as module
 from layerguard.calibration.states.collect import collect
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.detectors import REGISTRY
@@ -49,7 +49,7 @@ def test_chunks_change_nothing(backbone: Backbone, monkeypatch: pytest.MonkeyPat
     """Owners are indices over all rows, not within a chunk."""
     rows = rows_of(sentences(11, seed=1))
     whole = collect(backbone, rows, LAST, "rows")
-    monkeypatch.setattr(module, "_CHUNK", 4)
+    monkeypatch.setattr(module, "CHUNK", 4)
     parts = collect(backbone, rows, LAST, "rows")
     assert parts.owner.tolist() == whole.owner.tolist() == list(range(11))
     np.testing.assert_allclose(parts.states, whole.states, atol=1e-5)
@@ -71,6 +71,7 @@ class Faulty:
 
     def __init__(self, backbone: Backbone) -> None:
         self._backbone = backbone
+        self.reader = backbone.reader
 
     def read(self, requests: list[Request], taps: set[Tap]) -> PooledStates:
         """The real states, except for the two texts."""
@@ -117,7 +118,7 @@ def test_behind_a_bad_row_every_row_keeps_its_own_states(
     texts = [f"{text} {'rain came over ' * (i % 3 * 4)}" for i, text in enumerate(sentences(12, 3))]
     texts[place] = texts[place + 6] = bad
     rows = [replace(row, label=i % 2) for i, row in enumerate(rows_of(texts))]
-    monkeypatch.setattr(module, "_CHUNK", 6)
+    monkeypatch.setattr(module, "CHUNK", 6)
     found = collect(Faulty(backbone), rows, MEAN, "rows")  # type: ignore[arg-type]
     good = [row for row in rows if row.request.prompt != bad]
     assert found.rows == tuple(good)

@@ -34,7 +34,7 @@ def test_every_row_keeps_its_own_verdict(
     chats: Guard, place: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One bad row in each chunk, at any position; the fault names the row."""
-    monkeypatch.setattr(module, "_CHUNK", 6)
+    monkeypatch.setattr(module, "CHUNK", 6)
     texts = [*_TEXTS, *(f"{text} now" for text in _TEXTS)]
     texts[place] = texts[place + 6] = "previous"
     rows = [
@@ -64,7 +64,7 @@ def test_every_row_is_judged_in_its_own_domain(
         return found
 
     monkeypatch.setattr(chats, "check_requests", recorded)
-    monkeypatch.setattr(module, "_CHUNK", 3)
+    monkeypatch.setattr(module, "CHUNK", 3)
     texts = ["the garden", "river", "low hills", "previous", "rain came", "boats"]
     domains = ["a", "b", None, "a", "c", "b"]
     rows = [
@@ -91,7 +91,7 @@ def test_the_bar_counts_every_row(
     """Bad rows too, on a terminal, where it is asked for."""
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    monkeypatch.setattr(module, "_CHUNK", 2)
+    monkeypatch.setattr(module, "CHUNK", 2)
     rows = [Row(str(i), request(t), label=0) for i, t in enumerate(["river", "previous", "rain"])]
     list(check_rows(chats, rows, [], "counted", show_progress=shown))
     assert ("3/3" in terminal.getvalue()) == shown

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layerguard.calibration.lcf.moments import Moments
+from layerguard.calibration.states.moments import Moments
 from layerguard.runtime.types import Array
 
 WIDTH = 3

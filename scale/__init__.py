@@ -1,0 +1,1 @@
+"""Beyond one machine, on engines that exist: ``layerguard.scale.ray`` for Ray."""
