@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from layerguard.runtime import Bundle, Guard
 from layerguard.runtime.cli import main
 from layerguard.runtime.engines.transformers import LastBlock, states
 from layerguard.runtime.types import Array
+from tests import tolerances
+from tests.runtime.triton.stand_in import Server
 
 PROMPTS = Path(__file__).resolve().parents[1] / "calibration" / "prompts"
 CLEAN, HARMFUL = 160, 80
@@ -123,6 +126,25 @@ def test_command_line_scores_a_text(bundle: Path, capsys: pytest.CaptureFixture[
     expected = Guard.load(bundle).check(text)
     assert verdict["flagged"] == expected.flagged == (code == 1)
     assert verdict["readings"]["lcf"]["score"] == pytest.approx(expected.readings["lcf"].score)
+
+
+def test_a_model_repository_gives_the_guards_verdicts(bundle: Path, tmp_path: Path) -> None:
+    """Fused and exported for Triton, under a stand-in for it: scores and flags of fresh prompts."""
+    own = tmp_path / "guard"
+    shutil.copytree(bundle, own)
+    assert main(["fuse", str(own)]) == 0
+    assert main(["export-triton", str(own), "-o", str(tmp_path / "models")]) == 0
+    fresh = [json.loads(line)["text"] for line in lines("fresh.jsonl", 100)]
+    verdicts = Guard.load(own).check_batch(fresh, counted=False)
+    answers = Server(tmp_path / "models", "guard").ask(*({"text": [text]} for text in fresh))
+    for answer, verdict in zip(answers, verdicts, strict=True):
+        assert isinstance(answer, dict)
+        assert answer["flagged"] == [verdict.flagged]
+        assert answer["p_value"] == [verdict.p_value]
+        for name, reading in verdict.readings.items():
+            apart = abs(answer[f"{name}_score"][0] - reading.score) / (1 + abs(reading.score))
+            assert apart <= tolerances.FUSED, name
+    assert {verdict.flagged for verdict in verdicts} == {True, False}
 
 
 def test_a_target_that_the_rows_cannot_support_is_refused(

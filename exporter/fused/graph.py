@@ -18,6 +18,7 @@ from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.decision.policy import Decision
 from layerguard.runtime.detectors import REGISTRY, Detector
 from layerguard.runtime.errors import ExportError
+from layerguard.runtime.fused_inputs import token_sources
 from layerguard.runtime.model.plan import Planner
 from layerguard.runtime.types import TokenSource
 
@@ -72,7 +73,7 @@ class Design:
     @cached_property
     def sources(self) -> list[TokenSource]:
         """The distinct token sources of the detectors, in a fixed order."""
-        return list(dict.fromkeys(detector.tap.source for detector in self.detectors.values()))
+        return token_sources(self.bundle.manifest)
 
     @property
     def columns(self) -> dict[str, int]:

@@ -8,10 +8,10 @@ import numpy as np
 from layerguard.exporter.fused.graph import Design
 from layerguard.runtime.bundle.fused import FusedProof
 from layerguard.runtime.errors import ExportError
+from layerguard.runtime.fused_inputs import fused_inputs, is_one_window, read_fused
 from layerguard.runtime.guard import Guard
 from layerguard.runtime.model.session import Session
 from layerguard.runtime.text.request import Request
-from layerguard.runtime.text.tokens import Ids
 from layerguard.runtime.types import Array, Verdict
 
 TOLERANCES: dict[str, float] = {"float32": 1e-5, "int8": 1e-5, "float16": 2e-3}
@@ -21,7 +21,6 @@ the fused graph may skip a rounding to half precision, a relative error of 2**-1
 
 _AT_ONCE = 8
 _LONGEST_CHUNK = 7
-_Row = tuple[Ids, bytes | None]
 
 
 def feeds(guard: Guard, design: Design, requests: Sequence[Request]) -> dict[str, Array] | None:
@@ -35,34 +34,12 @@ def feeds(guard: Guard, design: Design, requests: Sequence[Request]) -> dict[str
     Returns:
         ``input_ids``, ``attention_mask``, and ``rows`` and ``roles`` if the graph has these inputs.
     """
-    rows: list[_Row] = []
-    places: list[list[int]] = []
-    for request in requests:
-        by_source = guard.backbone.reader.read_sources(request, design.sources)
-        places.append([])
-        for source in design.sources:
-            windows = by_source[source]
-            if len(windows.windows) != 1:
-                return None
-            places[-1].append(len(rows))
-            rows.append((windows.windows[0], windows.roles[0] if windows.roles else None))
-    longest = max(len(ids) for ids, _ in rows)
+    reader = guard.backbone.reader
+    texts = [read_fused(reader, design.sources, one) for one in requests]
+    if not all(map(is_one_window, texts)):
+        return None
     pad = design.bundle.manifest.text.pad_token_id
-    inputs = {
-        "input_ids": np.full((len(rows), longest), pad, np.int64),
-        "attention_mask": np.zeros((len(rows), longest), np.int64),
-        "roles": np.ones((len(rows), longest), np.int64),
-    }
-    for i, (ids, roles) in enumerate(rows):
-        inputs["input_ids"][i, : len(ids)] = ids
-        inputs["attention_mask"][i, : len(ids)] = 1
-        if roles is not None:
-            inputs["roles"][i, : len(ids)] = np.frombuffer(roles, np.uint8)
-    if not design.reads_roles:
-        del inputs["roles"]
-    if design.columns:
-        inputs["rows"] = np.array(places, np.int64)
-    return inputs
+    return fused_inputs(texts, pad, reads_roles=design.reads_roles)
 
 
 def prove(graph: Path, design: Design, guard: Guard, requests: Sequence[Request]) -> FusedProof:

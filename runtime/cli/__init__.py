@@ -75,6 +75,11 @@ COMMANDS = {
         "put a bundle's detectors and decision into one ONNX graph",
         "layerguard.exporter.fused.arguments",
     ),
+    "export-triton": Command(
+        "layerguard.runtime.cli.export_triton",
+        "cpu",
+        "write a model repository for Triton from a fused bundle",
+    ),
     "score": Command("layerguard.runtime.cli.score", "cpu", "score texts with a calibrated bundle"),
     "generate": Command(
         "layerguard.runtime.cli.generate", "cpu", "generate an answer; the guard checks every token"

@@ -18,6 +18,7 @@ from layerguard.runtime.errors import BundleError, InputError
 from layerguard.runtime.model.mapped import MappedWeights
 from layerguard.runtime.model.plan import Layers, Plan, Planner
 from layerguard.runtime.model.session import Device, Session, Weights
+from layerguard.runtime.text.distinct_rows import DistinctRows, Row
 from layerguard.runtime.text.request import Request
 from layerguard.runtime.text.tokens import Ids, TokenReader
 from layerguard.runtime.types import Array, Group, Tap, TokenSource
@@ -31,7 +32,6 @@ _MAX_BATCH_TOKENS = 8_192
 _MAX_STATE_BYTES = 256 << 20
 """Most bytes of token states in one run, if a detector reads them. A single row may exceed it."""
 
-_Row = tuple[Ids, bytes | None]
 """Token ids, and the role of each token if it is known."""
 
 
@@ -119,7 +119,7 @@ class Backbone:
         start = time.perf_counter()
         sources = {tap.source for tap in taps}
         tokenized_requests = [self._tokens.read_sources(one, sources) for one in requests]
-        distinct = _DistinctRows()
+        distinct = DistinctRows()
         rows: dict[TokenSource, list[tuple[int, ...]]] = {source: [] for source in sources}
         for by_source in tokenized_requests:
             for source, view in by_source.items():
@@ -149,7 +149,7 @@ class Backbone:
                 raise BundleError(self._folder, [str(error)]) from error
         return self._plans[taps]
 
-    def _run(self, rows: Sequence[_Row], plan: Plan) -> dict[Group, Layers]:
+    def _run(self, rows: Sequence[Row], plan: Plan) -> dict[Group, Layers]:
         if len(rows) == 1:
             return self._run_batch(rows, plan)
         bytes_a_token = plan.token_outputs * self._width * np.dtype(np.float32).itemsize
@@ -167,7 +167,7 @@ class Backbone:
             for group in plan.groups
         }
 
-    def _run_batch(self, rows: Sequence[_Row], plan: Plan) -> dict[Group, Layers]:
+    def _run_batch(self, rows: Sequence[Row], plan: Plan) -> dict[Group, Layers]:
         """Run the graph once over padded rows."""
         longest = max([len(row) for row, _ in rows])
         ids = np.full((len(rows), longest), self._pad, np.int64)
@@ -194,29 +194,6 @@ class Backbone:
                 )
         if faults:
             raise BundleError(self._folder, faults)
-
-
-class _DistinctRows:
-    """The distinct rows of a batch: token ids, and roles if a detector needs them."""
-
-    def __init__(self) -> None:
-        self.rows: list[_Row] = []
-        self._indices: dict[_Row, int] = {}
-
-    def index(self, ids: Ids, roles: bytes | None) -> int:
-        """The number of a row. A row without roles matches any row with the same tokens."""
-        index = self._indices.get((ids, roles))
-        if index is None and roles is not None:
-            index = self._indices.get((ids, None))
-            if index is not None and self.rows[index][1] is not None:
-                index = None  # the same tokens with other roles
-        if index is None:
-            index = len(self.rows)
-            self.rows.append((ids, roles))
-            self._indices.setdefault((ids, None), index)
-        self.rows[index] = ids, roles or self.rows[index][1]
-        self._indices[ids, roles] = index
-        return index
 
 
 def _batches(rows: Sequence[Ids], most: int, most_tokens: int) -> Iterator[list[int]]:

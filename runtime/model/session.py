@@ -172,9 +172,11 @@ class Session:
 
     def input_type(self, name: str) -> tuple[np.dtype[Any], tuple[int | None, ...]]:
         """Dtype and shape of the graph's input ``name``; None is a dimension of any size."""
-        node = next(item for item in self._session.get_inputs() if item.name == name)
-        shape = tuple(size if isinstance(size, int) else None for size in node.shape)
-        return np.dtype(_NUMBERS[node.type]), shape
+        return _type_of(self._session.get_inputs(), name)
+
+    def output_type(self, name: str) -> tuple[np.dtype[Any], tuple[int | None, ...]]:
+        """The same of an output."""
+        return _type_of(self._session.get_outputs(), name)
 
     def run(self, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
         """The named outputs for the given inputs.
@@ -190,6 +192,12 @@ class Session:
             fault = f"{self._graph.name} fails on its input ({error}); run `layerguard doctor`"
             raise BundleError(self._graph.parent, [fault]) from error
         return arrays
+
+
+def _type_of(nodes: Sequence[Any], name: str) -> tuple[np.dtype[Any], tuple[int | None, ...]]:
+    node = next(item for item in nodes if item.name == name)
+    shape = tuple(size if isinstance(size, int) else None for size in node.shape)
+    return np.dtype(_NUMBERS[node.type]), shape
 
 
 def load_onnxruntime() -> Any:

@@ -24,6 +24,7 @@ class Answer:
             that need one, larger for a smaller p-value. The guard's is at least 0.5 exactly if the
             text is blocked, and a detector's if it is one of those that block it.
         error: why the guard failed; empty if it did not.
+        queued_ms: milliseconds that the text waited for a thread.
     """
 
     bundle: str
@@ -31,6 +32,7 @@ class Answer:
     verdict: Verdict | None
     scores: Mapping[str, float]
     error: str = ""
+    queued_ms: float = 0.0
 
     @property
     def blocked(self) -> bool:
@@ -61,7 +63,12 @@ class Answer:
 
 
 def answer(
-    name: str, manifest: Manifest, verdict: Verdict, mode: Mode, modes: Mapping[str, Mode]
+    name: str,
+    manifest: Manifest,
+    verdict: Verdict,
+    mode: Mode,
+    modes: Mapping[str, Mode],
+    queued_ms: float = 0.0,
 ) -> Answer:
     """The answer with a verdict.
 
@@ -71,6 +78,7 @@ def answer(
         verdict: as the guard gave it.
         mode: of the route.
         modes: the operator's modes by detector, over the bundle's own.
+        queued_ms: as of the ``Answer``.
     """
     verdict = with_modes(verdict, modes)
     blocks = verdict.flagged and mode == "enforce"
@@ -81,7 +89,7 @@ def answer(
         scores[detector] = unit_score(
             reading.p_value, manifest.detectors[detector].target_fpr, blocks and decides
         )
-    return Answer(name, mode, verdict, scores)
+    return Answer(name, mode, verdict, scores, queued_ms=queued_ms)
 
 
 def with_modes(verdict: Verdict, modes: Mapping[str, Mode]) -> Verdict:

@@ -2,16 +2,19 @@
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocket
 
 from layerguard.runtime.server import operations
 from layerguard.runtime.server.contracts import CONTRACTS, duplicates, native
@@ -20,6 +23,7 @@ from layerguard.runtime.server.contracts.contract import (
     Contract,
     Endpoint,
     Fault,
+    Socket,
     json_response,
 )
 from layerguard.runtime.server.errors import (
@@ -33,9 +37,9 @@ from layerguard.runtime.server.openapi import document
 from layerguard.runtime.server.page import endpoints
 from layerguard.runtime.server.records import REQUEST_ID
 from layerguard.runtime.server.service import Service
+from layerguard.runtime.server.sockets import converse, need_same_origin
 
 _LOG = logging.getLogger("layerguard.server")
-_Endpoint = Callable[[HttpRequest], Awaitable[Response]]
 _NEVER_SENT = 499
 """Status of a response to a client that is gone."""
 
@@ -64,33 +68,36 @@ def create_app(service: Service, contracts: Sequence[Contract] = CONTRACTS) -> A
         served += [(endpoints.FILES, Keys()), (endpoints.FIGURES, keys)]
     if admin:
         served.append((operations.ADMIN, admin))
-    by_path = {
-        (one.method, one.path): _endpoint(service, contract, one, needed)
-        for contract, needed in served
-        for one in contract.endpoints
-    }
-    return _routed(by_path)
+    whole: dict[tuple[str, str], ASGIApp] = {}
+    routes: list[BaseRoute] = []
+    for contract, needed in served:
+        traced = partial(_spans, service, contract in contracts)
+        for one in contract.endpoints:
+            answer = _endpoint(service, contract, one, needed)
+            route = Route(one.path, answer, methods=[one.method], middleware=traced(one.path))
+            routes.append(route)
+            if "{" not in one.path:
+                whole[one.method, one.path] = route.app
+        routes += [
+            WebSocketRoute(
+                one.path, _socket(service, contract, one, needed), middleware=traced(one.path)
+            )
+            for one in contract.sockets
+        ]
+    return _routed(whole, routes)
 
 
-def _routed(by_path: Mapping[tuple[str, str], _Endpoint]) -> ASGIApp:
-    """The application of some endpoints, by method and path.
+def _routed(whole: Mapping[tuple[str, str], ASGIApp], routes: Sequence[BaseRoute]) -> ASGIApp:
+    """The application of some routes.
 
-    A path without parameters is looked up, and does without Starlette's middleware: an endpoint
-    raises nothing that it would turn into a response.
+    Those in ``whole``, by method and path, are looked up, and do without Starlette's middleware: an
+    endpoint raises nothing that it would turn into a response.
     """
-    whole = {key: one for key, one in by_path.items() if "{" not in key[1]}
-    others = Starlette(
-        routes=[Route(path, one, methods=[method]) for (method, path), one in by_path.items()],
-        exception_handlers={HTTPException: _no_endpoint},
-    )
+    others = Starlette(routes=routes, exception_handlers={HTTPException: _no_endpoint})
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        one = whole.get((scope.get("method", ""), scope.get("path", "")))
-        if one is None:
-            await others(scope, receive, send)
-            return
-        response = await one(HttpRequest(scope, receive, send))
-        await response(scope, receive, send)
+        one = whole.get((scope.get("method", ""), scope.get("path", "")), others)
+        await one(scope, receive, send)
 
     return app
 
@@ -104,7 +111,18 @@ def _described(contracts: Sequence[Contract]) -> Contract:
     return Contract("openapi", (Endpoint("GET", "/openapi.json", describe),), native.error)
 
 
-def _endpoint(service: Service, contract: Contract, endpoint: Endpoint, keys: Keys) -> _Endpoint:
+def _spans(service: Service, answers: bool, path: str) -> list[Middleware]:
+    """What makes a span of each request, if the operator wants any; not of probes and the page."""
+    if service.traces is None or not answers:
+        return []
+    from layerguard.runtime.server.tracing.requests import RequestSpans  # noqa: PLC0415  an extra
+
+    return [Middleware(RequestSpans, service.traces, path)]
+
+
+def _endpoint(
+    service: Service, contract: Contract, endpoint: Endpoint, keys: Keys
+) -> Callable[[HttpRequest], Awaitable[Response]]:
     http = service.config.http
 
     async def answer(request: HttpRequest) -> Response:
@@ -133,7 +151,28 @@ def _endpoint(service: Service, contract: Contract, endpoint: Endpoint, keys: Ke
     return respond
 
 
-def _failed(contract: Contract, request: HttpRequest, name: str, error: Exception) -> Response:
+def _socket(
+    service: Service, contract: Contract, socket: Socket, keys: Keys
+) -> Callable[[WebSocket], Awaitable[None]]:
+    async def respond(websocket: WebSocket) -> None:
+        name = request_id(websocket)
+        REQUEST_ID.set(name)
+        try:
+            need_same_origin(websocket)
+            keys.need(websocket)
+            service.named()
+        except Exception as error:  # noqa: BLE001  every error has the contract's form
+            response = _failed(contract, websocket, name, error)
+            response.headers["x-request-id"] = name
+            await websocket.send_denial_response(response)
+            return
+        await websocket.accept(headers=[(b"x-request-id", name.encode())])
+        await converse(websocket, socket, Call(service, contract.name, websocket))
+
+    return respond
+
+
+def _failed(contract: Contract, request: HTTPConnection, name: str, error: Exception) -> Response:
     """The contract's response to an error."""
     status, message = status_of(error), str(error)
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:

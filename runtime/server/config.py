@@ -98,6 +98,19 @@ class AuditConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class TraceConfig:
+    """Section ``[traces]``: see ``tracing``."""
+
+    traces: Annotated[
+        Literal["off", "otlp"],
+        Rule("otlp: send OpenTelemetry spans, over HTTP; needs the extra otel"),
+    ] = "off"
+    traces_endpoint: Annotated[
+        str, Rule("URL for the spans; empty: as the variable OTEL_EXPORTER_OTLP_ENDPOINT says")
+    ] = ""
+
+
+@dataclass(frozen=True, slots=True)
 class SchedulerConfig:
     """Section ``[scheduler]``."""
 
@@ -150,6 +163,7 @@ class Config:
     http: HttpConfig = field(default_factory=HttpConfig)
     guard: GuardConfig = field(default_factory=GuardConfig)
     audit: AuditConfig = field(default_factory=AuditConfig)
+    traces: TraceConfig = field(default_factory=TraceConfig)
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
     streams: StreamConfig = field(default_factory=StreamConfig)
     contracts: ContractConfig = field(default_factory=ContractConfig)

@@ -3,13 +3,14 @@
 import asyncio
 import hmac
 import secrets
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from hashlib import sha256
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Never, TypeVar
 
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.requests import Request as HttpRequest
 
 from layerguard.runtime.errors import InputError
@@ -51,7 +52,7 @@ class Keys:
     def __bool__(self) -> bool:
         return bool(self._digests)
 
-    def need(self, request: HttpRequest) -> None:
+    def need(self, request: HTTPConnection) -> None:
         """Check the key of a request, in a time that does not depend on it.
 
         Raises:
@@ -121,30 +122,52 @@ async def while_connected(request: HttpRequest, work: Awaitable[T]) -> T:
     Raises:
         ClientDisconnect: the client is gone.
     """
+    return await while_watched(work, partial(_disconnected, request))
+
+
+async def while_watched(work: Awaitable[T], watch: Callable[[], Awaitable[Never]]) -> T:
+    """The result of some work, which is cancelled once ``watch`` raises.
+
+    The work runs in this task, which is much cheaper than in one of its own.
+
+    Raises:
+        Exception: what ``work`` raised; or ``watch``, if that came first.
+    """
     task = asyncio.current_task()
     assert task is not None
-    gone = asyncio.create_task(_cancel_when_gone(request, task))
+    watching = asyncio.ensure_future(_cancelling(task, watch))
     try:
         return await work
-    except asyncio.CancelledError as error:
-        if not gone.done() or task.uncancel():  # somebody else cancels this task
+    except asyncio.CancelledError:
+        if not watching.done() or task.uncancel():  # somebody else cancels this task
             raise
-        raise ClientDisconnect from error
+        watching.result()
+        raise
     finally:
-        gone.cancel()
+        if not watching.cancel() and not watching.cancelled():
+            watching.exception()  # an error that nobody asks for is not reported
 
 
-def request_id(request: HttpRequest) -> str:
+async def _cancelling(task: asyncio.Task[Any], watch: Callable[[], Awaitable[Never]]) -> None:
+    """Cancel a task once ``watch`` raises."""
+    try:
+        await watch()
+    except Exception:
+        task.cancel()
+        raise
+
+
+def request_id(request: HTTPConnection) -> str:
     """The client's id of a request, if it has a usable one; else a new one."""
     given = request.headers.get("x-request-id", "")
     usable = given.isascii() and given.isprintable() and 0 < len(given) <= _LONGEST_ID
     return given if usable else secrets.token_hex(16)
 
 
-async def _cancel_when_gone(request: HttpRequest, task: asyncio.Task[Any]) -> None:
+async def _disconnected(request: HttpRequest) -> Never:
     while (await request.receive())["type"] != "http.disconnect":
         pass
-    task.cancel()
+    raise ClientDisconnect
 
 
 def _digest(key: str) -> bytes:

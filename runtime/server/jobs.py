@@ -41,6 +41,7 @@ class Job:
         future: the result.
         number: place in the order of arrival.
         submitted: time of arrival, in seconds of the loop's clock.
+        began: when its run began, on the same clock.
     """
 
     group: Group
@@ -49,6 +50,12 @@ class Job:
     future: asyncio.Future[Any] = field(init=False)
     number: int = field(init=False, default=0)
     submitted: float = field(init=False, default=0.0)
+    began: float = field(init=False, default=0.0)
+
+    @property
+    def queued_ms(self) -> float:
+        """Milliseconds that it waited for its run."""
+        return (self.began - self.submitted) * 1e3
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,10 @@ to its first line before it writes the second.
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import suppress
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
@@ -21,6 +21,7 @@ from layerguard.runtime.errors import InputError
 from layerguard.runtime.server.errors import RefusedError, status_of
 from layerguard.runtime.server.http import while_connected
 
+T = TypeVar("T")
 _LOG = logging.getLogger("layerguard.server")
 _EVENTS = "text/event-stream"
 _LINES = "application/x-ndjson"
@@ -58,18 +59,23 @@ async def read_lines(
 
 
 async def _timely(chunks: AsyncIterator[bytes], seconds: float) -> AsyncIterator[bytes]:
-    while True:
-        try:
-            async with asyncio.timeout(seconds):
-                chunk = await anext(chunks, None)
-        except TimeoutError as error:
-            raise RefusedError(
-                HTTPStatus.REQUEST_TIMEOUT,
-                f"body: found nothing for {seconds:g} s; expected a line",
-            ) from error
-        if chunk is None:
-            return
+    while (chunk := await within(seconds, anext(chunks, None))) is not None:
         yield chunk
+
+
+async def within(seconds: float, part: Awaitable[T]) -> T:
+    """The next part of what a client sends.
+
+    Raises:
+        RefusedError: it did not arrive in time.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            return await part
+    except TimeoutError as error:
+        raise RefusedError(
+            HTTPStatus.REQUEST_TIMEOUT, f"body: found nothing for {seconds:g} s; expected a line"
+        ) from error
 
 
 def _object(line: bytes, number: int) -> list[dict[str, Any]]:
@@ -79,13 +85,22 @@ def _object(line: bytes, number: int) -> list[dict[str, Any]]:
         text = text[5:]
     elif not text.startswith(b"{") and (not text or b":" in text.partition(b" ")[0]):
         return []
+    return [parsed_object(text, f"line {number}")]
+
+
+def parsed_object(text: str | bytes, what: str) -> dict[str, Any]:
+    """The JSON object of a line or message.
+
+    Raises:
+        InputError: it is none; the message calls it ``what``.
+    """
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"line {number}: found no JSON ({error}); expected an object") from error
+        raise InputError(f"{what}: found no JSON ({error}); expected an object") from error
     if not isinstance(value, dict):
-        raise InputError(f"line {number}: found {type(value).__name__}; expected an object")
-    return [value]
+        raise InputError(f"{what}: found {type(value).__name__}; expected an object")
+    return value
 
 
 class LinesResponse(Response):
@@ -116,7 +131,7 @@ class LinesResponse(Response):
 
     async def _send(self, send: Send) -> None:
         async for value in _or_error(self._objects):
-            line = json.dumps(value, allow_nan=False, separators=(",", ":"))
+            line = compact(value)
             body = f"data: {line}\n\n" if self._events else f"{line}\n"
             await send({"type": "http.response.body", "body": body.encode(), "more_body": True})
         await send({"type": "http.response.body", "body": b""})
@@ -130,9 +145,19 @@ async def _or_error(objects: AsyncIterator[Any]) -> AsyncIterator[Any]:
     except ClientDisconnect:
         raise
     except Exception as error:  # noqa: BLE001  the status line was sent already
-        status = status_of(error)
-        message = str(error)
-        if status == HTTPStatus.INTERNAL_SERVER_ERROR:
-            _LOG.error("a response failed after its beginning", exc_info=error)
-            message = "the guard failed; its log has the reason"
-        yield {"error": {"message": message, "status": int(status)}}
+        yield error_object(error)
+
+
+def error_object(error: Exception) -> dict[str, Any]:
+    """What a client reads that has had the beginning of its response; a failure is logged."""
+    status = status_of(error)
+    message = str(error)
+    if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        _LOG.error("a response failed after its beginning", exc_info=error)
+        message = "the guard failed; its log has the reason"
+    return {"error": {"message": message, "status": int(status)}}
+
+
+def compact(value: Any) -> str:
+    """JSON without blanks, in ASCII."""
+    return json.dumps(value, allow_nan=False, separators=(",", ":"))

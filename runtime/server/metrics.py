@@ -99,11 +99,11 @@ class Metrics:
         """Count texts that a candidate was asked too; see ``Candidates`` for the outcomes."""
         self._compared.labels(bundle, candidate, outcome).inc(texts)
 
-    def began(self, jobs: Sequence[Job], now: float) -> None:
+    def began(self, jobs: Sequence[Job]) -> None:
         """Count the run of some jobs."""
         self._rows.observe(len(jobs))
         for job in jobs:
-            self._took("queue", (now - job.submitted) * 1e3)
+            self._took("queue", job.queued_ms)
 
     def watch(self, name: str, meaning: str, value: Callable[[], float]) -> None:
         """Report a number that is read when Prometheus asks."""

@@ -64,6 +64,15 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unparsed = 0
         super().on_body(body)
 
+    def _should_upgrade_to_ws(self) -> bool:
+        """Whether a WebSocket may begin; beyond the limit it is refused as any other request."""
+        limit = self.limit_concurrency
+        full = limit is not None and max(len(self.connections), len(self.tasks)) >= limit
+        return super()._should_upgrade_to_ws() and not full
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Say nothing: the application answers such a request."""
+
     def _refuse(self) -> None:
         self.send_400_response(f"Expected a head of at most {self.most} bytes.")
 

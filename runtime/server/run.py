@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mutabl
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 
 import uvicorn
 import uvloop
@@ -83,11 +84,7 @@ def _begin_log() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
 
 
-def _run(
-    config: Config,
-    listeners: list[socket.socket],
-    beside: Callable[[], Awaitable[None]] | None = None,
-) -> None:
+def _run(config: Config, listeners: list[socket.socket], beside: Beside = None) -> None:
     """Serve; ``beside`` runs in the same event loop."""
     sys.setswitchinterval(SWITCH_S)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -201,7 +198,10 @@ def _uvicorn_config(service: Service) -> uvicorn.Config:
     config = uvicorn.Config(
         create_app(service),
         http=bounded_protocol(http.header_bytes, http.read_s),
-        ws="none",
+        ws="websockets-sansio" if find_spec("websockets") else "none",
+        ws_max_size=http.body_bytes,
+        ws_ping_timeout=None,  # a pong waits behind other messages; quiet clients have a deadline
+        ws_per_message_deflate=False,
         lifespan="off",
         log_config=None,
         log_level="warning",

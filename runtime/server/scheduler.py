@@ -36,13 +36,13 @@ class Scheduler:
     def __init__(
         self,
         config: SchedulerConfig,
-        on_batch: Callable[[Sequence[Job], float], None] | None = None,
+        on_batch: Callable[[Sequence[Job]], None] | None = None,
     ) -> None:
         """Start without work.
 
         Args:
             config: sizes of the pool, the batches and the queue.
-            on_batch: called before every run, with its jobs and the loop's time.
+            on_batch: called before every run, with its jobs.
         """
         self._config, self._on_batch = config, on_batch
         self._workers = [Worker(f"layerguard_{number}") for number in range(config.workers)]
@@ -148,8 +148,11 @@ class Scheduler:
             group = batch[0].group
             if group.serial:
                 self._running.add(group)
+            now = loop.time()
+            for job in batch:
+                job.began = now
             if self._on_batch:
-                self._on_batch(batch, loop.time())
+                self._on_batch(batch)
             worker.submit(partial(self._run_batch, worker, batch, loop))
 
     def _next_batch(self) -> list[Job]:

@@ -9,17 +9,17 @@ import hashlib
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from layerguard.runtime.errors import InputError
+from layerguard.runtime.errors import InputError, MachineError
 from layerguard.runtime.guard import Guard
 from layerguard.runtime.server.answers import Answer, answer
 from layerguard.runtime.server.audit import AuditLog
 from layerguard.runtime.server.candidates import Candidates
-from layerguard.runtime.server.config import Config, Mode
+from layerguard.runtime.server.config import Config, Mode, TraceConfig
 from layerguard.runtime.server.errors import OverloadError, UnavailableError
 from layerguard.runtime.server.jobs import Job, check_job, tokens_of
 from layerguard.runtime.server.metrics import Metrics
@@ -28,6 +28,9 @@ from layerguard.runtime.server.scheduler import Scheduler
 from layerguard.runtime.server.streams import AnswerStore
 from layerguard.runtime.text.request import Request, check_text
 from layerguard.runtime.types import Verdict
+
+if TYPE_CHECKING:
+    from layerguard.runtime.server.tracing.spans import Traces
 
 Direction = Literal["request", "response"]
 """Whether a text goes to the model or comes from it."""
@@ -60,6 +63,7 @@ class Service:
         config: the settings.
         guards: the guards that serve, by name; the first answers requests that name none.
         metrics: what was counted.
+        traces: makes spans; None if the operator wants none.
         draining: whether new requests are refused, because the server is shutting down.
     """
 
@@ -71,13 +75,15 @@ class Service:
             load: loads a bundle; None: ``Guard.load`` with the settings.
 
         Raises:
-            InputError: the audit log cannot be written.
+            InputError: the audit log cannot be written, or spans cannot be sent to their endpoint.
+            MachineError: traces are wanted, and the extra is not installed.
         """
         self.config = config
         self.guards: Mapping[str, Guard] = {}
         self.metrics = Metrics()
         self.draining = False
         self._audit = AuditLog(config.audit) if config.audit.audit_file else None
+        self.traces = _traces(config.traces) if config.traces.traces == "otlp" else None
         self._settings = _hash_of(asdict(config.guard))
         self._load = load or guard_loader(config)
         self._scheduler = Scheduler(config.scheduler, self.metrics.began)
@@ -186,6 +192,10 @@ class Service:
         self.keep(given, growing.request, contract, "response", began, text)
         return given
 
+    def continued(self, headers: Mapping[str, str]) -> AbstractContextManager[None]:
+        """Answers within it belong to the trace that some headers name (``traceparent``)."""
+        return nullcontext() if self.traces is None else self.traces.continued(headers)
+
     def close(self, key: str) -> None:
         """Forget the answer of a key: the call has ended."""
         self._answers.close(key)
@@ -199,7 +209,7 @@ class Service:
         began: float,
         text: str | None = None,
     ) -> None:
-        """Count an answer, remember it, and write it into the audit log.
+        """Count an answer, remember it, write it into the audit log and the trace.
 
         Args:
             given: the answer.
@@ -213,9 +223,13 @@ class Service:
             OSError: the audit log cannot be written, and failures are not to pass.
         """
         self.metrics.answered(contract, direction, given)
-        if self._audit is None:
+        if self._audit is None and self.traces is None:
             return
         kept = record(given, contract, direction, self._settings, (_now() - began) * 1e3)
+        if self.traces is not None:
+            self.traces.answered(given, kept)
+        if self._audit is None:
+            return
         try:
             self._audit.write(kept, request, text)
         except OSError:
@@ -267,15 +281,19 @@ class Service:
         self._scheduler.close()
         if self._audit is not None:
             self._audit.close()
+        if self.traces is not None:
+            await self.traces.close(self.config.http.drain_s)
 
     def mode(self, contract: str) -> Mode:
         """The mode of a contract."""
         return self.config.guard.route_modes.get(contract, self.config.guard.mode)
 
-    def judged(self, name: str, guard: Guard, verdict: Verdict, contract: str) -> Answer:
+    def judged(
+        self, name: str, guard: Guard, verdict: Verdict, contract: str, queued_ms: float = 0.0
+    ) -> Answer:
         """The answer with a verdict, under the modes of the contract and of the detectors."""
-        modes = self.config.guard.detector_modes
-        return answer(name, guard.bundle.manifest, verdict, self.mode(contract), modes)
+        modes, manifest = self.config.guard.detector_modes, guard.bundle.manifest
+        return answer(name, manifest, verdict, self.mode(contract), modes, queued_ms)
 
     def named(self, bundle: str | None = None) -> tuple[str, Guard]:
         """The name and the guard of a bundle; None: the first one.
@@ -321,7 +339,10 @@ class Service:
         verdicts, error = await self._verdicts(work, len(jobs), may_fail=may_fail)
         if error:
             return [Answer(name, mode, None, {"": 0.0}, error)] * len(jobs)
-        return [self.judged(name, guard, verdict, contract) for verdict in verdicts]
+        return [
+            self.judged(name, guard, verdict, contract, job.queued_ms)
+            for verdict, job in zip(verdicts, jobs, strict=True)
+        ]
 
     async def _verdicts(
         self, work: Awaitable[list[Verdict]], texts: int, *, may_fail: bool
@@ -343,6 +364,25 @@ class Service:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
+
+
+def _traces(config: TraceConfig) -> "Traces":
+    """What makes the spans.
+
+    Raises:
+        InputError: the endpoint is no URL.
+        MachineError: a package is not installed.
+    """
+    try:
+        from layerguard.runtime.server.tracing.spans import Traces  # noqa: PLC0415  an extra
+    except ImportError as error:
+        if (error.name or "").startswith("layerguard"):
+            raise
+        raise MachineError(
+            f'traces = "otlp" needs {error.name}, which is not installed: '
+            "pip install 'layerguard[otel]'"
+        ) from error
+    return Traces(config)
 
 
 def _hash_of(settings: Mapping[str, Any]) -> str:

@@ -25,6 +25,7 @@ from layerguard.runtime.server.config import (
     Rule,
     SchedulerConfig,
     StreamConfig,
+    TraceConfig,
 )
 
 PREFIX = "LAYERGUARD_"
@@ -56,6 +57,7 @@ _SECTIONS: Mapping[str, Any] = {
     "http": HttpConfig,
     "guard": GuardConfig,
     "audit": AuditConfig,
+    "traces": TraceConfig,
     "scheduler": SchedulerConfig,
     "streams": StreamConfig,
     "contracts": ContractConfig,

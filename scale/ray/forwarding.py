@@ -87,7 +87,7 @@ class Forwarding:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or let its owner do it."""
-        field = CALL_IDS.get((scope.get("method", ""), scope.get("path", "")))
+        field = CALL_IDS.get((scope.get("method", ""), _path(scope)))
         if scope["type"] != "http" or field is None:
             await self._app(scope, receive, send)
             return
@@ -166,7 +166,16 @@ def _call_id(body: bytes, field: str) -> str:
     except (ValueError, RecursionError):
         return ""
     key = value.get(field) if isinstance(value, dict) else None
-    return key if isinstance(key, str) and key.isascii() else ""
+    try:
+        return key if isinstance(key, str) and key.encode() else ""
+    except UnicodeEncodeError:  # a lone surrogate
+        return ""
+
+
+def _path(scope: Scope) -> str:
+    """The path below the prefix at which the application is mounted."""
+    path: str = scope.get("path", "")
+    return path.removeprefix(scope.get("root_path", ""))
 
 
 def _again(messages: list[Message], receive: Receive) -> Receive:

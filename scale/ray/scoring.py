@@ -45,7 +45,7 @@ def score(
     workers, target = workers or Workers(), Path(out)
     loaded = Bundle.load(bundle)
     named = [rows] if isinstance(rows, str | Path) else rows
-    paths = [Path(path).absolute() for path in named]
+    paths = [Path(path) for path in named]
     parts = splits(paths)
     make = _Scoring(loaded.path.resolve(), loaded.id, workers, target)
     total, good = Scored(), dict.fromkeys(paths, 0)
@@ -78,6 +78,6 @@ class _Scoring:
             for read in split.rows():
                 faults = list(read.faults)
                 verdicts = list(check_rows(guard, read.good, faults, "", show_progress=False))
-                yield split.path, encoded(self.out, verdicts), Scored.of(verdicts, faults)
+                yield split.named, encoded(self.out, verdicts), Scored.of(verdicts, faults)
 
         return work

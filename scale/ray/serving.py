@@ -12,9 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from starlette.applications import Starlette
 from starlette.requests import Request as HttpRequest
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from layerguard.runtime.cli.serve import named_bundles
@@ -145,8 +146,8 @@ class Replica:
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """What Ray Serve calls for the application."""
-        self._own = create_app(self.service)
-        self._own.router.routes.insert(0, Route("/metrics", self._all_metrics, methods=["GET"]))
+        metrics = Route("/metrics", self._all_metrics, methods=["GET"])
+        self._own = Starlette(routes=[metrics, Mount("", create_app(self.service))])
         app = Forwarding(self._own, self._config.http, self._from_owner, _GONE, _SESSION)
         return _without_request_id(app)
 

@@ -23,12 +23,14 @@ class Split:
     """Some rows of a file: a few lines, or a row group of Parquet.
 
     Attributes:
-        path: the file.
+        path: the file, wherever a worker runs.
+        named: the same as the caller named it, for the rows' places.
         first: number of the first row in the file, from 1.
         start: offset in bytes of the first line; of Parquet the number of the row group.
     """
 
     path: Path
+    named: Path
     first: int
     start: int
 
@@ -40,11 +42,11 @@ class Split:
             MachineError: it is Parquet, and pyarrow is not installed.
         """
         if not parquet.is_parquet(self.path):
-            yield rows_of(self.path, lines(self.path, self.start, LINES, self.first))
+            yield rows_of(self.named, lines(self.path, self.start, LINES, self.first))
             return
         records = parquet.records(self.path, [self.start], self.first)
         while some := list(islice(records, LINES)):
-            yield rows_of(self.path, some)
+            yield rows_of(self.named, some)
 
 
 def splits(paths: Sequence[Path]) -> list[Split]:
@@ -64,7 +66,7 @@ def splits(paths: Sequence[Path]) -> list[Split]:
 def _of_groups(path: Path) -> Iterator[Split]:
     first = 1
     for group, count in enumerate(parquet.row_groups(path)):
-        yield Split(path, first, group)
+        yield Split(path.absolute(), path, first, group)
         first += count
 
 
@@ -76,7 +78,7 @@ def _of_lines(path: Path) -> Iterator[Split]:
             while part := file.readline(_BYTES):
                 if begins:
                     if number % LINES == 0:
-                        yield Split(path, number + 1, offset)
+                        yield Split(path.absolute(), path, number + 1, offset)
                     number += 1
                 offset += len(part)
                 begins = part.endswith(b"\n")

@@ -82,7 +82,7 @@ def _overhead(guard: Guard, pid: int, port: int, rounds: int = 300) -> dict[str,
         calls, requests = [], []
         call_cpu = 0.0
         await client.post("/v1/check", {"text": "warm"})
-        server_cpu = _cpu_s(pid)
+        server_cpu = cpu_s(pid)
         for text in texts(8, rounds):
             began, began_cpu = time.perf_counter(), time.process_time()
             guard.check_batch([text])
@@ -91,7 +91,7 @@ def _overhead(guard: Guard, pid: int, port: int, rounds: int = 300) -> dict[str,
             await client.post("/v1/check", {"text": text})
             calls.append(between - began)
             requests.append(time.perf_counter() - between)
-        server_cpu = _cpu_s(pid) - server_cpu
+        server_cpu = cpu_s(pid) - server_cpu
         client.close()
         return {
             "server": "layerguard - check_batch",
@@ -106,7 +106,7 @@ def _overhead(guard: Guard, pid: int, port: int, rounds: int = 300) -> dict[str,
     return asyncio.run(measured())
 
 
-def _cpu_s(pid: int) -> float:
+def cpu_s(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 

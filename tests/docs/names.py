@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-_ABSENT = ("agents", "fastapi", "guardrails", "langchain", "pydantic_ai", "ray")
+_ABSENT = ("agents", "fastapi", "guardrails", "langchain", "pydantic_ai", "ray", "tritonclient")
 """Frameworks that ``make integrations`` and ``make ray`` alone install; they run the examples that
-use them."""
+use them. And Triton's client."""
 
 
 @dataclass(frozen=True, slots=True)

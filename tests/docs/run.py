@@ -24,6 +24,7 @@ ORDER = (
     "streams.md",
     "engines.md",
     "fused-graphs.md",
+    "triton.md",
     "signing-and-packing.md",
     "command-line.md",
     "api/runtime.md",

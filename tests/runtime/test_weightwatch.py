@@ -10,7 +10,7 @@ import pytest
 from layerguard.runtime import Guard
 from layerguard.runtime.detectors.weightwatch import KIND, directions_sha256
 from layerguard.runtime.errors import BundleError, InputError
-from layerguard.runtime.model.backbone import _DistinctRows
+from layerguard.runtime.text.distinct_rows import DistinctRows
 from layerguard.runtime.text.request import request
 from layerguard.runtime.types import Array, Tap
 from tests.reference import weightwatch as reference
@@ -211,7 +211,7 @@ def test_a_role_without_tokens_has_no_extremes(watching: Guard) -> None:
 
 def test_rows_are_shared_unless_roles_differ() -> None:
     """A view without roles takes any row of its tokens; other roles are another row."""
-    rows = _DistinctRows()
+    rows = DistinctRows()
     assert rows.index((1, 2), None) == 0
     assert rows.index((1, 2), b"\1\1") == 0
     assert rows.index((1, 2), b"\1\2") == 1

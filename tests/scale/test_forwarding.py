@@ -103,6 +103,7 @@ def test_a_callback_is_answered_by_the_owner_of_its_call(folder: Path) -> None:
     [
         (json.dumps({**_BODY, "litellm_call_id": None}), {}),
         (json.dumps({**_BODY, "litellm_call_id": 3}), {}),
+        (json.dumps({**_BODY, "litellm_call_id": "\ud800"}), {}),
         (json.dumps(_BODY), {"x-session-id": "call"}),
         ("{", {}),
         ("[]", {}),
@@ -128,6 +129,20 @@ def test_other_endpoints_are_not_read(folder: Path) -> None:
     found = _with(replicas, lambda client: client.post("/v1/check", json={"text": "the garden"}))
     assert found.json()["flagged"] is False
     assert replicas.sent == []
+
+
+def test_a_prefix_of_the_path_changes_nothing(folder: Path) -> None:
+    """The application may be mounted anywhere."""
+    replicas = Replicas(folder)
+    mounted, call = replicas.app, {**_BODY, "litellm_call_id": "\u00fcber"}
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await mounted({**scope, "root_path": "/guard"}, receive, send)
+
+    replicas.app = app  # type: ignore[assignment]
+    found = _with(replicas, lambda client: client.post(f"/guard{_PATH}", json=call))
+    assert (found.status_code, found.json()) == (200, {"action": "NONE"})
+    assert [key for key, _ in replicas.sent] == ["\u00fcber"]
 
 
 def test_a_call_whose_owner_is_gone_is_answered_here(folder: Path) -> None:

@@ -197,7 +197,7 @@ def test_more_rows_than_a_part_keep_their_order(here: Path, tmp_path: Path) -> N
 
 
 def test_bad_rows_are_reported_as_in_one_process(
-    here: Path, exported: Path, tmp_path: Path
+    here: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With file and line; the good rows are used. A file without a good row is an error."""
     path, good = tmp_path / "mixed.jsonl", [json.dumps({"text": t}) for t in CLEAN]
@@ -211,6 +211,9 @@ def test_bad_rows_are_reported_as_in_one_process(
     ]
     bundle = Path(shutil.copytree(exported, tmp_path / "bundle"))
     assert calibrate(bundle, clean=path, target_fpr=TARGET, workers=TWO).faults == found.faults
+    monkeypatch.chdir(tmp_path)  # workers have another working folder
+    named = score(here, "mixed.jsonl", tmp_path / "out.jsonl", workers=TWO)
+    assert named.faults == read_rows([Path("mixed.jsonl")]).faults
     path.write_text("{\n", encoding="utf-8")
     with pytest.raises(InputError, match="found no usable row"):
         score(here, path, tmp_path / "none.jsonl", workers=TWO)

@@ -108,6 +108,8 @@ def main(wheel: Path, bundle: Path | None) -> None:
         _expect(f"import of the server {statistics.median(seconds):.3f} s", True)
         _expect_absent(python, ABSENT, home)
         _serve(environment, home, bundle)
+        _add(environment, home, wheel, "ws", "otel")
+        _serve(environment, home, bundle)
 
         packed = home / "acme_guard-1.2.0-py3-none-any.whl"
         _run(python, "-m", "pip", "install", "--quiet", "--no-index", packed, cwd=home)
@@ -115,9 +117,7 @@ def main(wheel: Path, bundle: Path | None) -> None:
             lines = _command(environment, words, home, bundle).splitlines()
             _expect(f"layerguard {words}: {lines[-1]}", True)
 
-        before = _megabytes(environment)
-        _run(python, "-m", "pip", "install", "--quiet", f"{wheel.resolve()}[sign]", cwd=home)
-        _expect(f"[sign] adds {_megabytes(environment) - before:.0f} MB", True)
+        _add(environment, home, wheel, "sign")
         _expect_absent(python, ABSENT, home)
         for words in SIGNED:
             lines = _command(environment, words, home, bundle).splitlines()
@@ -135,6 +135,15 @@ def main(wheel: Path, bundle: Path | None) -> None:
         for words in PREPARING:
             lines = _command(environment, words, home, bundle).splitlines()
             _expect(f"layerguard {words}: {lines[0][:60]}...", True)
+
+
+def _add(environment: Path, home: Path, wheel: Path, *extras: str) -> None:
+    """Install some extras, one after the other, and say how large they are."""
+    pip = (environment / "bin" / "python", "-m", "pip", "install", "--quiet")
+    for extra in extras:
+        before = _megabytes(environment)
+        _run(*pip, f"{wheel.resolve()}[{extra}]", cwd=home)
+        _expect(f"[{extra}] adds {_megabytes(environment) - before:.1f} MB", True)
 
 
 def _embed(python: Path, home: Path, bundle: Path | None) -> None:

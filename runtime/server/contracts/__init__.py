@@ -43,7 +43,9 @@ def duplicates(contracts: Iterable[Contract]) -> list[str]:
     seen: set[str] = set()
     twice = []
     for contract in contracts:
-        for name in (contract.name, *(f"{one.method} {one.path}" for one in contract.endpoints)):
+        paths = [f"{one.method} {one.path}" for one in contract.endpoints]
+        paths += [f"WS {one.path}" for one in contract.sockets]
+        for name in (contract.name, *paths):
             if name in seen:
                 twice.append(name)
             seen.add(name)

@@ -6,10 +6,11 @@ before and after: keys, limits, deadlines, disconnected clients, request ids, er
 """
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from starlette.requests import HTTPConnection
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
@@ -42,13 +43,13 @@ class Call:
     Attributes:
         service: what answers; most contracts need only ``check`` and ``push``.
         contract: name of the contract.
-        http: the HTTP request: ``http.headers``, ``http.path_params``, ``http.query_params``.
+        http: the HTTP request or WebSocket: ``http.headers``, ``http.path_params``.
         body: the request's body; empty for an endpoint that reads ``chunks`` itself.
     """
 
     service: Service
     contract: str
-    http: HttpRequest
+    http: HTTPConnection
     body: bytes = b""
 
     def json(self) -> Any:
@@ -92,9 +93,15 @@ class Call:
                 arguments[name] = self.http.headers.get(f"x-layerguard-{name}")
         return arguments
 
+    @property
+    def request(self) -> HttpRequest:
+        """The HTTP request of a call that is not a WebSocket's."""
+        assert isinstance(self.http, HttpRequest)
+        return self.http
+
     def chunks(self) -> AsyncIterator[bytes]:
         """The parts of the body as they arrive."""
-        return self.http.stream()
+        return self.request.stream()
 
 
 Handler = Callable[[Call], Awaitable[Response]]
@@ -123,6 +130,23 @@ class Endpoint:
     call_id: str = ""
 
 
+Conversation = Callable[[Call, AsyncIterator[dict[str, Any]]], AsyncGenerator[dict[str, Any], None]]
+"""Answers the objects of a client, each once it has arrived, with objects."""
+
+
+@dataclass(frozen=True, slots=True)
+class Socket:
+    """One endpoint for WebSockets; its messages are JSON objects.
+
+    Attributes:
+        path: as of an ``Endpoint``.
+        converse: answers the messages.
+    """
+
+    path: str
+    converse: Conversation
+
+
 @dataclass(frozen=True, slots=True)
 class Contract:
     """One HTTP contract.
@@ -131,11 +155,13 @@ class Contract:
         name: for the operator's modes and the metrics.
         endpoints: its endpoints.
         error: the response for a call without an answer; the server adds ``Retry-After``.
+        sockets: its endpoints for WebSockets.
     """
 
     name: str
     endpoints: tuple[Endpoint, ...]
     error: Callable[[Fault], Response]
+    sockets: tuple[Socket, ...] = ()
 
 
 def json_response(

@@ -2,14 +2,17 @@
 
 ``/v1/stream``: the first line of the body is a request, ``{"prompt"}`` or ``{"messages",
 "tools"?}``, with a ``domain`` and a ``bundle`` if need be; each later one is a part of the answer,
-``{"chunk"}``. Each line is answered with one, the verdict on everything so far. ``/v1/generate``
-lets the bundle's own model write the answer, and gives a line for each ``Event``.
+``{"chunk"}``. Each line is answered with one, the verdict on everything so far. A WebSocket has a
+message for each line. ``/v1/generate`` lets the bundle's own model write the answer, and gives a
+line for each ``Event``.
 """
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from functools import partial
+from http import HTTPStatus
 from typing import Any
 
 from starlette.responses import Response
@@ -17,7 +20,14 @@ from starlette.responses import Response
 from layerguard.runtime.errors import InputError
 from layerguard.runtime.generation.event import Event
 from layerguard.runtime.server.contracts import native_schema
-from layerguard.runtime.server.contracts.contract import Call, Contract, Endpoint, field
+from layerguard.runtime.server.contracts.contract import (
+    Call,
+    Contract,
+    Endpoint,
+    Fault,
+    Socket,
+    field,
+)
 from layerguard.runtime.server.contracts.native import error, known, parsed
 from layerguard.runtime.server.lines import LinesResponse, read_lines
 from layerguard.runtime.types import json_ready
@@ -33,6 +43,22 @@ async def stream(call: Call) -> Response:
     """A line for each line of the body."""
     config = call.service.config
     lines = read_lines(call.chunks(), config.http.body_bytes, config.streams.stream_idle_s)
+    found = verdicts(call, lines)
+    first = await anext(found)  # an error here has its own status
+
+    async def objects() -> AsyncIterator[dict[str, Any]]:
+        async with aclosing(found):
+            yield first
+            async for one in found:
+                yield one
+
+    return LinesResponse(call.request, objects(), reads_body=True)
+
+
+async def verdicts(
+    call: Call, lines: AsyncIterator[dict[str, Any]]
+) -> AsyncGenerator[dict[str, Any], None]:
+    """The verdict on everything so far, for each object of the client."""
     opening = await anext(lines, None)
     if opening is None:
         raise InputError("body: found nothing; expected a line with a request")
@@ -43,22 +69,31 @@ async def stream(call: Call) -> Response:
         "domain": field(opening, "domain", str, None),
         "bundle": field(opening, "bundle", str, None),
     }
-    first = await call.push(key, "", **asked)
-    return LinesResponse(call.http, _verdicts(call, key, asked, first, lines), reads_body=True)
-
-
-async def _verdicts(
-    call: Call, key: str, asked: Any, first: Any, lines: AsyncIterator[dict[str, Any]]
-) -> AsyncIterator[dict[str, Any]]:
     try:
-        yield first.to_json()
         text = ""
+        yield (await call.push(key, text, **asked)).to_json()
         async for line in lines:
             known(line, ("chunk",))
             text += field(line, "chunk", str)
             yield (await call.push(key, text, **asked)).to_json()
     finally:
         call.service.close(key)
+
+
+async def upgrade(call: Call) -> Response:
+    """What a GET gets that is no WebSocket, or is none for want of a library."""
+    if call.http.headers.get("upgrade", "").lower() == "websocket":
+        status = HTTPStatus.NOT_IMPLEMENTED
+        message = (
+            "found a WebSocket, which needs websockets on the server: pip install 'layerguard[ws]' "
+            "there; or POST the same lines"
+        )
+    else:
+        status = HTTPStatus.UPGRADE_REQUIRED
+        message = "found a GET; expected a WebSocket, or a POST of lines"
+    response = error(Fault(int(status), message, call.http.url.path))
+    response.headers["upgrade"] = "websocket"
+    return response
 
 
 async def generate(call: Call) -> Response:
@@ -90,14 +125,16 @@ async def generate(call: Call) -> Response:
             answer = call.service.judged(name, guard, worst.verdict, call.contract)
             call.service.keep(answer, asked, call.contract, "response", began, text)
 
-    return LinesResponse(call.http, objects())
+    return LinesResponse(call.request, objects())
 
 
 CONTRACT = Contract(
     "native-streams",
     (
         Endpoint("POST", "/v1/stream", stream, streams=True, operation=native_schema.STREAM),
+        Endpoint("GET", "/v1/stream", upgrade),
         Endpoint("POST", "/v1/generate", generate, operation=native_schema.GENERATE),
     ),
     error,
+    (Socket("/v1/stream", verdicts),),
 )

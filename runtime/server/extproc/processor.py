@@ -38,6 +38,8 @@ CONTRACT = "extproc"
 """For the operator's modes and the metrics."""
 
 _FORBIDDEN = 403
+_TRACE = ("traceparent", "tracestate")
+"""Headers with the caller's span."""
 
 
 async def listen(service: Service, host: str, port: int, *, shares: bool) -> grpc.aio.Server:
@@ -89,12 +91,17 @@ class Exchange:
         self._may_embed = False
         self._is_error = False
         self._stopped = False
+        self._trace: dict[str, str] = {}
 
     async def respond(self, message: Any) -> Any:
         """What Envoy shall do with a message; an error of the guard answers the client."""
         phase = phase_of(message)
+        part = getattr(message, phase)
+        if phase == "request_headers":
+            self._trace = {name: header(part, name) for name in _TRACE}
         try:
-            return await self._respond(phase, getattr(message, phase))
+            with self._service.continued(self._trace):
+                return await self._respond(phase, part)
         except Exception as error:  # noqa: BLE001  every error has OpenAI's form
             if self._service.mode(CONTRACT) != "enforce":
                 return go_on(phase)
