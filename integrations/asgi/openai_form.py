@@ -4,16 +4,15 @@ They are those of chat completions, of text completions, and of responses.
 """
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from layerguard.runtime import InputError
 from layerguard.runtime.text.growing_message import parts_of, text_in
+from layerguard.runtime.text.openai_call import need_answer_now, read_object, tools_of
 from layerguard.runtime.text.responses_form import answer_in, answer_of, chat_of
-
-_EVENT_END = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
+from layerguard.runtime.text.server_events import data_of, split_events
 
 Arguments = dict[str, Any]
 """Keyword arguments of ``Guard.check``."""
@@ -50,18 +49,10 @@ class Asked:
         if len(named) > 1:
             raise InputError(f"found {' and '.join(named)}; expected one of them")
         if "input" in asked:
-            if asked.get("background"):
-                raise InputError(
-                    "background: found true; an answer that is fetched later passes unread"
-                )
+            need_answer_now(asked)
             return cls((chat_of(asked),), is_response=True)
         if "messages" in asked:
-            functions = asked.get("functions") or ()
-            tools = [
-                *(asked.get("tools") or ()),
-                *({"type": "function", "function": function} for function in functions),
-            ]
-            chat = {"messages": asked["messages"], "tools": tools or None}
+            chat = {"messages": asked["messages"], "tools": tools_of(asked)}
             return cls((chat,), choices=choices)
         prompts = asked.get("prompt")
         prompts = prompts if isinstance(prompts, list) else [prompts]
@@ -141,18 +132,6 @@ def events_of(body: bytes) -> list[dict[str, Any]]:
     return [parsed(data) for data in found if data and data != b"[DONE]"]
 
 
-def split_events(data: bytes) -> list[bytes]:
-    """The events with the blank lines that end them, and the rest."""
-    ends = [0, *(match.end() for match in _EVENT_END.finditer(data))]
-    return [data[a:b] for a, b in zip(ends, [*ends[1:], len(data)], strict=True)]
-
-
-def data_of(event: bytes) -> bytes:
-    """The data of an event; empty of a comment."""
-    lines = [line[5:].removeprefix(b" ") for line in event.splitlines() if line[:5] == b"data:"]
-    return b"\n".join(lines)
-
-
 def error(message: str, kind: str, code: str) -> bytes:
     """An error in OpenAI's form, as JSON."""
     body = {"message": message, "type": kind, "param": None, "code": code}
@@ -160,18 +139,5 @@ def error(message: str, kind: str, code: str) -> bytes:
 
 
 def parsed(body: bytes) -> dict[str, Any]:
-    """The JSON object of a body. A repeated key is refused: readers differ on which one counts."""
-    try:
-        value = json.loads(body.decode(), object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as fault:
-        raise InputError(f"the body is not JSON: {fault}") from fault
-    if not isinstance(value, dict):
-        raise InputError(f"found JSON of type {type(value).__name__}; expected an object")
-    return value
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a key is repeated")
-    return found
+    """The JSON object of a body; see ``read_object``."""
+    return read_object(body, "the body")

@@ -3,15 +3,10 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from layerguard.integrations.asgi.openai_form import (
-    Asked,
-    choices_of,
-    data_of,
-    parsed,
-    split_events,
-)
+from layerguard.integrations.asgi.openai_form import Asked, choices_of, parsed
 from layerguard.runtime import Guard, Verdict
 from layerguard.runtime.text.growing_message import GrowingMessage, parts_of
+from layerguard.runtime.text.server_events import EventReader, data_of
 
 
 class StreamedAnswer:
@@ -29,7 +24,7 @@ class StreamedAnswer:
         self._guard, self._asked, self.verdict = guard, asked, verdict
         self._choices: dict[int, _Choice] = {}
         self._held: list[bytes] = []
-        self._partial = b""
+        self._events = EventReader()
 
     def push(self, data: bytes, *, last: bool) -> Verdict:
         """Read a part of the body; the verdict is flagged if that of any choice is.
@@ -49,10 +44,7 @@ class StreamedAnswer:
 
     def _verdicts(self, data: bytes, *, last: bool) -> Iterator[Verdict]:
         """A verdict after each part of a choice, and at the end more on each choice."""
-        *events, self._partial = split_events(self._partial + data)
-        if last and self._partial:
-            events.append(self._partial)
-        for event in events:
+        for event in self._events.feed(data, last=last):
             self._held.append(event)
             for choice in _choices(event):
                 index = choice.get("index", 0)

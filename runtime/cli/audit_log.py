@@ -28,7 +28,7 @@ def run(arguments: Namespace) -> int:
     if faults:
         shown = "".join(f"\n  - {fault}" for fault in faults[:_MOST_SHOWN])
         raise InputError(
-            f"{arguments.log}: found {len(faults)} faults in {lines} lines; expected none:{shown}"
+            f"{arguments.log}: faults found: {len(faults)}, in {lines} lines; expected none:{shown}"
         )
     show(f"{lines} lines verified; the last chain is {last or 'empty'}")
     return 0

@@ -6,6 +6,7 @@ reported with its line; the other rows are still scored, and the exit code is th
 """
 
 import json
+import os
 import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -61,5 +62,8 @@ def _rows(arguments: Namespace) -> tuple[tuple[Row, ...], tuple[str, ...]]:
     if arguments.text is None and sys.stdin is not None and sys.stdin.isatty():
         raise InputError("found no TEXT and no --input; expected one, or text on standard input")
     text = options.given_text("-" if arguments.text is None else arguments.text)
+    if arguments.text is not None and os.path.isfile(arguments.text):  # noqa: PTH113  any text
+        told = "TEXT is the name of a file, and the name is scored; --input scores a file's rows"
+        show(f"layerguard score: {told}", to=sys.stderr)
     row = Row(id="text", request=request(text), place="text", domain=arguments.domain)
     return (row,), ()

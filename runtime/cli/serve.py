@@ -27,8 +27,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     for setting in settings():
         default = "" if setting.default in ("", {}) else f" (default: {setting.default})"
+        words = [word for word in setting.choices if word]
         parser.add_argument(
-            setting.flag, metavar="VALUE", help=f"{setting.rule.help}{default}".replace("%", "%%")
+            setting.flag,
+            metavar=f"{{{','.join(words)}}}" if words else "VALUE",
+            help=f"{setting.rule.help}{default}".replace("%", "%%"),
         )
 
 

@@ -10,17 +10,28 @@ from typing import Annotated, Literal, NamedTuple
 from layerguard.runtime.model.session import Device, Weights
 from layerguard.runtime.types import OnUnfamiliar, OnUnread
 
+WHOLE_GUARD = "guard"
+"""What ``categories`` calls the whole guard."""
+
 Mode = Literal["enforce", "shadow", "off"]
 """``enforce``: a flagged text is blocked; ``shadow``: it is only counted and reported; ``off``: it
 is not checked."""
 
 
+CONTRACT_NAMES = (
+    "native", "native-streams", "litellm", "moderations", "fms", "nemo", "kserve-v1", "oip-v2",
+    "agentgateway", "portkey", "lakera", "azure-prompt-shields", "extproc",
+)  # fmt: skip
+"""Of all contracts; ``contracts`` itself can be imported only with the extra ``serve``."""
+
+
 class Rule(NamedTuple):
-    """What a setting means, and the numbers that it may have."""
+    """What a setting means, and the numbers or, of a table, the names that it may have."""
 
     help: str
     least: float | None = None
     most: float | None = None
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +86,9 @@ class GuardConfig:
     mode: Annotated[Mode, Rule("enforce, shadow or off, for routes without their own mode")] = (
         "enforce"
     )
-    route_modes: Annotated[Mapping[str, Mode], Rule("modes by contract: native=shadow,...")] = (
-        field(default_factory=dict)
-    )
+    route_modes: Annotated[
+        Mapping[str, Mode], Rule("modes by contract: native=shadow,...", names=CONTRACT_NAMES)
+    ] = field(default_factory=dict)
     shadow: Annotated[
         Mapping[str, str], Rule("candidates by bundle: main=other compares other's answers")
     ] = field(default_factory=dict)

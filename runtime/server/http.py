@@ -44,7 +44,8 @@ class Keys:
         try:
             lines = Path(path).read_text(encoding="utf-8").split()
         except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: {error}; expected a file with one key per line") from error
+            why = getattr(error, "strerror", None) or error
+            raise InputError(f"{path}: {why}; expected a file with one key per line") from error
         if not lines:
             raise InputError(f"{path}: found no key; expected one per line")
         return cls(lines)

@@ -1,9 +1,20 @@
 """What operators ask: ``/livez``, ``/readyz``, ``/metrics`` and ``/admin/reload``."""
 
+import logging
+
 from starlette.responses import PlainTextResponse, Response
 
+from layerguard.runtime.errors import LayerGuardError
 from layerguard.runtime.server.contracts import native
-from layerguard.runtime.server.contracts.contract import Call, Contract, Endpoint, json_response
+from layerguard.runtime.server.contracts.contract import (
+    Call,
+    Contract,
+    Endpoint,
+    Fault,
+    json_response,
+)
+
+_LOG = logging.getLogger("layerguard.server")
 
 
 async def live(call: Call) -> Response:  # noqa: ARG001  the process answers, whatever is asked
@@ -26,8 +37,14 @@ async def metrics(call: Call) -> Response:
 
 
 async def reload(call: Call) -> Response:
-    """Load all bundles again, and give their ids."""
-    return json_response({"bundles": await call.service.reload()})
+    """Load all bundles again, and give their ids; 500 with the faults if one is not served."""
+    try:
+        ids = await call.service.reload()
+    except LayerGuardError as error:
+        message = f"not reloaded, the earlier bundles still serve: {error}"
+        _LOG.error("%s", message)
+        return native.error(Fault(500, message, call.http.url.path))
+    return json_response({"bundles": ids})
 
 
 CONTRACT = Contract(

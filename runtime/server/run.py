@@ -82,6 +82,12 @@ def _serve_one(
 
 def _begin_log() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("uvicorn.error").addFilter(_is_no_refusal)
+
+
+def _is_no_refusal(record: logging.LogRecord) -> bool:
+    """False for uvicorn's error after a WebSocket that was refused by an HTTP response."""
+    return record.msg != "ASGI callable returned without completing handshake."
 
 
 def _run(config: Config, listeners: list[socket.socket], beside: Beside = None) -> None:

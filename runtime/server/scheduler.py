@@ -178,6 +178,8 @@ class Scheduler:
         """Run some jobs of one group in the worker's thread, and tell the loop."""
         try:
             results = batch[0].group.run([job.argument for job in batch])
+            if len(results) != len(batch):
+                raise RuntimeError(f"found {len(results)} results of {len(batch)} jobs")  # noqa: TRY301
         except BaseException as error:  # noqa: BLE001  it is raised again, by whoever asked
             results = [error] * len(batch)
         with suppress(RuntimeError):  # the loop was closed meanwhile
@@ -190,9 +192,18 @@ class Scheduler:
             if job.future.done():
                 continue
             if isinstance(result, BaseException):
-                job.future.set_exception(result)
+                job.future.set_exception(_raisable(result))
             else:
                 job.future.set_result(result)
         self._changed.set()
         with suppress(RuntimeError):  # the loop is closing
             self._dispatch()
+
+
+def _raisable(error: BaseException) -> Exception:
+    """An error of a job, for its caller: none that would end the loop or cancel the request."""
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
+        return error
+    raised = RuntimeError(f"a job raised {type(error).__name__}")
+    raised.__cause__ = error
+    return raised

@@ -19,7 +19,7 @@ from layerguard.runtime.guard import Guard
 from layerguard.runtime.server.answers import Answer, answer
 from layerguard.runtime.server.audit import AuditLog
 from layerguard.runtime.server.candidates import Candidates
-from layerguard.runtime.server.config import Config, Mode, TraceConfig
+from layerguard.runtime.server.config import WHOLE_GUARD, Config, Mode, TraceConfig
 from layerguard.runtime.server.errors import OverloadError, UnavailableError
 from layerguard.runtime.server.jobs import Job, check_job, tokens_of
 from layerguard.runtime.server.metrics import Metrics
@@ -252,7 +252,8 @@ class Service:
             The id of each bundle, by name.
 
         Raises:
-            LayerGuardError: a bundle is not served; the earlier ones still serve.
+            LayerGuardError: a bundle is not served, or the settings name a detector that no bundle
+                has; the earlier ones still serve.
         """
         async with self._reloading:
             if self._audit is not None:
@@ -263,6 +264,7 @@ class Service:
                 before = self.guards.get(name)
                 unchanged = before is not None and before.bundle.id == guard.bundle.id
                 loaded[name] = before if before is not None and unchanged else guard
+            self._need_detectors(loaded)
             self.guards = loaded
         return {name: guard.bundle.id for name, guard in loaded.items()}
 
@@ -313,6 +315,23 @@ class Service:
         if domain is not None:
             check_text("domain", domain)
         return name, self.guards[name]
+
+    def _need_detectors(self, guards: Mapping[str, Guard]) -> None:
+        """Refuse settings with a detector that none of the bundles has."""
+        known = list(dict.fromkeys(n for g in guards.values() for n in g.bundle.manifest.detectors))
+        named = [("guard.detector_modes", name) for name in self.config.guard.detector_modes]
+        named += [
+            (f"contracts.categories.{category}", name)
+            for category, name in self.config.contracts.categories.items()
+            if name != WHOLE_GUARD
+        ]
+        faults = [
+            f"{where}: found {name!r}; expected a detector of the bundles: {', '.join(known)}"
+            for where, name in named
+            if name not in known
+        ]
+        if faults:
+            raise InputError("; ".join(faults))
 
     def _need_ready(self) -> None:
         if not self.ready:

@@ -52,6 +52,14 @@ class Setting:
         """Its environment variable."""
         return PREFIX + self.name.upper()
 
+    @property
+    def choices(self) -> list[str]:
+        """The words that it may be; empty if it is a number, a table or any text."""
+        if isinstance(self.default, dict):
+            return []
+        parts = [part for one in (self.kind, *get_args(self.kind)) for part in get_args(one)]
+        return list(dict.fromkeys(part for part in parts if isinstance(part, str)))
+
 
 _SECTIONS: Mapping[str, Any] = {
     "http": HttpConfig,
@@ -112,6 +120,7 @@ def read_config(
     named = bundles or table.get("bundles", {})
     faults += _unknown(table) + _bundle_faults(named)
     faults += _shadow_faults(values["guard"].get("shadow"), named)
+    faults += _alone_faults(values)
     if faults:
         listed = "".join(f"\n  - {fault}" for fault in faults)
         raise InputError(f"the settings are not usable:{listed}")
@@ -145,20 +154,20 @@ def _fault(setting: Setting, value: Any) -> str:
     kind = setting.kind
     if isinstance(setting.default, dict):
         words = get_args(get_args(kind)[1])
-        if isinstance(value, dict) and all(
+        if not isinstance(value, dict) or not all(
             one in words if words else isinstance(one, str) for one in value.values()
         ):
-            return ""
-        return f"found {value!r}; expected names with {', '.join(words) or 'texts'}"
+            return f"found {value!r}; expected names with {', '.join(words) or 'texts'}"
+        known = list(setting.rule.names)
+        strange = [name for name in value if known and name not in known]
+        return "; ".join(f"found {name!r}{_hint(name, known)}" for name in strange)
     if kind in (int, float):
         wrong = isinstance(value, bool) or not isinstance(value, (int, kind))
         if wrong or not math.isfinite(value) or not _within(setting, value):
             return f"found {value!r}; expected {_expected(setting)}"
         return ""
-    parts = [part for one in (kind, *get_args(kind)) for part in get_args(one)]
-    choices = [part for part in parts if isinstance(part, str)]
-    if choices and value not in choices:
-        return f"found {value!r}; expected {' or '.join(map(repr, dict.fromkeys(choices)))}"
+    if setting.choices and value not in setting.choices:
+        return f"found {value!r}; expected {' or '.join(map(repr, setting.choices))}"
     return "" if isinstance(value, str) else f"found {value!r}; expected a text"
 
 
@@ -208,6 +217,20 @@ def _bundle_faults(named: Any) -> list[str]:
         f"bundles.{name}: found {where!r}; expected a folder or the name of an installed bundle"
         for name, where in named.items()
         if not isinstance(where, str) or not where or not name
+    ]
+
+
+def _alone_faults(values: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Settings that need another one, which is not set."""
+    pairs = (
+        ("http", "tls_key", "tls_certificate", "a certificate"),
+        ("audit", "audit_file", "audit_key_file", "a file with the key of its HMACs"),
+        ("audit", "audit_chain", "audit_file", "a file for the log"),
+    )
+    return [
+        f"{section}.{name}: found {values[section][name]!r} without {needed}; expected {what}"
+        for section, name, needed, what in pairs
+        if values[section].get(name, "off") not in ("", "off") and not values[section].get(needed)
     ]
 
 

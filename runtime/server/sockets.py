@@ -37,11 +37,18 @@ def need_same_origin(websocket: WebSocket) -> None:
     """
     origin = websocket.headers.get("origin")
     host = websocket.headers.get("host", "")
-    if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+    if origin is not None and _host_of(origin) != host.lower():
         raise RefusedError(
             HTTPStatus.FORBIDDEN,
             f"origin: found {origin[:80]!r}; expected no browser's page, or one of {host[:80]!r}",
         )
+
+
+def _host_of(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:  # brackets that hold no address
+        return origin
 
 
 async def converse(websocket: WebSocket, socket: Socket, call: Call) -> None:

@@ -1,7 +1,9 @@
 """Splitting a request into its fixed part and the answer that grows."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
+from layerguard.runtime.text.leaves import is_text_part
 from layerguard.runtime.text.request import Message, Request, joined, text_of
 
 
@@ -48,8 +50,22 @@ class GrowingRequest:
         last = self.request.messages[len(head) :]
         if not last and not text:
             return self.request
-        turn = {**(last[0] if last else {"role": "assistant"}), "content": text}
+        begun = last[0] if last else {"role": "assistant"}
+        turn = {**begun, "content": _with_text(begun.get("content"), text)}
         return replace(self.request, messages=(*head, turn), limits=None)
+
+
+def _with_text(content: Any, text: str) -> Any:
+    """A content with another text. Parts that are no text keep their places."""
+    if not isinstance(content, (list, tuple)):
+        return text
+    parts: list[Any] = []
+    for part in content:
+        is_text = is_text_part(part)
+        parts.append({**part, "text": text} if is_text else part)
+        if is_text:
+            text = ""
+    return [*parts, {"type": "text", "text": text}] if text else parts
 
 
 def _head(request: Request) -> tuple[Message, ...]:

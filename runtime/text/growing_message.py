@@ -13,8 +13,8 @@ _TEXTS = ("reasoning_content", "reasoning", "content", "text", "refusal")
 """Members of a message, a delta or a choice whose text a user may see."""
 
 
-_GROWING = ("name", "arguments", "input")
-"""Members of a call whose texts are joined; some servers repeat the name in every part."""
+_SET_ONCE = ("id", "type", "index")
+"""Members of a call that no tool reads."""
 
 
 class GrowingMessage:
@@ -37,7 +37,11 @@ class GrowingMessage:
             InputError: the part has sound, or its texts or calls cannot be read.
         """
         for call in _calls(delta):
-            _extend(self.calls.setdefault(call.get("index", 0), {}), call)
+            index = call.get("index", 0)
+            try:
+                self.calls[index] = _extended(self.calls.get(index, {}), call)
+            except RecursionError as error:
+                raise InputError("call: found one nested too deeply; expected less") from error
         text = text_in(delta)
         self.text += text
         return text
@@ -87,21 +91,23 @@ def _is_call(value: Any) -> bool:
     return isinstance(value, dict) and isinstance(value.get("index", 0), int)
 
 
-def _extend(whole: dict[str, Any], part: Mapping[str, Any]) -> None:
-    """Add a part of a call: what a tool reads grows, and other members are set once.
+def _extended(whole: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:
+    """A call with a part more: texts and lists grow. Some servers repeat the name in every part.
 
     Raises:
         InputError: a member is of two kinds.
     """
+    found = dict(whole)
     for key, value in part.items():
         earlier = whole.get(key)
         if earlier is None:
-            whole[key] = dict(value) if isinstance(value, dict) else value
-        elif value is None:
+            found[key] = value
+        elif value is None or (key in _SET_ONCE and not isinstance(value, dict | list)):
             continue
         elif type(earlier) is not type(value):
             raise InputError(f"call: found {key[:40]!r} of two kinds; expected one")
         elif isinstance(value, dict):
-            _extend(earlier, value)
-        elif key in _GROWING and (key != "name" or value != earlier):
-            whole[key] += value
+            found[key] = _extended(earlier, value)
+        elif isinstance(value, str | list) and (key != "name" or value != earlier):
+            found[key] = earlier + value
+    return found

@@ -3,14 +3,21 @@
 Items of one side that follow each other are one turn, as chat templates expect.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeGuard
 
 from layerguard.runtime.errors import InputError
+from layerguard.runtime.text.openai_call import schemas_of, tools_of
 
 Turn = dict[str, Any]
 
 _FINISHED = ("response.completed", "response.incomplete", "response.failed")
+_FAILED = "error"
+_PLACES = ("type", "item_id", "output_index", "content_index", "summary_index")
+"""Members of an event that tell which text its part belongs to."""
+_NO_TEXT = frozenset({"type", "id", "status", "role", "call_id", "item_id", "event_id",
+                      "logprobs", "obfuscation", "partial_image_b64"})  # fmt: skip
+"""Members of events that a client does not show."""
 _CALLS = {"function_call": ("function", "arguments"), "custom_tool_call": ("custom", "input")}
 """Type of a call of a tool: its key in a chat, and the member that the tool reads."""
 
@@ -20,8 +27,8 @@ def is_chat(call: Mapping[str, Any]) -> bool:
     given = call.get("input")
     if isinstance(given, list) and any(isinstance(one, dict) for one in given):
         return True
-    told = call.get("instructions") is not None or call.get("tools") is not None
-    return given is not None and told
+    told = any(call.get(name) is not None for name in ("instructions", "tools", "functions"))
+    return given is not None and (told or any(schemas_of(call)))
 
 
 def chat_of(call: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,9 +46,7 @@ def chat_of(call: Mapping[str, Any]) -> dict[str, Any]:
     told = call.get("instructions")
     told = told if _are_items(told) else [{"role": "system", "content": told}] if told else []
     turns = turns_of([*told, *items])
-    tools = call.get("tools")
-    if tools is not None and not isinstance(tools, list):
-        raise InputError(f"tools: found {type(tools).__name__}; expected a list of objects")
+    tools = tools_of(call)
     return {"messages": turns, "tools": [_tool(one) for one in tools] if tools else None}
 
 
@@ -57,24 +62,56 @@ def answer_of(body: Mapping[str, Any]) -> Turn:
     return _joined(turns_of(items))
 
 
-def answer_in(events: Sequence[Mapping[str, Any]]) -> Turn:
-    """The turn that the events of a streamed answer hold.
+def answer_in(events: Iterable[Mapping[str, Any]]) -> Turn:
+    """The turn that the events of a streamed answer hold; see ``GrowingResponse``."""
+    answer = GrowingResponse()
+    for event in events:
+        answer.add(event)
+    return answer.turn()
 
-    Text of its parts that the whole answer at their end does not repeat is read too.
 
-    Raises:
-        InputError: the last event does not hold the answer.
-    """
-    last = events[-1] if events else {}
-    whole = last.get("response")
-    if last.get("type") not in _FINISHED or not isinstance(whole, dict):
-        raise InputError(f"event: found {last.get('type')!r} last; expected {_FINISHED[0]!r}")
-    turn = answer_of(whole)
-    said = list(_strings(turn))
-    for text in _texts(events).values():
-        if not any(text in one for one in said):
-            turn["content"].append({"type": "text", "text": text})
-    return turn
+class GrowingResponse:
+    """A streamed answer so far: the texts of its events, and the last one."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._deltas: dict[tuple[str, ...], list[str]] = {}
+        self._texts: dict[str, None] = {}
+        self._last: Mapping[str, Any] = {}
+
+    def add(self, event: Mapping[str, Any]) -> None:
+        """Add an event."""
+        for text in _strings(_output_of(self._last)):
+            self._texts[text] = None
+        self._last = event
+        delta = event.get("delta")
+        if isinstance(delta, str):
+            place = tuple(str(event.get(name)) for name in _PLACES)
+            self._deltas.setdefault(place, []).append(delta)
+        members = {key: value for key, value in event.items() if key != "response"}
+        for text in _strings(members if not isinstance(delta, str) else {**members, "delta": None}):
+            self._texts[text] = None
+
+    def turn(self) -> Turn:
+        """The turn that the last event holds.
+
+        Texts of the other events that it does not repeat are added: a client may show them.
+
+        Raises:
+            InputError: the last event neither holds the answer nor says that it failed.
+        """
+        kind, whole = self._last.get("type"), self._last.get("response")
+        if kind == _FAILED:
+            whole = {"output": []}
+        elif kind not in _FINISHED or not isinstance(whole, dict):
+            raise InputError(f"event: found {kind!r} last; expected {_FINISHED[0]!r}")
+        turn = answer_of(whole)
+        said = dict.fromkeys(_strings(turn))
+        for text in [*map("".join, self._deltas.values()), *self._texts]:
+            if text not in said and not any(text in one for one in said):
+                turn["content"].append({"type": "text", "text": text})
+                said[text] = None
+        return turn
 
 
 def turns_of(items: Iterable[Mapping[str, Any]]) -> list[Turn]:
@@ -93,22 +130,37 @@ def _are_items(value: Any) -> TypeGuard[list[dict[str, Any]]]:
 
 
 def _turn(item: Mapping[str, Any]) -> Turn:
-    kind = item.get("type", "message")
+    kind = item.get("type")
+    if kind is None:
+        kind = "message"
+    if not isinstance(kind, str):
+        raise InputError(f"type of an item: found {type(kind).__name__}; expected a str")
     rest = {key: value for key, value in item.items() if key not in ("type", "id", "status")}
     if kind == "message":
         return rest
+    turn: Turn
     if kind in _CALLS:
         key, read = _CALLS[kind]
         called = {"name": rest.pop("name", ""), read: rest.pop(read, "")}
         call = {"id": rest.pop("call_id", ""), "type": key, key: called}
-        return {"role": "assistant", "content": None, "tool_calls": [call], **rest}
-    if kind in ("function_call_output", "custom_tool_call_output"):
+        turn = {"role": "assistant", "content": None, "tool_calls": [call]}
+    elif kind in ("function_call_output", "custom_tool_call_output"):
         called_by = {"tool_call_id": rest.pop("call_id", "")}
-        return {"role": "tool", "content": rest.pop("output", None), **called_by, **rest}
-    if kind == "reasoning":
-        parts = [*(rest.pop("summary", None) or ()), *(rest.pop("content", None) or ())]
-        return {"role": "assistant", "content": [_as_text(part) for part in parts], **rest}
-    return {"role": "assistant", "content": [dict(item)]}
+        turn = {"role": "tool", "content": rest.pop("output", None), **called_by}
+    elif kind == "reasoning":
+        parts = [*_listed(rest.pop("summary", None)), *_listed(rest.pop("content", None))]
+        turn = {"role": "assistant", "content": [_as_text(part) for part in parts]}
+    else:
+        role = "tool" if kind.endswith("_output") else "assistant"
+        return {"role": role, "content": [dict(item)]}
+    for name in turn.keys() & rest.keys():  # one of the two would not be read
+        if rest.pop(name) not in (None, turn[name]):
+            raise InputError(f"item of type {kind!r}: found {name}; expected an item without it")
+    return {**turn, **rest}
+
+
+def _listed(parts: Any) -> list[Any]:
+    return parts if isinstance(parts, list) else [] if parts is None else [_as_part(parts)]
 
 
 def _joined(turns: Sequence[Turn]) -> Turn:
@@ -118,7 +170,7 @@ def _joined(turns: Sequence[Turn]) -> Turn:
         content = turn.get("content") or []
         whole["content"] += content if isinstance(content, list) else [_as_part(content)]
         for key, value in turn.items():
-            if key == "tool_calls":
+            if key == "tool_calls" and isinstance(value, list):
                 whole[key] = [*whole.get(key, []), *value]
             elif key not in ("role", "content"):
                 whole["content"].append({key: value})
@@ -145,24 +197,19 @@ def _tool(tool: Any) -> Any:
     }
 
 
-def _texts(events: Sequence[Mapping[str, Any]]) -> dict[tuple[Any, ...], str]:
-    """The parts of each text, put together."""
-    texts: dict[tuple[Any, ...], str] = {}
-    for event in events:
-        part = event.get("delta")
-        if isinstance(part, str):
-            names = ("type", "item_id", "output_index", "content_index", "summary_index")
-            place = tuple(str(event.get(name)) for name in names)
-            texts[place] = texts.get(place, "") + part
-    return texts
+def _output_of(event: Mapping[str, Any]) -> Any:
+    whole = event.get("response")
+    return whole.get("output") if isinstance(whole, dict) else None
 
 
-def _strings(value: Any) -> Iterable[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _strings(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _strings(item)
+def _strings(value: Any) -> Iterator[str]:
+    """The strings in a value, without those of ``_NO_TEXT``."""
+    left = [value]
+    while left:
+        value = left.pop()
+        if isinstance(value, str) and value:
+            yield value
+        elif isinstance(value, Mapping):
+            left += [item for key, item in reversed([*value.items()]) if key not in _NO_TEXT]
+        elif isinstance(value, list):
+            left += reversed(value)

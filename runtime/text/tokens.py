@@ -203,7 +203,7 @@ class TokenReader:
         Special tokens around the text have an empty place at its start or end.
         """
         found = []
-        for text in self.contents(request):
+        for text in self.contents(request.within(self.limits)):
             known = self.text_places(text)
             slices, _ = self._slices(len(known), self._before, self._after, budget)
             before = ((0, 0),) * len(self._before)

@@ -114,8 +114,8 @@ def _worst(windows: Sequence[Any]) -> Any:
     for one in windows:
         if not isinstance(one, dict):
             return one
-    return {
-        name: (min if name.endswith("p_value") else max)(one[name] for one in windows)
+    return {  # NaN of any window stays, as the score that it could not have
+        name: (np.min if name.endswith("p_value") else np.max)([one[name] for one in windows])
         for name in windows[0]
     }
 

@@ -13,6 +13,7 @@ from layerguard.runtime import Guard
 from layerguard.runtime.cli.table import verdict_lines
 from layerguard.runtime.detectors.span import KIND
 from layerguard.runtime.errors import InputError
+from layerguard.runtime.text.request import request
 from layerguard.runtime.types import Array, Reading
 from tests import tiny_decoder
 from tests.reference import span as reference
@@ -185,6 +186,27 @@ def test_a_stream_has_the_words(tmp_path: Path) -> None:
             whole = guard.check(prompt="the garden", response=answer).readings["span"]
             assert len(found.spans) == 1
             assert found.spans[0].words == whole.spans[0].words
+
+
+@settings(max_examples=15, deadline=None)
+@given(turns=st.lists(texts, min_size=1, max_size=4), document=texts, response=texts)
+def test_the_words_of_a_chat_are_in_one_of_its_texts(
+    decoder: Guard, turns: list[str], document: str, response: str
+) -> None:
+    """In that of all turns, of the newest ones, or of what is beside them; streams say the same."""
+    asked: list[dict[str, Any]] = [{"role": "user", "content": text} for text in turns]
+    asked[::2] = [{**turn, "role": "tool", "document": document} for turn in asked[::2]]
+    chat = request(messages=[*asked, {"role": "assistant", "content": response}])
+    whole = decoder.check(messages=chat.messages).readings["span"]
+    with decoder.stream(messages=asked) as stream:
+        stream.push(response)
+        streamed = stream.finish().readings["span"]
+    for reading in (whole, streamed):
+        for found in reading.spans:
+            contents = chat.contents(newest=True)
+            assert found.words in [text[found.start : found.end] for text in contents]
+    if abs(whole.score - 1.0) > 1e-3:
+        assert len(streamed.spans) == len(whole.spans) == whole.flagged
 
 
 def test_a_fork_has_windows_of_its_own(decoder: Guard) -> None:

@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from layerguard.runtime.errors import LayerGuardError
 from layerguard.runtime.server.answers import Answer
+from layerguard.runtime.server.config import WHOLE_GUARD
 from layerguard.runtime.server.contracts.contract import (
     Call,
     Contract,
@@ -33,8 +34,6 @@ CATEGORIES = (
 """OpenAI's categories."""
 
 _SERVER_ERROR = 500
-GUARD = "guard"
-"""What ``categories`` calls the whole guard."""
 
 
 async def moderate(call: Call) -> Response:
@@ -76,12 +75,12 @@ def _sources(call: Call, bundle: str | None) -> dict[str, str]:
     known = guard.bundle.manifest.detectors
     sources = {}
     for category, source in call.service.config.contracts.categories.items():
-        if source != GUARD and source not in known:
+        if source != WHOLE_GUARD and source not in known:
             raise LayerGuardError(
                 f"setting categories: found {category!r} decided by {source!r}; expected "
-                f"{GUARD!r} or a detector of the bundle: {', '.join(known)}"
+                f"{WHOLE_GUARD!r} or a detector of the bundle: {', '.join(known)}"
             )
-        sources[category] = "" if source == GUARD else source
+        sources[category] = "" if source == WHOLE_GUARD else source
     return sources
 
 

@@ -61,7 +61,7 @@ async def verdicts(
     """The verdict on everything so far, for each object of the client."""
     opening = await anext(lines, None)
     if opening is None:
-        raise InputError("body: found nothing; expected a line with a request")
+        raise InputError("found nothing; expected an object with a request first")
     known(opening, _OPENING)
     key = secrets.token_hex(16)
     asked = {

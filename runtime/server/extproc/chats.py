@@ -1,28 +1,16 @@
 """Calls and answers of OpenAI's interface, as they pass through a proxy."""
 
-import json
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 
 from layerguard.runtime.errors import InputError
+from layerguard.runtime.server.errors import RefusedError
 from layerguard.runtime.text.growing_message import GrowingMessage, parts_of, text_in
+from layerguard.runtime.text.openai_call import need_answer_now, read_object, tools_of
 from layerguard.runtime.text.request import Request, request
-from layerguard.runtime.text.responses_form import answer_in, answer_of, chat_of, is_chat
-
-
-def read_object(body: bytes, what: str) -> dict[str, Any]:
-    """A body as a JSON object.
-
-    Raises:
-        InputError: it is not one.
-    """
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{what}: found no JSON ({error}); expected an object") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{what}: found {type(value).__name__}; expected an object")
-    return value
+from layerguard.runtime.text.responses_form import GrowingResponse, answer_of, chat_of, is_chat
+from layerguard.runtime.text.server_events import EventReader, data_of
 
 
 def requests_of(call: Mapping[str, Any]) -> list[Request]:
@@ -32,11 +20,12 @@ def requests_of(call: Mapping[str, Any]) -> list[Request]:
     the Responses API.
 
     Raises:
-        InputError: it has none of them, or they are not texts.
+        InputError: it has none of them, they are not texts, or its answer shall be fetched later.
     """
+    need_answer_now(call)
     found: list[Any] = []
     has_chat = is_chat(call)
-    for name in ("prompt",) if has_chat else ("input", "prompt"):
+    for name in ("suffix", "prompt") if has_chat else ("suffix", "input", "prompt"):
         value = call.get(name)
         if value is not None:
             found += value if isinstance(value, list) else [value]
@@ -44,12 +33,22 @@ def requests_of(call: Mapping[str, Any]) -> list[Request]:
     if has_chat:
         requests.append(request(**chat_of({**call, "prompt": None})))
     if call.get("messages") is not None:
-        requests.append(request(messages=call["messages"], tools=call.get("tools")))
+        requests.append(request(messages=call["messages"], tools=tools_of(call)))
     if not requests:
         raise InputError(
             "found no messages, prompt or input; expected a call of OpenAI's interface"
         )
     return requests
+
+
+def may_embed(call: Mapping[str, Any]) -> bool:
+    """Whether a call may be one for embeddings: it has an input, and nothing that a model answers.
+
+    The answer to such a call may hold no text.
+    """
+    others = ("messages", "prompt")
+    asks = is_chat(call) or any(call.get(name) is not None for name in others)
+    return call.get("input") is not None and not asks
 
 
 def answers_of(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -58,15 +57,19 @@ def answers_of(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     Raises:
         InputError: there are no choices, and no output of the Responses API.
     """
-    if "output" in body and "choices" not in body:
-        return [answer_of(body)]
-    choices = body.get("choices")
+    found: list[Mapping[str, Any]] = [answer_of(body)] if "output" in body else []
+    choices = body.get("choices", [] if found else None)
     if not isinstance(choices, list) or not all(isinstance(one, dict) for one in choices):
         raise InputError("found no choices and no output; expected an answer of OpenAI's interface")
-    return [
-        one["message"] if isinstance(one.get("message"), dict) else {"content": text_in(one)}
-        for one in choices
-    ]
+    return [*found, *map(_message_of, choices)]
+
+
+def _message_of(choice: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The message of a choice; the choice's own text is a part of it."""
+    message, text = choice.get("message"), text_in(choice)
+    if not isinstance(message, dict):
+        return {"content": text_in(parts_of(choice))}
+    return {**message, "choice": text} if text else message
 
 
 class Events:
@@ -74,55 +77,67 @@ class Events:
 
     Attributes:
         messages: the message so far of each choice, by its index.
-        responses: the events of the Responses API, which has no choices.
+        response: the answer so far of the Responses API, which has no choices; None without one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        """Start empty; ``most``: bytes that are held back at once."""
         self.messages: dict[int, GrowingMessage] = {}
-        self.responses: list[dict[str, Any]] = []
-        self._read, self._rest = b"", b""
+        self.response: GrowingResponse | None = None
+        self._most = most
+        self._reader = EventReader()
+        self._read: list[bytes] = []
+        self._size = 0
 
     def feed(self, chunk: bytes, *, last: bool) -> dict[int, str]:
-        """Read the complete lines of a chunk, at the end also an incomplete one.
+        """Read the complete events of a chunk, at the end also an incomplete one.
 
         Returns:
             All of the text of each choice that has a new one.
 
         Raises:
             InputError: an event is no part of an answer.
+            RefusedError: more bytes are held back than may be.
         """
-        lines, end, self._rest = (self._rest + chunk).rpartition(b"\n")
-        if last:
-            lines, end, self._rest = lines + end + self._rest, b"", b""
-        self._read += lines + end
+        self._size += len(chunk)
+        if self._size > self._most:
+            raise RefusedError(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                f"answer: found more to hold back; expected at most {self._most} bytes",
+            )
         changed: dict[int, str] = {}
-        for line in lines.split(b"\n"):
-            kind, _, data = line.strip().partition(b":")
-            data = data.strip()
-            if kind == b"data" and data != b"[DONE]":
+        for event in self._reader.feed(chunk, last=last):
+            self._read.append(event)
+            data = data_of(event).strip()
+            if data and data != b"[DONE]":
                 changed |= self._add(read_object(data, "event"))
         return changed
 
     def whole(self) -> list[Mapping[str, Any]]:
-        """The messages that are read at the end: those with calls, and that of ``responses``.
+        """The messages that are read at the end: those with calls, and that of ``response``.
 
         Raises:
             InputError: the answer is not complete.
         """
         called = [one.message() for one in self.messages.values() if one.calls]
-        return [*called, *([answer_in(self.responses)] if self.responses else [])]
+        return [*called, *([self.response.turn()] if self.response else [])]
 
     def release(self, *, last: bool) -> bytes:
         """What was read and may pass: nothing that ``whole`` holds, until the end."""
-        if not last and (self.responses or any(one.calls for one in self.messages.values())):
+        if not last and (self.response or any(one.calls for one in self.messages.values())):
             return b""
-        passed, self._read = self._read, b""
+        passed = b"".join(self._read)
+        self._read, self._size = [], len(self._reader.rest)
         return passed
 
     def _add(self, event: dict[str, Any]) -> dict[int, str]:
-        if "choices" not in event and str(event.get("type")).startswith("response."):
-            self.responses.append(event)
-            return {}
+        kind = event.get("type")
+        ends = kind == "error" and self.response is not None
+        if ends or (isinstance(kind, str) and kind.startswith("response.")):
+            self.response = self.response or GrowingResponse()
+            self.response.add(event)
+            if "choices" not in event:
+                return {}
         choices = event.get("choices", [] if "error" in event else None)
         if not isinstance(choices, list):
             raise InputError(

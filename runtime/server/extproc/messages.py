@@ -124,6 +124,13 @@ def go_on(phase: str, body: bytes | None = None, *, streams: bool = False) -> An
     return response
 
 
+def without_encoding() -> Any:
+    """Let the headers of a request pass, but ask for an answer that can be read."""
+    response = go_on("request_headers")
+    response.request_headers.response.header_mutation.remove_headers.append("accept-encoding")
+    return response
+
+
 def answer(status: int, body: bytes) -> Any:
     """Answer the client in place of the upstream, with JSON."""
     response = ProcessingResponse()

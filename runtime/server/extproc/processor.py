@@ -19,8 +19,8 @@ from layerguard.runtime.server.answered import answered
 from layerguard.runtime.server.answers import Answer
 from layerguard.runtime.server.contracts import moderations
 from layerguard.runtime.server.contracts.contract import Fault
-from layerguard.runtime.server.errors import status_of
-from layerguard.runtime.server.extproc.chats import Events, answers_of, read_object, requests_of
+from layerguard.runtime.server.errors import RefusedError, status_of
+from layerguard.runtime.server.extproc.chats import Events, answers_of, may_embed, requests_of
 from layerguard.runtime.server.extproc.messages import (
     SERVICE,
     ProcessingRequest,
@@ -29,8 +29,10 @@ from layerguard.runtime.server.extproc.messages import (
     go_on,
     header,
     phase_of,
+    without_encoding,
 )
 from layerguard.runtime.server.service import Service
+from layerguard.runtime.text.openai_call import read_object
 from layerguard.runtime.text.request import Request
 
 _LOG = logging.getLogger("layerguard.server")
@@ -38,6 +40,13 @@ CONTRACT = "extproc"
 """For the operator's modes and the metrics."""
 
 _FORBIDDEN = 403
+_INT32 = 2**31 - 1
+_HELD = 4
+"""Times the largest body of a request that an answer may have, or of events the part of it that is
+held back: they repeat much beside its text."""
+_RECEIVED = 16
+"""Times it that a message may have and still be received: it is then refused with a status. A
+larger one ends the call, and Envoy's ``failure_mode_allow`` decides."""
 _TRACE = ("traceparent", "tracestate")
 """Headers with the caller's span."""
 
@@ -54,7 +63,9 @@ async def listen(service: Service, host: str, port: int, *, shares: bool) -> grp
     Raises:
         MachineError: the address cannot be used.
     """
-    server = grpc.aio.server(options=[("grpc.so_reuseport", int(shares))])
+    most = min(_RECEIVED * service.config.http.body_bytes, _INT32)
+    options = [("grpc.so_reuseport", int(shares)), ("grpc.max_receive_message_length", most)]
+    server = grpc.aio.server(options=options)
 
     async def process(messages: AsyncIterator[Any], _: Any) -> AsyncIterator[Any]:
         exchange = Exchange(service)
@@ -120,27 +131,31 @@ class Exchange:
     async def _respond(self, phase: str, part: Any) -> Any:
         if self._service.mode(CONTRACT) == "off":
             return go_on(phase)
+        if phase == "request_headers":
+            return without_encoding()
         if phase == "request_body":
             return await self._request(part)
         if phase == "response_headers":
             self._is_error = not header(part, ":status").startswith("2")
-            if header(part, "content-type").startswith("text/event-stream"):
-                self._events = Events()
+            if header(part, "content-type").lower().startswith("text/event-stream"):
+                self._events = Events(_HELD * self._service.config.http.body_bytes)
                 return go_on(phase, streams=True)
         if phase == "response_body" and self._asked is not None and not self._is_error:
             return await self._response(self._asked, part)
         return go_on(phase)
 
     async def _request(self, part: Any) -> Any:
+        _need_at_most(self._service.config.http.body_bytes, part.body, "body")
         call = read_object(part.body, "body")
         asked = requests_of(call)
         answers = await self._service.check(asked, contract=CONTRACT)
-        self._asked, self._may_embed = asked[-1], call.get("input") is not None
+        self._asked, self._may_embed = asked[-1], may_embed(call)
         return _blocked(answers) or go_on("request_body")
 
     async def _response(self, asked: Request, part: Any) -> Any:
         if self._events is not None:
             return await self._event(asked, self._events, part)
+        _need_at_most(_HELD * self._service.config.http.body_bytes, part.body, "answer")
         body = read_object(part.body, "answer")
         if self._may_embed and not body.keys() & {"choices", "output"}:
             return go_on("response_body")  # embeddings, which hold no text of a model
@@ -164,6 +179,7 @@ class Exchange:
             if found.blocked:
                 return self._stop(found)
         if self._service.mode(CONTRACT) != "enforce":
+            events.release(last=True)  # it has passed
             return go_on("response_body")
         passed = events.release(last=last)
         return go_on("response_body", None if passed == part.body else passed)
@@ -172,6 +188,14 @@ class Exchange:
         """An event with an error, in place of what was not passed on and of all that follows."""
         self._stopped = True
         return go_on("response_body", b"\ndata: " + _form(found) + b"\n\n")
+
+
+def _need_at_most(most: int, body: bytes, what: str) -> None:
+    if len(body) > most:
+        raise RefusedError(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            f"{what}: found {len(body)} bytes; expected at most {most}",
+        )
 
 
 def _blocked(answers: Sequence[Answer]) -> Any:

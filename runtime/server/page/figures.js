@@ -28,7 +28,7 @@ export const facts = (status) => {
 export const texts = ({ slots, slot_s: seconds }, room) => {
   const [left, height] = [40, 150];
   const width = room - left;
-  const most = niceAbove(Math.max(...slots.map(counted), 4));
+  const most = 2 * niceAbove(Math.max(...slots.map(counted), 4) / 2); // the half is a whole number
   const step = width / slots.length;
   const marks = [0, most / 2, most].flatMap((value) => {
     const y = 8 + height * (1 - value / most);
@@ -61,7 +61,7 @@ const legend = (totals) =>
 export const stages = ({ stages: rows }, room) => {
   if (!rows.length) return [element("p", { class: "empty" }, "No text has been checked yet.")];
   const left = 70;
-  const width = room - left - 150;
+  const width = room - left - 160;
   const low = 10 ** Math.floor(Math.log10(Math.max(Math.min(...rows.map((row) => row.p50)), 0.01)));
   const top = Math.max(...rows.map((row) => row.p99), low * 10);
   const high = 10 ** Math.ceil(Math.log10(top));

@@ -52,7 +52,7 @@ class Traces:
         """The span of a request, a child of the one that its headers name (``traceparent``)."""
         span = self._tracer.start_span(
             f"{method} {route}",
-            extract(headers),
+            _caller(headers),
             SpanKind.SERVER,
             {names.METHOD: method, names.ROUTE: route},
         )
@@ -62,7 +62,7 @@ class Traces:
     @contextmanager
     def continued(self, headers: Mapping[str, str]) -> Iterator[None]:
         """Make spans the children of the one that some headers name, without one for a request."""
-        token = attach(extract(headers))
+        token = attach(_caller(headers))
         try:
             yield
         finally:
@@ -102,6 +102,11 @@ class Traces:
                 span = self._tracer.start_span(stage, parent, start_time=start)
                 start += round(milliseconds * _NS_PER_MS)
                 span.end(start)
+
+
+def _caller(headers: Mapping[str, str]) -> Context:
+    """The caller's span. Baggage is left out: nothing uses it, and a wrong one would be logged."""
+    return extract({name: value for name, value in headers.items() if name != "baggage"})
 
 
 def _attributes(answer: Answer, record: Record) -> dict[str, AttributeValue]:

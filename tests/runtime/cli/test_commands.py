@@ -43,6 +43,22 @@ def test_text_comes_from_standard_input(
     assert json.loads(capsys.readouterr().out)["tokens"] == 4
 
 
+@pytest.mark.parametrize(("typed", "told"), [("rows.jsonl", True), ("a" * 5000, False)])
+def test_a_text_that_names_a_file_is_pointed_out(
+    sound: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    typed: str,
+    told: bool,
+) -> None:
+    """Its rows are not read, which the verdict does not show."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.jsonl").write_text('{"text": "a"}\n', encoding="utf-8")
+    assert main(["score", str(sound), typed, "--json"]) == 0
+    assert ("--input scores a file's rows" in capsys.readouterr().err) == told
+
+
 @pytest.mark.parametrize("typed", [[], ["-"]], ids=["no TEXT", "-"])
 @pytest.mark.parametrize("given", ["", "\n", "\r\n", "\ufeff"], ids=ascii)
 def test_empty_standard_input_is_no_text(

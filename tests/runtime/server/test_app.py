@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from layerguard.runtime import InputError
 from layerguard.runtime.server.app import create_app
-from layerguard.runtime.server.config import HttpConfig, SchedulerConfig
+from layerguard.runtime.server.config import Config, HttpConfig, SchedulerConfig
 from layerguard.runtime.server.contracts import CONTRACTS, native
 from layerguard.runtime.server.contracts.contract import Call, Contract, Endpoint
 from layerguard.runtime.server.http import Keys, while_connected
@@ -88,6 +88,25 @@ def test_probes_need_no_key_and_reload_needs_the_operators(
     )
     assert [response.status_code for response in found] == [200, 200, 200, 401, 200]
     assert found[-1].json()["bundles"].keys() == {"main", "strict"}
+
+
+def test_a_reload_that_fails_says_why(connected: Connected, keys: HttpConfig, bundle: Path) -> None:
+    """To operators; the earlier bundle still serves."""
+    service = Service(Config({"main": str(bundle)}, http=keys))
+
+    async def test() -> tuple[httpx.Response, httpx.Response]:
+        async with connected(service) as client:
+            await service.reload()
+            (bundle / "score.onnx").write_bytes(b"")
+            failed = await client.post("/admin/reload", headers={"x-api-key": "operator"})
+            checked = await client.post("/v1/check", json=_CHECK, headers={"x-api-key": "first"})
+            return failed, checked
+
+    failed, checked = asyncio.run(test())
+    assert (failed.status_code, checked.status_code) == (500, 200)
+    message = failed.json()["error"]["message"]
+    assert "the earlier bundles still serve" in message
+    assert "score.onnx has 0 bytes" in message
 
 
 def test_admin_is_closed_without_keys(make_service: Make, connected: Connected) -> None:

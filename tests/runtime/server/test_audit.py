@@ -152,7 +152,7 @@ def test_the_command_verifies(
     assert capsys.readouterr().out == f"3 lines verified; the last chain is {last}\n"
     Path(config.audit_key_file).write_bytes(b"x" * 16)
     assert main(command) == 2
-    assert "found 3 faults in 3 lines; expected none" in capsys.readouterr().err
+    assert "faults found: 3, in 3 lines; expected none" in capsys.readouterr().err
 
 
 def test_an_answer_that_cannot_be_written_down_is_not_given(

@@ -81,7 +81,7 @@ def test_events_go_in_and_out(connected: Connected, decoder: Path) -> None:
 @pytest.mark.parametrize(
     ("body", "status", "said"),
     [
-        (b"", 400, "expected a line with a request"),
+        (b"", 400, "expected an object with a request first"),
         (b"{", 400, "line 1: found no JSON"),
         (b"[]\n", 400, "line 1: found list"),
         (_lines({"prompt": "a", "chunk": "b"}), 400, "found 'chunk'; expected only prompt"),

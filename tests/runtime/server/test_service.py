@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from layerguard.runtime import BundleError, Guard, InputError
-from layerguard.runtime.server.config import Config, SchedulerConfig, StreamConfig
+from layerguard.runtime.server.config import Config, ContractConfig, SchedulerConfig, StreamConfig
 from layerguard.runtime.server.errors import OverloadError
 from layerguard.runtime.server.service import Service
 from layerguard.runtime.text.request import Request, request
@@ -69,6 +69,21 @@ def test_the_mode_of_a_detector_decides_whether_it_counts(make_service: Make) ->
     assert flagging <= set(shadow.verdict.shadow)
     assert flagging.isdisjoint(off.verdict.readings)
     assert "by the bundle's own" in shadow.reason
+
+
+def test_settings_of_a_detector_that_no_bundle_has_are_refused(make_service: Make) -> None:
+    """A misspelt one would decide, or would not; the bundles from before still serve."""
+    modes = {"guard": {"detector_modes": {"lfc": "off", "lcf": "off"}}}
+    categories = {"contracts": ContractConfig({"hate": "sirene", "illicit": "guard"})}
+    for settings, where in (
+        (modes, "guard.detector_modes: found 'lfc'"),
+        (categories, "contracts.categories.hate: found 'sirene'"),
+    ):
+        service = make_service(**settings)
+        with pytest.raises(InputError, match=where) as caught:
+            asyncio.run(service.reload())
+        assert str(caught.value).count("found") == 1
+        assert not service.ready
 
 
 def test_unread_parts_block_in_every_mode_of_the_detectors(make_service: Make) -> None:

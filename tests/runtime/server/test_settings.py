@@ -8,7 +8,9 @@ import pytest
 from layerguard.runtime import InputError
 from layerguard.runtime.cli import main
 from layerguard.runtime.cli.serve import named_bundles
-from layerguard.runtime.server.config import Config
+from layerguard.runtime.server.config import CONTRACT_NAMES, Config
+from layerguard.runtime.server.contracts import CONTRACTS
+from layerguard.runtime.server.extproc.processor import CONTRACT as EXTPROC
 from layerguard.runtime.server.settings import read_config, settings
 
 _FILE = """
@@ -51,8 +53,8 @@ def test_bundles_of_the_command_line_replace_those_of_the_file(file: Path) -> No
 
 def test_modes_are_read_from_flags_and_files_alike(file: Path) -> None:
     """``name=mode,name=mode`` is the text of a table."""
-    config = read_config(file, {"route_modes": "native=shadow,other=off"}, {}, {})
-    assert config.guard.route_modes == {"native": "shadow", "other": "off"}
+    config = read_config(file, {"route_modes": "native=shadow,oip-v2=off"}, {}, {})
+    assert config.guard.route_modes == {"native": "shadow", "oip-v2": "off"}
     assert config.guard.detector_modes == {"first": "shadow"}
 
 
@@ -103,6 +105,32 @@ def test_a_file_that_is_no_settings_is_refused(file: Path, content: bytes) -> No
         read_config(file, {}, {}, {})
 
 
+def test_the_mode_of_a_contract_that_does_not_exist_is_a_fault(file: Path) -> None:
+    """A misspelt one would leave the contract in another mode."""
+    assert {contract.name for contract in CONTRACTS} | {EXTPROC} == set(CONTRACT_NAMES)
+    with pytest.raises(InputError, match="found 'litelm'; did you mean 'litellm'") as caught:
+        read_config(file, {"route_modes": "litelm=off,native=off,xyz=off"}, {}, {})
+    assert "found 'xyz'; expected one of native, native-streams" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("flags", "fault"),
+    [
+        ({"tls_key": "key.pem"}, "http.tls_key: found 'key.pem' without tls_certificate"),
+        ({"audit_file": "log"}, "audit.audit_file: found 'log' without audit_key_file"),
+        ({"audit_chain": "on"}, "audit.audit_chain: found 'on' without audit_file"),
+    ],
+)
+def test_a_setting_without_the_one_it_needs_is_a_fault(flags: dict[str, str], fault: str) -> None:
+    """It would do nothing; switched off or empty, it needs none."""
+    with pytest.raises(InputError, match=fault):
+        read_config(None, flags, {"main": "b"}, {})
+    whole = {"tls_key": "k", "tls_certificate": "c", "audit_file": "f", "audit_key_file": "k"}
+    assert read_config(None, whole | {"audit_chain": "on"}, {"main": "b"}, {})
+    off = {"tls_key": "", "audit_file": "", "audit_chain": "off", "audit_key_file": "k"}
+    assert read_config(None, off, {"main": "b"}, {})
+
+
 def test_no_two_sections_use_the_same_name() -> None:
     """Flags and variables have no section."""
     names = Counter(setting.name for setting in settings())
@@ -122,6 +150,15 @@ def test_check_config_serves_nothing(file: Path, capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().out == "the settings are usable; bundles: main\n"
     assert main(["serve", "--config", str(file), "--check-config", "--port", "x"]) == 2
     assert "--port: found 'x'" in capsys.readouterr().err
+
+
+def test_help_lists_the_words_that_a_setting_may_be(capsys: pytest.CaptureFixture[str]) -> None:
+    """And not the empty one, which its sentence explains."""
+    with pytest.raises(SystemExit):
+        main(["serve", "--help"])
+    shown = capsys.readouterr().out
+    for flag in ("--mode {enforce,shadow,off}", "--on-unread {flag,allow,refuse}", "--port VALUE"):
+        assert flag in shown
 
 
 def test_a_bundle_has_the_name_of_its_folder_or_its_own(tmp_path: Path) -> None:

@@ -185,14 +185,18 @@ def test_a_get_is_told_what_is_expected(port: int) -> None:
 
 
 def test_a_handshake_is_refused_with_a_status(decoder: Path, tmp_path: Path) -> None:
-    """Without a key, or by a page of another site; the others have a request id."""
+    """Without a key, or by a page of another site; it is no error in the log.
+
+    The others have a request id.
+    """
     (tmp_path / "keys").write_text("right\n", encoding="utf-8")
-    with served(decoder, "--keys-file", str(tmp_path / "keys")) as (_, port):
+    with served(decoder, "--keys-file", str(tmp_path / "keys")) as (process, port):
         for headers, status in (
             ({}, 401),
             ({"x_api_key": "wrong"}, 401),
             ({"x_api_key": "right", "origin": "http://elsewhere.example"}, 403),
             ({"x_api_key": "right", "origin": "null"}, 403),
+            ({"x_api_key": "right", "origin": "http://[junk"}, 403),
         ):
             with pytest.raises(InvalidStatus) as caught:
                 _open(port, **headers)
@@ -204,6 +208,10 @@ def test_a_handshake_is_refused_with_a_status(decoder: Path, tmp_path: Path) -> 
             assert client.response is not None
             assert client.response.headers["x-request-id"] == "mine"
             assert "blocked" in _asked(client, _REQUEST)
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=PATIENCE_S)
+    assert "serving" in log
+    assert "ERROR" not in log
 
 
 def test_connections_are_bounded(decoder: Path) -> None:

@@ -225,6 +225,23 @@ def test_a_collector_that_never_answers_does_not_hold_the_server(sound: Path) ->
     assert time.monotonic() - began < 5
 
 
+@pytest.mark.parametrize("baggage", ["mine=" + "%41" * 3_000, "mine," * 2_000, "mine"])
+@pytest.mark.parametrize("parent", ["", "00-", "ff-" + "a" * 5_000, f"00-{_TRACE}-{_PARENT}-zz"])
+def test_junk_in_headers_is_neither_an_error_nor_in_the_log(
+    caplog: pytest.LogCaptureFixture, baggage: str, parent: str
+) -> None:
+    """A client chooses them."""
+    from layerguard.runtime.server.tracing.spans import Traces  # noqa: PLC0415  an extra
+
+    traces = Traces(TraceConfig("otlp", "http://127.0.0.1:9/v1/traces"))
+    headers = {"traceparent": parent, "tracestate": "=" * 5_000, "baggage": baggage}
+    with traces.request("POST", "/v1/check", headers), traces.continued(headers):
+        pass
+    asyncio.run(traces.close(0))
+    assert "mine" not in caplog.text
+    assert "%41" not in caplog.text
+
+
 def test_nothing_is_imported_without_the_setting() -> None:
     """The server starts as before."""
     code = (

@@ -83,3 +83,15 @@ def test_what_cannot_be_read_is_refused(deltas: list[Any]) -> None:
         message.add(delta)
     with pytest.raises(InputError):
         message.add(last)
+
+
+def test_parts_of_members_that_no_interface_defines_are_kept() -> None:
+    """Some servers give two calls one index, or arguments as objects."""
+    message = GrowingMessage()
+    for word in ("rain", "boats"):
+        function = {"arguments": {"place": word}, "notes": [word]}
+        call = {"index": 0, "id": word, "function": function, "thought": word}
+        message.add({"tool_calls": [call]})
+    (call,) = message.message()["tool_calls"]
+    assert call["function"] == {"arguments": {"place": "rainboats"}, "notes": ["rain", "boats"]}
+    assert (call["thought"], call["id"]) == ("rainboats", "rain")

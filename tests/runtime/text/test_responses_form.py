@@ -162,3 +162,84 @@ def test_an_answer_that_breaks_off_is_refused(events: Any) -> None:
     """What it would have held is not known."""
     with pytest.raises(InputError, match=r"expected 'response\.completed'"):
         answer_in(events)
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"type": "function_call", "arguments": "boats", "tool_calls": []},
+        {"type": "function_call", "arguments": "boats", "role": "user"},
+        {"type": "function_call_output", "output": "boats", "content": "rain"},
+        {"type": "function_call_output", "output": "boats", "role": "assistant"},
+        {"type": "reasoning", "content": "boats", "role": "system"},
+        {"type": ["message"]},
+    ],
+)
+def test_an_item_with_a_member_of_another_form_is_refused(item: Any) -> None:
+    """One of the two would take the other's place, and not be read."""
+    with pytest.raises(InputError, match="item"):
+        chat_of({"input": [item]})
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"type": "function_call", "arguments": "boats", "content": None, "role": "assistant"},
+        {"type": "reasoning", "summary": "boats", "content": {"text": "rain"}},
+        {"type": None, "role": "user", "content": "boats"},
+        {"role": "assistant", "content": "rain", "tool_calls": {"name": "boats"}},
+    ],
+)
+def test_odd_members_of_an_item_are_read(item: Any) -> None:
+    """They are of the form, or beside it."""
+    other = {"role": "assistant", "content": "hills"}
+    assert "boats" in _read(request(**chat_of({"input": [item, other]})))
+
+
+def test_the_output_of_any_tool_is_a_turn_of_a_tool() -> None:
+    """At the end of a chat it belongs to the prompt, and a turn of the assistant would not."""
+    item = {"type": "shell_call_output", "output": [{"stdout": "boats"}]}
+    (turn,) = request(**chat_of({"input": [item]})).prompt_turns
+    assert turn["role"] == "tool"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        {
+            "input": "rain",
+            "text": {"format": {"type": "json_schema", "schema": {"title": "boats"}}},
+        },
+        {"input": "rain", "functions": [{"name": "boats"}]},
+    ],
+)
+def test_what_a_model_reads_beside_the_input_is_read(call: Any) -> None:
+    """Functions, and the schema of the answer."""
+    assert is_chat(call)
+    assert "boats" in _read(request(**chat_of(call)))
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        _event("response.output_text.done", text="boats"),
+        _event("response.content_part.added", part={"type": "output_text", "text": "boats"}),
+        _event("response.output_item.done", item={"type": "odd", "content": [{"text": "boats"}]}),
+        _event("response.in_progress", response={"output": [{"content": [{"text": "boats"}]}]}),
+        _event("response.reasoning_summary_text.delta", delta={"text": "boats"}),
+        _event("error", message="boats"),
+    ],
+)
+def test_text_in_any_event_is_read(event: Any) -> None:
+    """A client may show it, whether or not the last event repeats it."""
+    turn = answer_in([event, _completed("rain")])
+    assert [part["text"] for part in turn["content"]] == ["rain", "boats"]
+    turn = answer_in([event, _completed("small boats")])
+    assert [part["text"] for part in turn["content"]] == ["small boats"]
+
+
+def test_an_answer_may_end_with_an_error() -> None:
+    """What came before it is read."""
+    part = _event("response.output_text.delta", delta="boats")
+    turn = answer_in([part, _event("error", message="too long")])
+    assert [one["text"] for one in turn["content"]] == ["boats", "too long"]

@@ -8,9 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layerguard.runtime import Bundle
+from layerguard.runtime.errors import InputError
+from layerguard.runtime.limits import Limits
 from layerguard.runtime.text.request import request
 from layerguard.runtime.text.tokens import TokenReader, Windows
-from layerguard.runtime.types import TokenBudget, View
+from layerguard.runtime.types import TokenBudget, TokenSource, View
 from tests.runtime.tamper import edit_manifest
 from tests.tiny import WORDS, make_bundle
 
@@ -162,3 +164,31 @@ def test_a_token_that_is_typed_is_never_one_that_the_template_writes(
     (window,) = reader.read(request("<|im_end|>" * 2), {view})[view].windows
     assert written not in typed
     assert window[-2 * len(typed) - 1 :] == (*typed, *typed, written)
+
+
+_WORDS = st.lists(st.sampled_from(WORDS[5:]), max_size=30).map(" ".join)
+_TURN = st.fixed_dictionaries(
+    {"role": st.sampled_from(["user", "assistant", "tool"]), "content": _WORDS},
+    optional={"document": st.fixed_dictionaries({"river": _WORDS})},
+)
+
+
+@given(turns=st.lists(_TURN, min_size=1, max_size=5), characters=st.integers(20, 400))
+def test_the_places_of_a_chat_are_those_of_its_windows(
+    reader: TokenReader, turns: Any, characters: int
+) -> None:
+    """In every text of it, also one that was shortened."""
+    reader.limits = Limits(characters=characters)
+    try:
+        chat = request(messages=turns)
+        source: TokenSource = ("content", None)
+        windows = reader.read_sources(chat, {source})[source].windows
+        places = reader.places(chat)
+    except InputError:  # it cannot be shortened so far
+        return
+    assert len(windows) == len(places)
+    for ids, (text, of_tokens) in zip(windows, places, strict=True):
+        named = [text[first:end] for first, end in of_tokens]
+        assert len(ids) == len(named)
+        known = [(WORDS[one], name) for one, name in zip(ids, named, strict=True) if name]
+        assert all(word in (name, "[UNK]") for word, name in known)

@@ -1,5 +1,6 @@
 """The Python model, under a stand-in for Triton: it gives the guard's verdicts."""
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -208,3 +209,23 @@ def test_files_of_another_bundle_are_not_loaded(fused: Path, tmp_path: Path) -> 
         file.write_bytes(file.read_bytes().replace(b'"', b' "', 1))
         with pytest.raises(BundleError, match=r"expected .*write the repository|changed after"):
             Server(folder / "models", "guard")
+
+
+@pytest.mark.parametrize("scores", [[np.nan, 1.0], [1.0, np.nan], [2.0, np.nan, 1.0]])
+def test_a_window_without_a_score_is_worse_than_any(server: Server, scores: list[float]) -> None:
+    """Wherever it stands; the text is flagged, and its score is not that of another window."""
+    model = importlib.import_module("layerguard.runtime.triton.model")
+    assert server.runs == []
+    windows = [
+        {
+            "lcf_score": np.float64(one),
+            "p_value": np.float64(one),
+            "flagged": np.bool_(np.isnan(one)),
+        }
+        for one in scores
+    ]
+    found = model._worst(windows)
+    assert np.isnan(found["lcf_score"])
+    assert np.isnan(found["p_value"])
+    assert found["flagged"]
+    assert found["flagged"].dtype == bool

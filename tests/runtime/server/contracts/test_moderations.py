@@ -2,14 +2,16 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from layerguard.runtime.server.config import ContractConfig
+from layerguard.runtime.server.config import Config, ContractConfig
 from layerguard.runtime.server.contracts.moderations import CATEGORIES
 from layerguard.runtime.server.service import Service
 from tests.runtime.server.contracts.conftest import Post
+from tests.tiny import make_bundle, make_params
 
 _PATH = "/v1/moderations"
 Make = Callable[..., Service]
@@ -41,13 +43,16 @@ def test_the_settings_say_who_decides_a_category(post: Post, make_service: Make)
 
 
 def test_a_category_without_its_detector_is_an_error(
-    post: Post, make_service: Make, caplog: pytest.LogCaptureFixture
+    post: Post, sound: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It would never be flagged, and nobody would notice; the log says what is wrong."""
-    service = make_service(contracts=ContractConfig({"hate": "none"}))
-    (response,) = post(_PATH, {"input": "a"}, service=service)
-    assert response.status_code == 500
-    assert "found 'hate' decided by 'none'" in caplog.text
+    """In the bundle that was asked; it would never be flagged. The log says what is wrong."""
+    params = make_params()
+    del params["siren"]
+    bundles = {"other": str(make_bundle(tmp_path / "other", params)), "main": str(sound)}
+    service = Service(Config(bundles, contracts=ContractConfig({"hate": "siren"})))
+    response, sure = post(_PATH, {"input": "a"}, {"input": "a", "model": "main"}, service=service)
+    assert (response.status_code, sure.status_code) == (500, 200)
+    assert "found 'hate' decided by 'siren'" in caplog.text
     assert response.json()["error"]["type"] == "server_error"
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -10,10 +11,17 @@ import pytest
 
 pytest.importorskip("grpc", reason="needs layerguard[extproc]")
 
+import grpc
+
 from layerguard.runtime.errors import InputError
 from layerguard.runtime.server.config import Config, GuardConfig
-from layerguard.runtime.server.extproc.messages import ProcessingRequest, ProcessingResponse
-from layerguard.runtime.server.extproc.processor import Exchange
+from layerguard.runtime.server.extproc.messages import (
+    SERVICE,
+    ProcessingRequest,
+    ProcessingResponse,
+    go_on,
+)
+from layerguard.runtime.server.extproc.processor import Exchange, listen
 from layerguard.runtime.server.service import Service
 
 Make = Callable[..., Service]
@@ -379,6 +387,8 @@ def test_answers_that_hold_no_text_of_a_model_pass(make_service: Make) -> None:
         [_body("request_body", [])],
         [_body("request_body", {"model": "chat"})],
         [_body("request_body", {"prompt": {"text": "rain"}})],
+        [_body("request_body", {"input": "rain", "background": True})],
+        [_body("request_body", {"input": "rain", "Background": True})],
         [_body("request_body", _CHAT), _body("response_body", b"\x1f\x8b")],
         [_body("request_body", _CHAT), _body("response_body", {"data": []})],
     ],
@@ -438,3 +448,139 @@ def test_an_operator_who_watches_changes_nothing(strict: Any, mode: str) -> None
         config = Config({"main": str(strict)}, guard=GuardConfig(route_modes={"extproc": mode}))
         (found,) = _exchanged(Service(config), _body("request_body", body))
         assert _kind(found) == "request_body"
+
+
+def _as_stream(service: Service, *parts: bytes, call: Any = _CHAT, **headers: str) -> list[Any]:
+    kind = _headers("response_headers", __status="200", **headers)
+    *_, end = range(len(parts))
+    bodies = [_body("response_body", one, last=i == end) for i, one in enumerate(parts)]
+    return _exchanged(service, _body("request_body", call), kind, *bodies)[2:]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        b"\xef\xbb\xbf" + _event("boats"),
+        _event("boats").replace(b"\n", b"\r"),
+        b": comment\r" + _event("boats"),
+        b"event: message\r" + _event("boats"),
+        _event("boats").replace(b'"choices"', b'\ndata: "choices"'),
+        b"data: [DONE]\n\n" + _event("boats") + b"data: [DONE]\n\n",
+    ],
+)
+@pytest.mark.parametrize("kind", ["text/event-stream", "Text/Event-Stream; charset=utf-8"])
+def test_every_spelling_of_an_event_is_read(
+    make_service: Make, monkeypatch: pytest.MonkeyPatch, event: bytes, kind: str
+) -> None:
+    """A byte order mark, any line end, data over several lines, any case of the type."""
+    _flags(monkeypatch, "boats")
+    (found,) = _as_stream(make_service(), event, content_type=kind)
+    assert b'"blocked"' in found.response_body.response.body_mutation.body
+
+
+def test_an_answer_that_is_held_back_has_a_limit(make_service: Make) -> None:
+    """In bytes; what has passed does not count."""
+    service = make_service()
+    most = 4 * service.config.http.body_bytes
+    ping = b": " + b"." * (most // 2) + b"\n\n"
+    passed = [go_on("response_body")] * 3
+    assert _as_stream(service, *[ping] * 3, content_type="text/event-stream") == passed
+    event = b'data: {"type": "response.created"}\n\n'
+    *_, found = _as_stream(make_service(), event, ping, ping, content_type="text/event-stream")
+    assert found.immediate_response.status.code == 413
+
+
+def test_a_request_asks_for_an_answer_that_is_not_compressed(make_service: Make) -> None:
+    """The guard could not read it."""
+    (found,) = _exchanged(make_service(), _headers("request_headers", accept_encoding="gzip"))
+    removed = found.request_headers.response.header_mutation.remove_headers
+    assert list(removed) == ["accept-encoding"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"output": [{"type": "message", "role": "assistant", "content": "boats"}], "choices": []},
+        {"choices": [{"message": {"content": "rain"}, "text": "boats"}]},
+    ],
+)
+def test_an_answer_of_two_forms_is_read_whole(
+    make_service: Make, monkeypatch: pytest.MonkeyPatch, answer: Any
+) -> None:
+    """A client may show either."""
+    _flags(monkeypatch, "boats")
+    found = _exchanged(make_service(), _body("request_body", _CHAT), _body("response_body", answer))
+    assert found[-1].immediate_response.status.code == 403
+
+
+@pytest.mark.parametrize("call", [{**_CHAT, "input": "a"}, {"prompt": "b", "input": "a"}])
+def test_only_the_answer_to_an_embedding_may_hold_no_text(make_service: Make, call: Any) -> None:
+    """Another one is not read, so it does not pass."""
+    answer = {"content": [{"text": "boats"}]}
+    found = _exchanged(make_service(), _body("request_body", call), _body("response_body", answer))
+    assert found[-1].immediate_response.status.code == 400
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        {**_CHAT, "functions": [{"name": "look", "description": "boats"}]},
+        {"prompt": "a", "suffix": "boats"},
+        {**_CHAT, "response_format": {"json_schema": {"description": "boats"}}},
+    ],
+)
+def test_every_text_of_a_call_is_read(
+    make_service: Make, monkeypatch: pytest.MonkeyPatch, call: Any
+) -> None:
+    """Wherever OpenAI's interface has one."""
+    _flags(monkeypatch, "boats")
+    (found,) = _exchanged(make_service(), _body("request_body", call))
+    assert found.immediate_response.status.code == 403
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"prompt": "b", "prompt": "a"}', b'{"prompt": "a", "Prompt": "b"}']
+)
+def test_a_body_that_readers_take_differently_is_refused(make_service: Make, body: bytes) -> None:
+    """The model server may read the other key."""
+    (found,) = _exchanged(make_service(), _body("request_body", body))
+    assert found.immediate_response.status.code == 400
+
+
+def test_bodies_have_a_limit(make_service: Make) -> None:
+    """413, of a request earlier than of an answer."""
+    service = make_service()
+    most = service.config.http.body_bytes
+    long = json.dumps(_CHAT).encode() + b" " * most
+    asked = _exchanged(service, _body("request_body", long))
+    whole = json.dumps(_answer("rain")).encode() + b" " * most
+    passed = _exchanged(make_service(), _body("request_body", _CHAT), _body("response_body", whole))
+    whole += b" " * 3 * most
+    told = _exchanged(make_service(), _body("request_body", _CHAT), _body("response_body", whole))
+    assert asked[-1].immediate_response.status.code == 413
+    assert _kind(passed[-1]) == "response_body"
+    assert told[-1].immediate_response.status.code == 413
+
+
+def test_a_body_beyond_the_limit_gets_its_status_over_grpc(make_service: Make) -> None:
+    """The call does not end, which Envoy could take for leave to pass the request on."""
+    service = make_service()
+    long = _body("request_body", b" " * (service.config.http.body_bytes + (1 << 20)))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+
+    async def asked() -> Any:
+        server = await listen(service, "127.0.0.1", port, shares=False)
+        try:
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+                process = channel.stream_stream(
+                    f"/{SERVICE}/Process",
+                    ProcessingRequest.SerializeToString,
+                    ProcessingResponse.FromString,
+                )
+                return [found async for found in process(iter([long]), timeout=30)]
+        finally:
+            await server.stop(None)
+
+    (found,) = asyncio.run(asked())
+    assert found.immediate_response.status.code == 413
