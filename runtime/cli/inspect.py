@@ -10,13 +10,16 @@ from layerguard.runtime.bundle.files import SIGNATURE
 from layerguard.runtime.bundle.manifest import Manifest, unchecked
 from layerguard.runtime.cli import options
 from layerguard.runtime.cli.streams import show
-from layerguard.runtime.cli.votes import vote_lines
+from layerguard.runtime.cli.votes import vote_lines, vote_reasons
 from layerguard.runtime.detectors import REGISTRY
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the command's arguments."""
     options.add_bundle(parser)
+    parser.add_argument(
+        "--votes", action="store_true", help="show all that each detector's vote rests on"
+    )
     options.add_json(parser)
 
 
@@ -27,11 +30,11 @@ def run(arguments: Namespace) -> int:
         manifest = json.loads(bundle.manifest.to_bytes())
         print(json.dumps({"id": bundle.id, "signed": bundle.is_signed, **manifest}, sort_keys=True))
     else:
-        show(*_lines(bundle))
+        show(*_lines(bundle, all_votes=arguments.votes))
     return 0
 
 
-def _lines(bundle: Bundle) -> Iterator[str]:
+def _lines(bundle: Bundle, *, all_votes: bool) -> Iterator[str]:
     manifest = bundle.manifest
     model, text = manifest.model, manifest.text
     yield f"bundle   {bundle.id}, every file verified"
@@ -77,7 +80,9 @@ def _lines(bundle: Bundle) -> Iterator[str]:
     elif manifest.detectors:
         yield "decision any detector that flags; no false-positive rate is promised for the guard"
     if manifest.votes:
-        yield from (f"vote     {line}" for line in vote_lines(manifest.votes))
+        votes = manifest.votes
+        lines = vote_lines(votes) if all_votes else vote_reasons(votes)
+        yield from (f"vote     {line}" for line in lines)
     if not manifest.detectors:
         yield "detector none yet: run `layerguard calibrate`"
     yield f"canaries {_canaries(manifest)}"

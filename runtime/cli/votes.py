@@ -5,6 +5,12 @@ from collections.abc import Iterator, Mapping
 from layerguard.runtime.bundle.votes import ShareCard, SharesCard, VotesCard
 
 
+def vote_reasons(card: VotesCard) -> Iterator[str]:
+    """A line for each detector: why it decides or not."""
+    for name, vote in card.detectors.items():
+        yield f"{name} {vote.reason}"
+
+
 def vote_lines(card: VotesCard) -> Iterator[str]:
     """Lines on what each detector flags, and why it decides or not."""
     for name, vote in card.detectors.items():

@@ -140,6 +140,10 @@ def test_calibrate_puts_a_detector_in_shadow(
     main(["inspect", str(bundle)])
     printed = capsys.readouterr().out
     assert "vote     lcf in shadow: it flagged" in printed
+    assert "left out:" not in printed
+    main(["inspect", str(bundle), "--votes"])
+    printed = capsys.readouterr().out
+    assert "vote     lcf in shadow: it flagged" in printed
     assert "vote         far, left out:" in printed
     assert "fitted without it" in printed
 
