@@ -18,8 +18,8 @@ def test_every_contract_is_on_the_page_by_its_name() -> None:
     named = set(
         re.findall(r"`([a-z0-9-]+)`", _TEXT.partition("**Modes.**")[2].partition("\n- **")[0])
     )
-    contracts = {contract.name for contract in CONTRACTS} - {"native", "native-streams"}
-    assert contracts | {"extproc"} == named - {"shadow", "off"}
+    contracts = {contract.name for contract in CONTRACTS}
+    assert contracts | {"extproc"} == named - {"enforce", "shadow", "off"}
 
 
 def test_every_endpoint_on_the_page_exists() -> None:
