@@ -233,11 +233,14 @@ def test_junk_in_headers_is_neither_an_error_nor_in_the_log(
     """A client chooses them."""
     from layerguard.runtime.server.tracing.spans import Traces  # noqa: PLC0415  an extra
 
-    traces = Traces(TraceConfig("otlp", "http://127.0.0.1:9/v1/traces"))
     headers = {"traceparent": parent, "tracestate": "=" * 5_000, "baggage": baggage}
-    with traces.request("POST", "/v1/check", headers), traces.continued(headers):
-        pass
-    asyncio.run(traces.close(0))
+    with collecting() as collector:
+        traces = Traces(TraceConfig("otlp", collector.url))
+        with traces.request("POST", "/v1/check", headers), traces.continued(headers):
+            pass
+        asyncio.run(traces.close(PATIENCE_S))
+    assert [span.name for span in collector.spans()] == ["POST /v1/check"]
+    assert not any(b"mine" in body for body in collector.bodies)
     assert "mine" not in caplog.text
     assert "%41" not in caplog.text
 
