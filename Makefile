@@ -155,7 +155,7 @@ release-check:  ## see that TAG, version and changelog agree; writes build/relea
 	$(PYTHON) -m tests.release $(TAG)
 
 clean:  ## remove what the targets made
-	rm -rf build dist wheelhouse demo-bundle .cache $(VENV)
+	rm -rf build dist wheelhouse demo-bundle demo-chat-bundle .cache $(VENV)
 
 # The folders under the names they are imported by, for tools that read sources.
 $(NAMES): Makefile

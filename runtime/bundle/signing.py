@@ -23,6 +23,7 @@ from layerguard.runtime.bundle.files import MANIFEST, SIGNATURE, STAGED, card_of
 from layerguard.runtime.bundle.load import read_bundle
 from layerguard.runtime.bundle.steady import pinned, steadily
 from layerguard.runtime.errors import BundleError, InputError, MachineError
+from layerguard.runtime.extras import needing
 
 MAX_SIGNATURE_BYTES = 1 << 20
 """Upper bound for a signature. A bundle has fewer than ten files, with about 500 bytes for each."""
@@ -185,12 +186,8 @@ def _library() -> ModuleType:
     Raises:
         MachineError: it is not installed.
     """
-    try:
+    with needing("sign", "a signature"):
         import model_signing  # noqa: PLC0415
-    except ImportError as error:
-        raise MachineError(
-            f"signatures need {error.name}, which is not installed: pip install 'layerguard[sign]'"
-        ) from error
     return model_signing
 
 

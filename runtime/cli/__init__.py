@@ -20,6 +20,7 @@ from types import ModuleType
 from layerguard.runtime.cli import streams
 from layerguard.runtime.cli.arguments import Parser
 from layerguard.runtime.errors import LayerGuardError, MachineError
+from layerguard.runtime.extras import needing
 
 EXIT_WRONG_CALL = 2
 _INTERRUPTED = 130
@@ -211,16 +212,8 @@ def command_parser(name: str) -> Parser:
 
 
 def _load(module: str, extra: str) -> ModuleType:
-    try:
+    with needing(extra):
         return importlib.import_module(module)
-    except ImportError as error:
-        if (error.name or "").startswith("layerguard"):
-            raise
-        missing = (error.name or str(error)).partition(".")[0]
-        installs = "cpu" if missing == "onnxruntime" else extra
-        raise MachineError(
-            f"it needs {missing}, which is not installed: pip install 'layerguard[{installs}]'"
-        ) from error
 
 
 def _overview() -> str:

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from layerguard.runtime.cli.streams import show
-from layerguard.runtime.errors import InputError, MachineError
+from layerguard.runtime.errors import InputError
+from layerguard.runtime.extras import needing
 from layerguard.runtime.server.settings import read_config, settings
 
 _NAMED = re.compile(r"([A-Za-z0-9._-]+)=(.+)", re.DOTALL)
@@ -43,14 +44,8 @@ def run(arguments: Namespace) -> int:
     if arguments.check_config:
         show(f"the settings are usable; bundles: {', '.join(config.bundles)}")
         return 0
-    try:
-        from layerguard.runtime.server.run import serve  # noqa: PLC0415  it needs the extra
-    except ImportError as error:
-        if (error.name or "").startswith("layerguard"):
-            raise
-        raise MachineError(
-            f"it needs {error.name}, which is not installed: pip install 'layerguard[serve]'"
-        ) from error
+    with needing("serve"):
+        from layerguard.runtime.server.run import serve  # noqa: PLC0415
     return serve(config)
 
 

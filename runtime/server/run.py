@@ -23,6 +23,7 @@ import uvicorn
 import uvloop
 
 from layerguard.runtime.errors import InputError, LayerGuardError, MachineError
+from layerguard.runtime.extras import needing
 from layerguard.runtime.server.app import create_app
 from layerguard.runtime.server.config import Config, HttpConfig
 from layerguard.runtime.server.processes import Supervisor
@@ -146,15 +147,8 @@ async def _processing(service: Service) -> AsyncIterator[None]:
     if not port:
         yield
         return
-    try:
-        from layerguard.runtime.server.extproc.processor import listen  # noqa: PLC0415  an extra
-    except ImportError as error:
-        if (error.name or "").startswith("layerguard"):
-            raise
-        raise MachineError(
-            f"extproc_port needs {error.name}, which is not installed: "
-            "pip install 'layerguard[extproc]'"
-        ) from error
+    with needing("extproc", "extproc_port"):
+        from layerguard.runtime.server.extproc.processor import listen  # noqa: PLC0415
     processor = await listen(service, http.host, port, shares=http.processes > 1)
     try:
         yield

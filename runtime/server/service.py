@@ -14,15 +14,17 @@ from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from layerguard.runtime.errors import InputError, MachineError
+from layerguard.runtime.errors import InputError
+from layerguard.runtime.extras import needing
 from layerguard.runtime.guard import Guard
 from layerguard.runtime.server.answers import Answer, answer
 from layerguard.runtime.server.audit import AuditLog
 from layerguard.runtime.server.candidates import Candidates
-from layerguard.runtime.server.config import WHOLE_GUARD, Config, Mode, TraceConfig
+from layerguard.runtime.server.config import Config, Mode, TraceConfig
 from layerguard.runtime.server.errors import OverloadError, UnavailableError
 from layerguard.runtime.server.jobs import Job, check_job, tokens_of
 from layerguard.runtime.server.metrics import Metrics
+from layerguard.runtime.server.named_detectors import need_detectors
 from layerguard.runtime.server.records import record
 from layerguard.runtime.server.scheduler import Scheduler
 from layerguard.runtime.server.streams import AnswerStore
@@ -264,7 +266,7 @@ class Service:
                 before = self.guards.get(name)
                 unchanged = before is not None and before.bundle.id == guard.bundle.id
                 loaded[name] = before if before is not None and unchanged else guard
-            self._need_detectors(loaded)
+            need_detectors(self.config, loaded)
             self.guards = loaded
         return {name: guard.bundle.id for name, guard in loaded.items()}
 
@@ -315,23 +317,6 @@ class Service:
         if domain is not None:
             check_text("domain", domain)
         return name, self.guards[name]
-
-    def _need_detectors(self, guards: Mapping[str, Guard]) -> None:
-        """Refuse settings with a detector that none of the bundles has."""
-        known = list(dict.fromkeys(n for g in guards.values() for n in g.bundle.manifest.detectors))
-        named = [("guard.detector_modes", name) for name in self.config.guard.detector_modes]
-        named += [
-            (f"contracts.categories.{category}", name)
-            for category, name in self.config.contracts.categories.items()
-            if name != WHOLE_GUARD
-        ]
-        faults = [
-            f"{where}: found {name!r}; expected a detector of the bundles: {', '.join(known)}"
-            for where, name in named
-            if name not in known
-        ]
-        if faults:
-            raise InputError("; ".join(faults))
 
     def _need_ready(self) -> None:
         if not self.ready:
@@ -392,15 +377,8 @@ def _traces(config: TraceConfig) -> "Traces":
         InputError: the endpoint is no URL.
         MachineError: a package is not installed.
     """
-    try:
-        from layerguard.runtime.server.tracing.spans import Traces  # noqa: PLC0415  an extra
-    except ImportError as error:
-        if (error.name or "").startswith("layerguard"):
-            raise
-        raise MachineError(
-            f'traces = "otlp" needs {error.name}, which is not installed: '
-            "pip install 'layerguard[otel]'"
-        ) from error
+    with needing("otel", 'traces = "otlp"'):
+        from layerguard.runtime.server.tracing.spans import Traces  # noqa: PLC0415
     return Traces(config)
 
 

@@ -12,7 +12,6 @@ from layerguard.runtime.errors import InputError
 _TEXTS = ("reasoning_content", "reasoning", "content", "text", "refusal")
 """Members of a message, a delta or a choice whose text a user may see."""
 
-
 _SET_ONCE = ("id", "type", "index")
 """Members of a call that no tool reads."""
 

@@ -15,6 +15,8 @@ _FINISHED = ("response.completed", "response.incomplete", "response.failed")
 _FAILED = "error"
 _PLACES = ("type", "item_id", "output_index", "content_index", "summary_index")
 """Members of an event that tell which text its part belongs to."""
+_SEARCHES = 1_000
+"""Texts of events that are looked for within the whole answer; more are read a second time."""
 _NO_TEXT = frozenset({"type", "id", "status", "role", "call_id", "item_id", "event_id",
                       "logprobs", "obfuscation", "partial_image_b64"})  # fmt: skip
 """Members of events that a client does not show."""
@@ -88,8 +90,8 @@ class GrowingResponse:
         if isinstance(delta, str):
             place = tuple(str(event.get(name)) for name in _PLACES)
             self._deltas.setdefault(place, []).append(delta)
-        members = {key: value for key, value in event.items() if key != "response"}
-        for text in _strings(members if not isinstance(delta, str) else {**members, "delta": None}):
+            event = {**event, "delta": None}
+        for text in _strings({**event, "response": None}):
             self._texts[text] = None
 
     def turn(self) -> Turn:
@@ -100,17 +102,22 @@ class GrowingResponse:
         Raises:
             InputError: the last event neither holds the answer nor says that it failed.
         """
-        kind, whole = self._last.get("type"), self._last.get("response")
+        kind, body = self._last.get("type"), self._last.get("response")
         if kind == _FAILED:
-            whole = {"output": []}
-        elif kind not in _FINISHED or not isinstance(whole, dict):
+            body = {"output": []}
+        elif kind not in _FINISHED or not isinstance(body, dict):
             raise InputError(f"event: found {kind!r} last; expected {_FINISHED[0]!r}")
-        turn = answer_of(whole)
+        turn = answer_of(body)
         said = dict.fromkeys(_strings(turn))
+        whole, searches = "\n".join(said), _SEARCHES
         for text in [*map("".join, self._deltas.values()), *self._texts]:
-            if text not in said and not any(text in one for one in said):
-                turn["content"].append({"type": "text", "text": text})
-                said[text] = None
+            if text in said:
+                continue
+            searches -= 1
+            if searches >= 0 and text in whole:
+                continue
+            turn["content"].append({"type": "text", "text": text})
+            said[text] = None
         return turn
 
 

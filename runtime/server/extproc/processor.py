@@ -2,7 +2,8 @@
 
 A request is read as a whole, and so is an answer (``BUFFERED``). An answer of server-sent events is
 checked while it passes, if Envoy lets the processor choose so (``allow_mode_override``): the part
-that the guard flags is replaced by an error, and nothing follows it.
+that the guard flags is replaced by an error, and nothing follows it. Calls of tools, and answers of
+the Responses API, pass once they are complete.
 """
 
 import json

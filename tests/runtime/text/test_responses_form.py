@@ -1,5 +1,6 @@
 """The Responses API as a chat: no string of it is lost."""
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -243,3 +244,15 @@ def test_an_answer_may_end_with_an_error() -> None:
     part = _event("response.output_text.delta", delta="boats")
     turn = answer_in([part, _event("error", message="too long")])
     assert [one["text"] for one in turn["content"]] == ["boats", "too long"]
+
+
+def test_a_long_answer_takes_a_time_that_grows_with_its_length() -> None:
+    """Also if its end repeats no part of it."""
+    parts = [
+        _event("response.output_text.delta", item_id=f"{i}", delta=f"text {i}")
+        for i in range(20_000)
+    ]
+    began = time.process_time()
+    turn = answer_in([*parts, _completed("rain")])
+    assert len(turn["content"]) == 20_001
+    assert time.process_time() - began < 3
