@@ -14,8 +14,8 @@ audit         compare the weights of a tuned model with those of its base
 trace         find the layers where a model forms its answers, and its fragile layers
 import_siren  freeze a released SIREN head into a bundle
 
-Parameters of one detector, from your own states: ``familiarity``, ``lcf``, ``siren``, ``span``,
-``weightwatch`` and ``drift`` each have ``fit``.
+Parameters of one detector, from your own states: ``delta``, ``familiarity``, ``lcf``, ``siren``,
+``span``, ``weightwatch`` and ``drift`` each have ``fit``.
 
     from layerguard.calibration import lcf, siren
 

@@ -15,7 +15,7 @@ from layerguard.calibration.stages import FittedParameters
 from layerguard.calibration.states.blockwise import States
 from layerguard.calibration.states.collect import RecordedStates
 from layerguard.calibration.weights.tuning import Tuning
-from layerguard.runtime.bundle.manifest import ModelCard
+from layerguard.runtime.bundle.manifest import ModelCard, OutputCard
 from layerguard.runtime.rows.jsonl import Row
 from layerguard.runtime.text.tokens import TokenReader
 from layerguard.runtime.types import Array, OnUnfamiliar, Tap
@@ -56,6 +56,7 @@ class Inputs:
         tuning: weight changes of the model, or None.
         model: model card of the bundle.
         options: options of the calibration.
+        added: outputs of the bundle's score graph that give what tuning adds, by block and part.
         reader: tokenizer of the bundle; set when the fits are prepared.
     """
 
@@ -64,6 +65,7 @@ class Inputs:
     tuning: Tuning | None
     model: ModelCard
     options: Options
+    added: Sequence[OutputCard] = ()
     reader: TokenReader | None = None
 
     def rows(self, kind: RowKind) -> Sequence[Row]:

@@ -272,6 +272,12 @@ typedef struct lg_windows_call {
  * number of calls. */
 lg_status lg_windows(lg_windows_call const *call);
 
+/* ---- delta: how much what tuning added acts on a text -------------------------------------------
+ * x_k   = the largest over tokens t of ln(max(|dW_k v_t|, 1e-6)), dW_k the change of a matrix by
+ *         tuning and v_t its input at token t; only the graph computes it: a row is float (K)
+ * score = max over k of (x_k - centre_k) / scale_k
+ * The score is NaN if any x_k is not finite. lg_score_pooled computes it; no kernel is needed. */
+
 /* ---- versioned structs -----------------------------------------------------------------------
  * Most structs below start with `struct_size`. Before the call, set it to sizeof the struct and set
  * all unused fields to zero. Later releases may append fields. A program that was built with an
@@ -360,7 +366,8 @@ typedef enum lg_pooling {
     LG_MEAN = 1,     /* the mean over the unmasked tokens */
     LG_MLP_MEAN = 2, /* the mean of each block's feed-forward output; not part of the states */
     LG_EXTREMES = 3, /* the least and largest cosine of each role's tokens */
-    LG_WINDOW = 4    /* the window of tokens with the largest mean of a probe's logits */
+    LG_WINDOW = 4,   /* the window of tokens with the largest mean of a probe's logits */
+    LG_DELTA = 5 /* the largest length that the change of each matrix adds; not part of the states */
 } lg_pooling;
 
 typedef enum lg_view {
@@ -421,8 +428,8 @@ typedef struct lg_reading {
     double score; /* unitless; larger is worse */
     double threshold;
     double p_value;  /* conformal: (1 + number of clean scores >= score) / (n + 1) */
-    double evidence; /* LCF: the z of `layer`; WeightWatch: the excess at `layer`; span: the score;
-                        else 0 */
+    double evidence; /* LCF: the z of `layer`; WeightWatch: the excess at `layer`; delta, span: the
+                        score; else 0 */
     int layer;       /* index of the state with the largest effect on the score; -1: not given */
     int place;       /* as in lg_evidence, of `evidence`; else 0 */
 } lg_reading;
@@ -455,18 +462,18 @@ lg_status lg_score(lg_guard const *guard, lg_score_call const *call);
 
 /* One contribution to a score. */
 typedef struct lg_evidence {
-    double value; /* LCF: z; SIREN: share of the logit difference; WeightWatch: excess; span: the
-                     mean logit of the window */
-    int layer;    /* index of the state */
-    int place; /* WeightWatch: role * K + direction; LCF, SIREN: index among the layers read; span:
-                     number of the window's first token, or -1 if a row of windows holds none */
+    double value; /* LCF: z; SIREN: share of the logit difference; WeightWatch: excess; delta:
+                     (x_k - centre_k) / scale_k; span: the mean logit of the window */
+    int layer;    /* index of the state; delta: the block of the matrix, from 1 */
+    int place; /* WeightWatch: role * K + direction; delta: k; LCF, SIREN: index among the layers read;
+                     span: number of the window's first token, or -1 if a row of windows holds none */
 } lg_evidence;
 
 typedef struct lg_pooled_info {
     size_t struct_size;
-    size_t states;    /* layers of a row, or the minimum; 1 for extremes and windows */
+    size_t states;    /* layers of a row, or the minimum; 1 for extremes, windows and delta */
     size_t width;     /* elements of a row per layer, or the minimum; extremes: LG_ROLES * 2 * K,
-                         windows: LG_WINDOW_LOGITS + window */
+                         windows: LG_WINDOW_LOGITS + window, delta: K */
     int states_known; /* 1: exactly `states` layers are required; 0: at least */
     int width_known;  /* 1: exactly `width` elements are required; 0: at least */
     size_t workspace; /* bytes of workspace that lg_score_pooled needs */
@@ -480,8 +487,8 @@ typedef struct lg_pooled_call {
     size_t struct_size;
     size_t detector; /* index, as in lg_detector_describe */
     lg_states
-        rows; /* pooled states; or one float32 layer: of extremes, (LG_ROLES, 2, K) per row, or
-                        of windows, (LG_WINDOW_LOGITS + window) per row */
+        rows; /* pooled states; or one float32 layer: of extremes, (LG_ROLES, 2, K) per row, of
+                        windows, (LG_WINDOW_LOGITS + window) per row, or of delta, (K) per row */
     void *workspace;       /* (workspace_size) bytes, aligned to 8, written */
     size_t workspace_size; /* at least `workspace` of lg_pooled_info */
     lg_reading *readings;  /* (rows), written */

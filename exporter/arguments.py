@@ -70,6 +70,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="DIR",
         help="folder of a LoRA adapter in PEFT's format, merged into the weights",
     )
+    add(
+        "--base",
+        metavar="MODEL",
+        help="the model before it was tuned, if it was tuned without an adapter: the graph then "
+        "gives what tuning adds to each text (with --adapter it always does)",
+    )
     add("--id", metavar="NAME", help="name of the model in the manifest")
     add("--revision", metavar="REV", help="branch, tag or commit of a hub model")
     add("--trust-remote-code", action="store_true", help="run the code in the model's repository")

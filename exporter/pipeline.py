@@ -28,6 +28,7 @@ from layerguard.exporter.text.rules import text_rules
 from layerguard.exporter.text.tokenizer import read_tokenizer
 from layerguard.runtime.bundle.manifest import SCHEMA, GraphCard, Manifest, ModelCard, Parity
 from layerguard.runtime.bundle.write import replacing, seal
+from layerguard.runtime.checkpoints.places import PARTS
 from layerguard.runtime.errors import ExportError
 from layerguard.runtime.model.session import load_onnxruntime
 
@@ -51,7 +52,10 @@ class Options:
             if it has one, else {prompt}.
         windows: how longer texts are read; see ``TextRules``.
         max_windows: most windows of one text if ``windows`` is ``sliding``.
-        adapter: folder of a LoRA adapter to merge into the weights.
+        adapter: folder of a LoRA adapter to merge into the weights; the graph also gives what its
+            changes add.
+        base: the model before it was tuned (folder, GGUF file or hub id), for the same outputs;
+            not with ``adapter``, whose base is ``source``.
         id: name of the model in the manifest; None: the hub id or the name of the folder, with an
             adapter followed by ``+`` and its name.
         revision: branch, tag or commit of a hub model.
@@ -69,6 +73,7 @@ class Options:
     windows: Literal["head-tail", "sliding"] = "head-tail"
     max_windows: int = 8
     adapter: Path | None = None
+    base: str | None = None
     id: str | None = None
     revision: str | None = None
     trust_remote_code: bool = False
@@ -102,7 +107,14 @@ def export(source: str, out: Path, options: Options | None = None) -> Exported:
         InputError: ``out`` cannot be written.
     """
     options = options or Options()
-    origin = ModelSource(source, options.revision, options.trust_remote_code, options.adapter)
+    if options.adapter is not None and options.base is not None:
+        raise ExportError(
+            "found --adapter and --base; expected one of them: the base of an adapter is the model "
+            "itself"
+        )
+    origin = ModelSource(
+        source, options.revision, options.trust_remote_code, options.adapter, options.base
+    )
     with replacing(out) as folder, progress(steps(_requested_graphs(options))) as bar:
         bar.step("loading the model")
         loaded = load(origin)
@@ -123,13 +135,16 @@ def export(source: str, out: Path, options: Options | None = None) -> Exported:
         refused = refused_forms(text.chat_template or "", text.special_tokens) if is_chat else {}
         architecture = architecture.with_max_tokens(rules.max_tokens)
         pad, mlps = text.pad_token_id, feed_forwards(architecture)[:layers] if options.mlp else ()
-        references = References(architecture, loaded.causal, mlps)
-        specs = {"score": score_graph(architecture, options.mode, layers, pad, references, mlps)}
+        changes = [change for change in loaded.changes if change.place[0] < layers]
+        references = References(architecture, loaded.causal, mlps, changes)
+        specs = {
+            "score": score_graph(architecture, options.mode, layers, pad, references, mlps, changes)
+        }
         skipped: dict[str, str] = {}
         if options.decode == "yes" or (options.decode == "auto" and architecture.kind == "decoder"):
             with _skip_if_optional("decode", options, skipped):
                 specs["decode"] = decode_graph(
-                    loaded, architecture, layers, options.dtype, pad, references
+                    loaded, architecture, layers, options.dtype, pad, references, changes
                 )
         if options.analysis:
             bar.step(LENS)
@@ -165,8 +180,10 @@ def export(source: str, out: Path, options: Options | None = None) -> Exported:
                 "onnxruntime": load_onnxruntime().__version__,  # its package has several names
             },
         )
-        notes = () if text.note is None else (text.note,)
-        return Exported(seal(folder, manifest), proofs, skipped, refused, notes)
+        notes = [] if text.note is None else [text.note]
+        if not changes and (options.adapter or options.base):
+            notes.append(f"tuning changed no {' or '.join(PARTS)}: no output gives what it adds")
+        return Exported(seal(folder, manifest), proofs, skipped, refused, tuple(notes))
 
 
 def _open(graph: Path) -> Any:

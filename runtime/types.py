@@ -10,7 +10,7 @@ the two it reads as its last state.
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import numpy.typing as npt
 
@@ -26,10 +26,15 @@ View = Literal["prompt", "content", "conversation", "trajectory"]
 ``trajectory``: the turns and tool calls of an agent, in the format of Agent-SIREN's training data.
 """
 
-Pooling = Literal["last", "mean", "mlp_mean", "extremes", "window"]
+Pooling = Literal["last", "mean", "mlp_mean", "extremes", "window", "delta"]
 """How the tokens of a text are pooled: the last one, their mean, the mean of each block's
-feed-forward output, the least and largest cosine to each watched direction (``Directions``), or the
-window of tokens with the largest mean logit of a probe (``Probe``)."""
+feed-forward output, the least and largest cosine to each watched direction (``Directions``), the
+window of tokens with the largest mean logit of a probe (``Probe``), or the largest length that
+tuning adds to the output of each matrix (``ADDED``)."""
+
+ADDED: Final = "delta"
+"""A pooling whose row has one value for each matrix that tuning changed. Like ``mlp_mean`` it is
+computed in the graph only, because it is not part of the states."""
 
 ROLES = ("system", "user", "assistant", "tool")
 """The author of a token; arrays of roles (uint8) hold the index in this tuple."""

@@ -4,6 +4,7 @@ Scores are of ordinary size, so that a difference in the states shows in them.
 """
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +30,18 @@ def make_params(layers: int, width: int) -> Params:
         "siren": _siren(layers, width),
         "span": _span(layers, width),
         "weightwatch": _weightwatch(layers, width),
+    }
+
+
+def make_delta(places: Sequence[tuple[int, int]]) -> dict[str, Array]:
+    """The detector of added lengths, which only some graphs give: block and part of each matrix."""
+    rng = np.random.default_rng(4)
+    return {
+        "layers": np.array([layer for layer, _ in places], np.int32),
+        "parts": np.array([part for _, part in places], np.uint8),
+        "centre": rng.normal(1, 1, len(places)).astype(np.float32),
+        "scale": rng.uniform(0.1, 2, len(places)).astype(np.float32),
+        **_calibrated(),
     }
 
 

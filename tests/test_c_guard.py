@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from layerguard.runtime.decision.policy import Decision
 from layerguard.runtime.detectors import REGISTRY, Detector
 from layerguard.runtime.detectors.decide import decide
 from layerguard.runtime.kernels import RunningMean
-from layerguard.runtime.types import Array
+from layerguard.runtime.types import ADDED, Array, Pooling
 from tests.c_guard import CGuard, CReading, RefusedError
 from tests.random_detectors import make_params
 from tests.runtime.test_decision import DOMAIN, SCORES, calibrated
@@ -283,6 +284,28 @@ def test_what_the_states_do_not_hold_is_refused(sound: Path, tmp_path: Path) -> 
     found = serve(other, tmp_path / "last.npz").score(states)["siren"]
     last = [layer[-1:] for layer in states]
     same(found, REGISTRY["siren"].bind(bundle.params["siren"]).score_pooled(last)[0])
+
+
+def test_what_only_a_graph_computes_is_refused(tmp_path: Path) -> None:
+    """Added lengths are in no states: the other detectors of the archive are read alone."""
+    params = {name: params_of(name) for name in ("delta", "lcf")}
+    bundle = Bundle.load(make_bundle(tmp_path / "bundle", params))
+    guard = serve(bundle, tmp_path / "detectors.npz")
+    states = states_like("float32", "rows", 0)
+    assert guard.detector(0).pooling == lib.LG_DELTA == get_args(Pooling).index(ADDED)
+    stream = guard.stream()
+    stream.push(states)
+    for read in (stream.read, lambda: guard.score(states)):
+        with pytest.raises(RefusedError) as refused:
+            read()
+        assert refused.value.status == lib.LG_ERR_POOLING
+    assert list(guard.score(states, chosen=[False, True])) == ["lcf"]
+    for name, pooling in (("delta", "mean"), ("delta", "window"), ("lcf", ADDED)):
+        cards = dict(bundle.manifest.detectors)
+        cards[name] = replace(cards[name], pooling=pooling)  # type: ignore[arg-type]
+        other = replace(bundle, manifest=replace(bundle.manifest, detectors=cards))
+        with pytest.raises(RefusedError, match="has an entry that the detector cannot read"):
+            serve(other, tmp_path / "other.npz")
 
 
 def test_an_archive_without_a_policy_scores_and_does_not_decide(

@@ -144,7 +144,8 @@ def test_p_values_count_clean_scores_that_are_as_large() -> None:
 @pytest.mark.parametrize("name", REGISTRY)
 def test_the_table_names_what_fit_returns(name: str) -> None:
     """Names and dtypes of the arrays that tests freeze are those that C declares."""
-    made: Any = {"familiarity": tiny.params_of("familiarity"), **make_params(LAYERS, WIDTH)}
+    others = {name: tiny.params_of(name) for name in ("delta", "familiarity")}
+    made: Any = {**others, **make_params(LAYERS, WIDTH)}
     params = made[name.removeprefix("agent_")]
     declared = parameters(name)
     for item in declared:

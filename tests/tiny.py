@@ -5,6 +5,7 @@ that mix a token with the mean of its text, and the outputs of an exported graph
 """
 
 import math
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +13,13 @@ from typing import Literal
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from layerguard.runtime import Bundle, Guard, detectors
 from layerguard.runtime.binding import bind_detectors
 from layerguard.runtime.bundle.manifest import (
+    ADDED_KINDS,
     CANARY_TOLERANCE,
     TEXT_RULES,
     Canary,
@@ -57,12 +59,49 @@ def make_tokenizer() -> Tokenizer:
     return tokenizer
 
 
+CHANGED = ((1, 0), (1, 1), (3, 0))
+"""Block and part of the matrices that tuning changed, in graphs that give what it added."""
+
+
+def changes() -> dict[tuple[int, int], Array]:
+    """The change of each of them, applied to the state after the block: float32 [hidden, 5]."""
+    rng = np.random.default_rng(7)
+    return {place: rng.normal(size=(WIDTH, 5)).astype(np.float32) for place in CHANGED}
+
+
+def added_outputs(
+    states: Sequence[str],
+) -> tuple[list[NodeProto], dict[str, Array], list[OutputCard]]:
+    """Nodes, constants and cards of what tuning added at each token.
+
+    Args:
+        states: names of the states [rows, tokens, hidden].
+    """
+    node, nodes, cards = helper.make_node, [], []
+    constants: dict[str, Array] = {
+        "added_floor": np.array(1e-6, np.float32),
+        "added_hidden": np.array([2], np.int64),
+    }
+    for (layer, part), change in changes().items():
+        name = f"{ADDED_KINDS[part]}_{layer:02}"
+        constants[f"{name}_change"] = change
+        nodes += [
+            node("MatMul", [states[layer], f"{name}_change"], [f"{name}_moved"]),
+            node("ReduceL2", [f"{name}_moved", "added_hidden"], [f"{name}_length"], keepdims=0),
+            node("Max", [f"{name}_length", "added_floor"], [f"{name}_bounded"]),
+            node("Log", [f"{name}_bounded"], [name]),
+        ]
+        cards.append(OutputCard(name, ADDED_KINDS[part], layer))
+    return nodes, constants, cards
+
+
 def make_graph(
-    mode: Mode, seed: int = 0, *, token_states: bool = False
+    mode: Mode, seed: int = 0, *, token_states: bool = False, added: bool = False
 ) -> tuple[onnx.ModelProto, tuple[OutputCard, ...]]:
     """The network as ONNX, weights inside, and the cards of its outputs.
 
-    A pooled graph gives every token's states too where ``token_states`` asks for them.
+    A pooled graph gives every token's states too where ``token_states`` asks for them; ``added``
+    asks for what tuning added.
     """
     rng = np.random.default_rng(seed)
     constants = {
@@ -113,7 +152,13 @@ def make_graph(
         ]
         constants[f"row_{i}"] = np.array([1, 1, WIDTH], np.int64)
         cards += [OutputCard(f"mean_{i:02}", "mean", i), OutputCard(f"last_{i:02}", "last", i)]
-    axes = {"state": ["rows", "tokens", WIDTH]}
+    if added:
+        more = added_outputs([f"h_{i}" for i in range(LAYERS + 1)])
+        nodes += more[0]
+        constants |= more[1]
+        cards += more[2]
+    axes: dict[str, list[str | int]] = {"state": ["rows", "tokens", WIDTH]}
+    axes |= {kind: ["rows", "tokens"] for kind in ADDED_KINDS}
     graph = helper.make_graph(
         nodes,
         "tiny",
@@ -192,11 +237,23 @@ def params_of(name: str) -> dict[str, Array]:
             "directions": directions.astype(np.float32),
         }
         params[name] = distances | {key: params["siren"][key] for key in CALIBRATED}
+    if name == "delta":
+        params[name] = _delta() | {key: params["siren"][key] for key in CALIBRATED}
     if name == "span":
         params[name] = _span() | {key: params["siren"][key] for key in CALIBRATED}
     if name == "weightwatch":
         params[name] = _weightwatch() | {key: params["siren"][key] for key in CALIBRATED}
     return params[name]
+
+
+def _delta() -> dict[str, Array]:
+    """Centres amid the values of ordinary words."""
+    return {
+        "layers": np.array([layer for layer, _ in CHANGED], np.int32),
+        "parts": np.array([part for _, part in CHANGED], np.uint8),
+        "centre": np.array([2.5, 2.5, 3.0], np.float32),
+        "scale": np.array([0.5, 0.25, 1.0], np.float32),
+    }
 
 
 def _span() -> dict[str, Array]:
@@ -285,7 +342,8 @@ def make_bundle(
 ) -> Path:
     """Write a sound bundle to ``folder``, with one canary unless others are given."""
     params = make_params() if params is None else params
-    model, outputs = make_graph(mode, token_states=bool({"span", "weightwatch"} & params.keys()))
+    token_states = bool({"span", "weightwatch"} & params.keys())
+    model, outputs = make_graph(mode, token_states=token_states, added="delta" in params)
     with replacing(folder) as temporary:
         (temporary / "score.onnx").write_bytes(model.SerializeToString())
         make_tokenizer().save(str(temporary / "tokenizer.json"))

@@ -14,12 +14,12 @@ import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from layerguard.runtime.bundle.manifest import GraphCard, OutputCard, Parity
+from layerguard.runtime.bundle.manifest import ADDED_KINDS, GraphCard, OutputCard, Parity
 from layerguard.runtime.bundle.npz import write_npz
 from layerguard.runtime.bundle.write import replacing
 from layerguard.runtime.text.roles import USER
 from layerguard.runtime.types import Array
-from tests.tiny import LAYERS, OPSET, WIDTH, add_canaries, make_manifest, params_of
+from tests.tiny import LAYERS, OPSET, WIDTH, add_canaries, added_outputs, make_manifest, params_of
 
 HEADS, KEY_HEADS, HEAD = 4, 2, 4
 POSITIONS = 4096
@@ -59,8 +59,13 @@ def make_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def make_graph(*, decode: bool, seed: int = 0) -> tuple[onnx.ModelProto, tuple[OutputCard, ...]]:
-    """The network as ONNX with its output cards: with a cache, or over whole texts and pooled."""
+def make_graph(
+    *, decode: bool, seed: int = 0, added: bool = False
+) -> tuple[onnx.ModelProto, tuple[OutputCard, ...]]:
+    """The network as ONNX with its output cards: with a cache, or over whole texts and pooled.
+
+    With ``added`` it also gives what tuning added.
+    """
     nodes, cards = _embedding(decode=decode), [OutputCard("state_00", "state", 0)]
     for block in range(LAYERS):
         nodes += _block(block, decode=decode)
@@ -83,12 +88,18 @@ def make_graph(*, decode: bool, seed: int = 0) -> tuple[onnx.ModelProto, tuple[O
             for layer in range(LAYERS + 1)
             for kind in ("mean", "last")
         ]
+    weights = _weights(seed)
+    if added:
+        more = added_outputs([f"state_{layer:02}" for layer in range(LAYERS + 1)])
+        nodes += more[0]
+        weights |= more[1]
+        cards += more[2]
     graph = helper.make_graph(
         nodes,
         "tiny_decoder",
         _inputs(decode=decode),
         [_output(card) for card in cards],
-        [numpy_helper.from_array(value, name) for name, value in _weights(seed).items()],
+        [numpy_helper.from_array(value, name) for name, value in weights.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
     onnx.checker.check_model(model)
@@ -112,13 +123,16 @@ def make_bundle(
     chat_template: str | None = None,
     tokenizer: Tokenizer | None = None,
     decode: bool = True,
+    decode_adds: bool = True,
 ) -> Path:
-    """Write a sound decoder bundle to ``folder``."""
+    """Write a sound decoder bundle to ``folder``; its graphs give what tuning added if a detector
+    reads it, the decode graph unless ``decode_adds`` is False.
+    """
     params = make_all_params() if params is None else params
     with replacing(folder) as temporary:
-        cards = {"score": _graph(temporary, "score")}
+        cards = {"score": _graph(temporary, "score", added="delta" in params)}
         if decode:
-            cards["decode"] = _graph(temporary, "decode")
+            cards["decode"] = _graph(temporary, "decode", added=decode_adds and "delta" in params)
         tokenizer = tokenizer or make_tokenizer()
         tokenizer.save(str(temporary / "tokenizer.json"))
         if chat_template is not None:
@@ -147,8 +161,8 @@ def _size(tokenizer: Tokenizer) -> int:
     return int(tokenizer.get_vocab_size())
 
 
-def _graph(folder: Path, name: str) -> GraphCard:
-    model, outputs = make_graph(decode=name == "decode")
+def _graph(folder: Path, name: str, *, added: bool = False) -> GraphCard:
+    model, outputs = make_graph(decode=name == "decode", added=added)
     (folder / f"{name}.onnx").write_bytes(model.SerializeToString())
     return GraphCard(
         f"{name}.onnx",
@@ -325,6 +339,7 @@ def _output(card: OutputCard) -> onnx.ValueInfoProto:
         "key": ["rows", KEY_HEADS, "tokens", HEAD],
         "value": ["rows", KEY_HEADS, "tokens", HEAD],
         "logits": ["rows", vocabulary()],
+        **{kind: ["rows", "tokens"] for kind in ADDED_KINDS},
     }
     shape = axes.get(card.kind, ["rows", WIDTH])
     return helper.make_tensor_value_info(card.name, TensorProto.FLOAT, shape)

@@ -7,8 +7,8 @@ from typing import Any
 from layerguard.calibration.auditing.weight_changes import Example, Excitation, MatrixChange
 from layerguard.calibration.report.charts import Line, line_chart
 from layerguard.calibration.report.page import Paragraph, Section, Table, page
+from layerguard.runtime.checkpoints.places import PARTS
 from layerguard.runtime.cli.table import render, shorten
-from layerguard.runtime.detectors.weightwatch import PARTS
 
 _TEXT = 160
 """Shown characters of a text."""

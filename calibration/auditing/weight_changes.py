@@ -14,7 +14,7 @@ from layerguard.calibration.states.collect import collect
 from layerguard.calibration.weights.spectra import leading
 from layerguard.calibration.weights.tuning import Tuning
 from layerguard.calibration.weightwatch.directions import watching
-from layerguard.runtime.detectors.weightwatch import PARTS
+from layerguard.runtime.checkpoints.places import PARTS
 from layerguard.runtime.model.backbone import Backbone
 from layerguard.runtime.rows.jsonl import Row
 from layerguard.runtime.types import ROLES, Array

@@ -27,7 +27,7 @@ from layerguard.calibration.thresholds.kept_detectors import KeptDetectors
 from layerguard.calibration.weights.tuning import Tuning
 from layerguard.runtime.bundle import Bundle
 from layerguard.runtime.bundle.decision import DecisionCard
-from layerguard.runtime.bundle.manifest import DetectorCard
+from layerguard.runtime.bundle.manifest import DetectorCard, added_outputs
 from layerguard.runtime.bundle.votes import VotesCard
 from layerguard.runtime.errors import CalibrationError, InputError
 from layerguard.runtime.model.backbone import Backbone
@@ -90,9 +90,10 @@ def calibrate(
 ) -> Calibration:
     """Fit the detectors of a bundle and freeze them into it, with thresholds for one target.
 
-    Clean rows calibrate LCF, and WeightWatch if ``tuning`` is given; labelled rows train SIREN.
-    Detectors that are not fitted in this call are kept unchanged. The thresholds of all detectors
-    are set together on the clean rows, or without clean rows on the labelled rows of label 0.
+    Clean rows calibrate LCF, WeightWatch if ``tuning`` is given, and delta if the graph gives what
+    tuning adds; labelled rows train SIREN. Detectors that are not fitted in this call are kept
+    unchanged. The thresholds of all detectors are set together on the clean rows, or without clean
+    rows on the labelled rows of label 0.
 
     A detector decides only if the rows give no evidence against it: each source of the rows is left
     out in turn, and a detector that surely flags more than ``max_shift`` times the target of it is
@@ -143,7 +144,8 @@ def calibrate(
     if window is not None and not rows.labelled:
         raise InputError("window: found no labelled rows; expected rows to train on, or no window")
     options = Options(mode, eta, target_fpr, seed, cache, on_unfamiliar, window)
-    inputs = Inputs(rows.clean, rows.labelled, tuning, before.manifest.model, options)
+    added = added_outputs(before.manifest.graphs["score"])
+    inputs = Inputs(rows.clean, rows.labelled, tuning, before.manifest.model, options, added)
     names = detectors_to_fit(inputs)
     others = before.manifest.detectors.keys() - set(names)
     deciding = Policy.over({*names, *others}, policy, shadow, target_fpr)

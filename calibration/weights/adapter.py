@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from layerguard.calibration.weights.files import StoredTensor, stored_tensors
-from layerguard.calibration.weights.names import Place, place_of
 from layerguard.runtime.checkpoints.lora import Lora, paired, read_lora
+from layerguard.runtime.checkpoints.places import Place, place_of
 from layerguard.runtime.errors import InputError
 from layerguard.runtime.types import Array
 

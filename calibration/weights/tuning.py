@@ -13,14 +13,14 @@ import numpy as np
 
 from layerguard.calibration.weights.adapter import Adapter, read_adapter
 from layerguard.calibration.weights.files import WeightTensor, checkpoint
-from layerguard.calibration.weights.names import (
+from layerguard.runtime.checkpoints.lora import is_adapter
+from layerguard.runtime.checkpoints.places import (
     INPUT_FIRST,
+    PARTS,
     Place,
     has_experts,
     place_of,
 )
-from layerguard.runtime.checkpoints.lora import is_adapter
-from layerguard.runtime.detectors.weightwatch import PARTS
 from layerguard.runtime.errors import InputError
 from layerguard.runtime.types import Array
 

@@ -12,14 +12,15 @@ typedef struct lg_bound {
     void const *model;               /* the kernel's parameters, built by `bind` */
     lg_directions const *directions; /* if the kind pools extremes; else null */
     lg_probe const *probe;           /* if the kind pools windows; else null */
+    size_t row;                      /* values of a row that only the graph computes; else 0 */
     size_t states;                   /* one more than the index of the last state it reads */
     size_t width;                    /* elements of a state that it reads */
     int states_known;                /* the model has exactly `states` states */
     int width_known;                 /* the model's width is exactly `width` */
 } lg_bound;
 
-/* Validated detector input and scratch memory. A row is one text: its pooled states, or one layer of
- * its extremes, float32 (LG_ROLES, 2, K), or of its windows (lg_window_part). */
+/* Validated detector input and scratch memory. A row is one text: its pooled states, or one layer,
+ * float32: its extremes (LG_ROLES, 2, K), its windows (lg_window_part), or its added lengths (K). */
 typedef struct lg_input {
     lg_kernels const *kernels;
     lg_states rows;

@@ -16,10 +16,8 @@ static lg_parameter const parameters[] = {
 /* Whether a kind can read the result of a pooling. */
 static int can_read(lg_kind const *const kind, int const pooling)
 {
-    int const gathers = kind->pooling == LG_EXTREMES || kind->pooling == LG_WINDOW;
-    return pooling <= LG_WINDOW
-           && (gathers || pooling == LG_EXTREMES || pooling == LG_WINDOW ? pooling == kind->pooling
-                                                                         : 1);
+    int const any = kind->pooling <= LG_MLP_MEAN && pooling <= LG_MLP_MEAN; /* states, pooled */
+    return any || pooling == kind->pooling;
 }
 
 void lg_serving_model(lg_archive const *const archive, size_t *const layers, size_t *const width)

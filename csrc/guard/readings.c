@@ -36,7 +36,8 @@ lg_status lg_check_chosen(lg_guard const *const guard, unsigned char const *cons
     for (size_t d = 0; d < guard->detector_count; d++) {
         lg_detector const *const detector = &guard->detectors[d];
         if (lg_is_chosen(chosen, d)
-            && (detector->pooling == LG_MLP_MEAN || detector->final_norm != (final_norm != 0)))
+            && (detector->pooling == LG_MLP_MEAN || detector->pooling == LG_DELTA
+                || detector->final_norm != (final_norm != 0)))
             return LG_ERR_POOLING;
     }
     return LG_OK;

@@ -11,13 +11,18 @@ static size_t score_bytes(size_t const rows)
     return lg_aligned(rows * sizeof(double));
 }
 
-/* The rows that a detector reads. Rows of extremes and windows have one layer. */
+/* Floats of a row that is not pooled states: extremes, windows or added lengths; else 0. */
+static size_t row_of(lg_detector const *const detector)
+{
+    return detector->bound.row ? detector->bound.row : lg_gathered_of(detector);
+}
+
+/* The rows that a detector reads. Rows that are not pooled states have one layer. */
 static lg_pooled_info takes(lg_detector const *const detector)
 {
-    size_t const gathered = lg_gathered_of(detector);
-    if (gathered)
-        return (lg_pooled_info){
-            .states = 1, .width = gathered, .states_known = 1, .width_known = 1};
+    size_t const own = row_of(detector);
+    if (own)
+        return (lg_pooled_info){.states = 1, .width = own, .states_known = 1, .width_known = 1};
     return (lg_pooled_info){.states = detector->bound.states,
                             .width = detector->bound.width,
                             .states_known = detector->bound.states_known,
@@ -49,7 +54,7 @@ static lg_status check_rows(lg_detector const *const detector, lg_states const *
         || (expected.states_known && rows->layer_count != expected.states)
         || (expected.width_known && rows->width != expected.width))
         return LG_ERR_SHAPE;
-    return lg_gathered_of(detector) && rows->dtype != LG_F32 ? LG_ERR_DTYPE : LG_OK;
+    return row_of(detector) && rows->dtype != LG_F32 ? LG_ERR_DTYPE : LG_OK;
 }
 
 static lg_status check(lg_guard const *const guard, lg_pooled_call const *const call)

@@ -99,7 +99,7 @@ class GrowingTaps(Taps):
         """
         if tap.pooling == "last":
             return super().pooled(tap, layers)
-        names = self._names(tap)
+        names = self.outputs(tap)
         return [self._mean_so_far(names[layer]) for layer in layers]
 
     def _mean_so_far(self, name: str) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from layerguard.exporter.fused import familiarity, lcf, siren, span, weightwatch
+from layerguard.exporter.fused import delta, familiarity, lcf, siren, span, weightwatch
 from layerguard.exporter.fused.taps import Taps
 from layerguard.runtime.types import Array, Tap
 
@@ -27,6 +27,7 @@ class FusedDetector:
 
 FUSED = MappingProxyType(
     {
+        "delta": FusedDetector(delta.score),
         "familiarity": FusedDetector(familiarity.score),
         "lcf": FusedDetector(lcf.score),
         "siren": FusedDetector(siren.score),

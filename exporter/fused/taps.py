@@ -41,16 +41,26 @@ class Taps:
 
     def tokens(self, tap: Tap) -> list[str]:
         """The states of all tokens, float32 [rows, tokens, hidden], for each layer of the tap."""
-        return [self.nodes.cast(name, FLOAT) for name in self._names(tap)]
+        return [self.nodes.cast(name, FLOAT) for name in self.outputs(tap)]
 
     def pooled(self, tap: Tap, layers: Sequence[int]) -> list[str]:
         """The pooled states of these layers, float32 [rows, hidden] each."""
-        names = self._names(tap)
+        names = self.outputs(tap)
         chosen = [names[layer] for layer in layers]
         if not self._planner.token_outputs.intersection(names):
             return [self.nodes.cast(name, FLOAT) for name in chosen]
         pool = self._last_of if tap.pooling == "last" else self._mean_of
         return [pool(self.nodes.cast(name, FLOAT)) for name in chosen]
+
+    def outputs(self, tap: Tap) -> list[str]:
+        """The graph's outputs that the tap reads, ordered by layer.
+
+        Raises:
+            InputError: the graph lacks them.
+        """
+        plan = self._planner.plan([tap])
+        places, _ = plan.groups[tap.group]
+        return [plan.outputs[place] for place in places]
 
     def joined(self, values: str, window: int) -> tuple[str, str]:  # noqa: ARG002 - used in chunks
         """Values of a window of tokens before these and of these, and which of them count.
@@ -70,16 +80,6 @@ class Taps:
         if not self._roles:
             self._roles = self.nodes.required("roles", np.int64, ("batch", "tokens"))
         return self._roles
-
-    def _names(self, tap: Tap) -> list[str]:
-        """The graph's outputs that the tap reads, ordered by layer.
-
-        Raises:
-            InputError: the graph lacks them.
-        """
-        plan = self._planner.plan([tap])
-        places, _ = plan.groups[tap.group]
-        return [plan.outputs[place] for place in places]
 
     def _last_of(self, states: str) -> str:
         add, constant = self.nodes.add, self.nodes.constant

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from layerguard.exporter.graph.added import adding
 from layerguard.exporter.graph.cached_attention import (
     CacheSlots,
     Entry,
@@ -24,6 +25,7 @@ from layerguard.exporter.graph.outputs import decode_outputs
 from layerguard.exporter.graph.recording import output_states, recording, with_states
 from layerguard.exporter.graph.spec import GraphInput, GraphSpec
 from layerguard.exporter.loading.architecture import Architecture
+from layerguard.exporter.loading.changes import Change
 from layerguard.exporter.loading.checkpoint import LoadedModel
 from layerguard.exporter.proof.decode import compare_chunked, make_chunked_batches
 from layerguard.exporter.proof.reference import References
@@ -39,6 +41,7 @@ def decode_graph(
     dtype: Dtype,
     pad: int,
     references: References,
+    changes: Sequence[Change] = (),
 ) -> GraphSpec:
     """The decode graph of the first ``layers`` blocks; requests its test texts from ``references``.
 
@@ -50,6 +53,7 @@ def decode_graph(
         dtype: of the graph; a float16 graph has a float16 cache.
         pad: token id that fills short rows.
         references: of the language model, or of the backbone if there is no head.
+        changes: of the kept blocks, for what they add.
 
     Raises:
         ExportError: the model is not a decoder, or its attention cannot use the caller's cache.
@@ -75,9 +79,12 @@ def decode_graph(
     whole = layers == architecture.layers
     causal = loaded.causal if whole else None
     outputs = decode_outputs(
-        layers, final_norm=whole and architecture.final_norm, logits=causal is not None
+        layers,
+        final_norm=whole and architecture.final_norm,
+        logits=causal is not None,
+        changed=[change.place for change in changes],
     )
-    module = DecodeModule(architecture, causal, outputs)
+    module = DecodeModule(architecture, causal, outputs, changes)
     inputs = _inputs(architecture, layers, dtype)
     _try(module, inputs)
     batches = make_chunked_batches(architecture, pad)
@@ -163,11 +170,13 @@ class DecodeModule(nn.Module):
         architecture: Architecture,
         causal: PreTrainedModel | None,
         outputs: Sequence[OutputCard],
+        changes: Sequence[Change] = (),
     ) -> None:
         super().__init__()
         self.model = causal or architecture.model
         self._architecture = architecture
         self._outputs = tuple(outputs)
+        self._changes = tuple(changes)
         parameters = inspect.signature(self.model.forward).parameters
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}
 
@@ -191,6 +200,7 @@ class DecodeModule(nn.Module):
             cached_attention(model, len(blocks), slots, past_entries),
             steered(blocks, steering),
             recording(blocks) as recorded,
+            adding(self._changes) as added,
             model.register_forward_hook(
                 lambda _, __, output: normed.append(output.last_hidden_state)
             ),
@@ -208,6 +218,8 @@ class DecodeModule(nn.Module):
             "logits": lambda _: run.logits[:, -1].to(torch.float32),
             "state": lambda layer: recorded.states[layer],
             "final_norm": lambda _: normed[0],
+            "delta_down_proj": lambda layer: added.at((layer - 1, 0)),
+            "delta_o_proj": lambda layer: added.at((layer - 1, 1)),
             "key": lambda layer: cache.entries[layer - 1][0],
             "value": lambda layer: cache.entries[layer - 1][1],
         }

@@ -5,11 +5,13 @@ from functools import partial
 
 from torch import Tensor, nn
 
+from layerguard.exporter.graph.added import adding
 from layerguard.exporter.graph.outputs import Mode, score_outputs
 from layerguard.exporter.graph.pooling import Pooling
 from layerguard.exporter.graph.recording import recording
 from layerguard.exporter.graph.spec import GraphSpec, text_inputs
 from layerguard.exporter.loading.architecture import Architecture
+from layerguard.exporter.loading.changes import Change
 from layerguard.exporter.proof.reference import References
 from layerguard.exporter.proof.score import compare, make_batches
 from layerguard.runtime.bundle.manifest import OutputCard
@@ -22,6 +24,7 @@ def score_graph(
     pad: int,
     references: References,
     feed_forwards: Sequence[nn.Module] = (),
+    changes: Sequence[Change] = (),
 ) -> GraphSpec:
     """The score graph of the first ``layers`` blocks; requests its test texts from ``references``.
 
@@ -32,6 +35,7 @@ def score_graph(
         pad: token id that fills short rows.
         references: of the model, with the same feed-forward parts.
         feed_forwards: of the kept blocks, for their mean outputs; or none.
+        changes: of the kept blocks, for what they add.
     """
     outputs = score_outputs(
         mode,
@@ -39,6 +43,7 @@ def score_graph(
         final_norm=architecture.final_norm and layers == architecture.layers,
         mlp=bool(feed_forwards),
         tokens=architecture.kind == "decoder",
+        changed=[change.place for change in changes],
     )
     batches = make_batches(architecture, pad)
     for batch in batches:
@@ -46,7 +51,7 @@ def score_graph(
             references.request(ids)
     return GraphSpec(
         mode=mode,
-        module=ScoreModule(architecture, outputs, feed_forwards),
+        module=ScoreModule(architecture, outputs, feed_forwards, changes),
         inputs=text_inputs(),
         outputs=outputs,
         prove=partial(compare, batches=batches, references=references, outputs=outputs),
@@ -65,17 +70,22 @@ class ScoreModule(nn.Module):
         architecture: Architecture,
         outputs: Sequence[OutputCard],
         feed_forwards: Sequence[nn.Module] = (),
+        changes: Sequence[Change] = (),
     ) -> None:
         super().__init__()
         self.model = architecture.model
         self._architecture = architecture
         self._outputs = tuple(outputs)
         self._feed_forwards = tuple(feed_forwards)
+        self._changes = tuple(changes)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
         """int64 [batch, tokens] twice -> the outputs in order."""
         arguments = self._architecture.arguments(input_ids, attention_mask)
-        with recording(self._architecture.blocks, self._feed_forwards) as recorded:
+        with (
+            recording(self._architecture.blocks, self._feed_forwards) as recorded,
+            adding(self._changes) as added,
+        ):
             normed = self.model(**arguments, return_dict=True).last_hidden_state
         pool = Pooling(attention_mask)
         compute: Mapping[str, Callable[[int], Tensor]] = {
@@ -86,5 +96,7 @@ class ScoreModule(nn.Module):
             "final_norm_last": lambda _: pool.last(normed),
             "final_norm_mean": lambda _: pool.mean(normed),
             "mlp_mean": lambda layer: pool.mean(recorded.mlp[layer - 1]),
+            "delta_down_proj": lambda layer: added.at((layer - 1, 0)),
+            "delta_o_proj": lambda layer: added.at((layer - 1, 1)),
         }
         return tuple(compute[card.kind](card.layer) for card in self._outputs)

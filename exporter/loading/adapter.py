@@ -13,13 +13,14 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from layerguard.exporter.loading.changes import Change, adapter_change, in_order
 from layerguard.runtime.checkpoints.lora import CONFIG, WEIGHTS, Lora, paired, read_lora
 from layerguard.runtime.errors import ExportError, InputError
 
 __all__ = ["CONFIG", "WEIGHTS", "merge"]
 
 
-def merge(model: nn.Module, prefix: str, folder: Path) -> None:
+def merge(model: nn.Module, prefix: str, folder: Path) -> tuple[Change, ...]:
     """Add the products of an adapter's matrices to the weights of ``model``, in place.
 
     Each pair of matrices has its own rank. The scale is alpha / rank, or alpha / sqrt(rank) with
@@ -31,14 +32,19 @@ def merge(model: nn.Module, prefix: str, folder: Path) -> None:
             language model and is merged into the backbone, or vice versa.
         folder: has ``adapter_config.json`` and ``adapter_model.safetensors``.
 
+    Returns:
+        The changes of matrices that write into the residual stream, by block and part.
+
     Raises:
         ExportError: the folder has no adapter, or one that is not plain LoRA or is for another
             model.
     """
     lora, factors = _read(folder)
+    changes: list[Change] = []
     for name, (down, up) in factors.items():
         module = _find(model, name, prefix)
-        change = lora.scale(len(down)) * (up @ down)
+        scale = lora.scale(len(down))
+        change = scale * (up @ down)
         if isinstance(module, Conv1D):  # GPT-2 stores its weights transposed
             change = change.T
         weight = None if module is None else module.weight
@@ -61,6 +67,8 @@ def merge(model: nn.Module, prefix: str, folder: Path) -> None:
             )
         with torch.no_grad():
             weight += change
+        changes += adapter_change(name, module, scale * up, down)
+    return in_order(changes)
 
 
 def _read(folder: Path) -> tuple[Lora, dict[str, tuple[Tensor, Tensor]]]:

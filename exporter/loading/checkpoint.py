@@ -12,6 +12,7 @@ from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from layerguard.exporter.loading import adapter, gguf_model
+from layerguard.exporter.loading.changes import Change, changes_between
 from layerguard.exporter.loading.source import ModelSource
 from layerguard.runtime.bundle.files import card_of
 from layerguard.runtime.checkpoints.gguf import GgufFile
@@ -40,6 +41,7 @@ class LoadedModel:
         missing: parameters of ``model`` that the checkpoint lacks, initialised at random.
         quantisation: block types of a GGUF file's tensors, by descending share of the weights;
             else empty.
+        changes: what tuning changed, for a model with an adapter or a base.
     """
 
     model: PreTrainedModel
@@ -47,6 +49,7 @@ class LoadedModel:
     revision: str
     missing: frozenset[str]
     quantisation: str = ""
+    changes: tuple[Change, ...] = ()
 
 
 def load(source: ModelSource) -> LoadedModel:
@@ -70,8 +73,11 @@ def load(source: ModelSource) -> LoadedModel:
     _check_stored(source, config, model, info)
     model.eval()
     text = _backbone(source, model) if _has_head(config) else _text_part(model)
+    changes: tuple[Change, ...] = ()
     if source.adapter is not None:
-        adapter.merge(model, model.base_model_prefix, source.adapter)
+        changes = adapter.merge(model, model.base_model_prefix, source.adapter)
+    elif source.base is not None:
+        changes = changes_between(text, load(ModelSource(source.base)).model)
     if getattr(text.config, "attn_logit_softcapping", None) is not None:
         text.set_attn_implementation("eager")  # fused attention ignores the soft-cap
     # by tensor, because the text part has other names for its parameters than the whole model
@@ -83,6 +89,7 @@ def load(source: ModelSource) -> LoadedModel:
         revision=_revision(source, config),
         missing=missing,
         quantisation="" if file is None else file.quantisation,
+        changes=changes,
     )
 
 

@@ -17,12 +17,14 @@ class ModelSource:
         revision: branch, tag or commit of a hub model.
         trust_remote_code: run the code in the model's repository.
         adapter: folder of a LoRA adapter to merge into the weights.
+        base: the model before it was tuned, if it is tuned and not by the adapter.
     """
 
     name: str
     revision: str | None = None
     trust_remote_code: bool = False
     adapter: Path | None = None
+    base: str | None = None
 
     @property
     def folder(self) -> Path | None:

@@ -16,7 +16,7 @@ from layerguard.exporter.loading.architecture import Architecture
 from layerguard.exporter.progress import Tick, ignore
 from layerguard.exporter.proof.differences import Differences, Proof
 from layerguard.exporter.proof.reference import ModelOutputs, References
-from layerguard.exporter.proof.score import TextBatch, draw_text, longest
+from layerguard.exporter.proof.score import TextBatch, added_place, draw_text, lengths, longest
 from layerguard.runtime.bundle.manifest import OutputCard
 from layerguard.runtime.types import Array
 
@@ -97,6 +97,7 @@ def compare_chunked(
             for card in outputs:
                 values = results[card.name][row]
                 values = values if card.kind == "logits" else values[valid]
+                values = lengths(values) if added_place(card) else values
                 exact, rounded = (
                     _output(run, card, ends) for run in (reference.exact, reference.rounded)
                 )
@@ -142,7 +143,7 @@ def run_in_chunks(session: Any, batch: ChunkedBatch) -> dict[str, Array]:
                 buffers[f"past_{name}"][:, :, filled : filled + chunk] = value
                 parts[name].append(value.swapaxes(1, 2).reshape(rows, chunk, -1))
             else:
-                parts[name].append(value[:, None] if value.ndim == 2 else value)
+                parts[name].append(value[:, None] if name == "logits" else value)
         mask[:, filled : filled + chunk] = valid
         filled += chunk + batch.unused
         start += chunk
@@ -155,4 +156,7 @@ def _output(reference: ModelOutputs, card: OutputCard, ends: Sequence[int]) -> A
         return np.stack([reference.logits[end] for end in ends])
     if card.kind in ("key", "value"):
         return reference.entries[card.layer - 1][card.kind == "value"]
+    place = added_place(card)
+    if place is not None:
+        return reference.added[place]
     return reference.normed if card.kind == "final_norm" else reference.states[card.layer]

@@ -23,7 +23,9 @@ from layerguard.exporter.graph.convert import first_line
 from layerguard.exporter.graph.experts import eager_experts
 from layerguard.exporter.graph.recording import output_states
 from layerguard.exporter.loading.architecture import Architecture
+from layerguard.exporter.loading.changes import Change
 from layerguard.exporter.progress import Tick, ignore
+from layerguard.runtime.checkpoints.places import Place
 from layerguard.runtime.errors import ExportError
 from layerguard.runtime.types import Array
 
@@ -36,6 +38,7 @@ class ModelOutputs:
         states: L + 1 arrays [tokens, hidden].
         normed: the last state after the final norm, [tokens, hidden].
         mlp: the output of each feed-forward part, [tokens, hidden].
+        added: |dW x| for each change, [tokens] by place.
         logits: [vocabulary] by token, for the requested tokens.
         entries: keys and values of each block, [tokens, kv_heads * head_dim] each.
     """
@@ -43,6 +46,7 @@ class ModelOutputs:
     states: Sequence[Array]
     normed: Array
     mlp: Sequence[Array]
+    added: Mapping[Place, Array]
     logits: Mapping[int, Array]
     entries: Sequence[tuple[Array, Array]]
 
@@ -71,11 +75,13 @@ class References:
         architecture: Architecture,
         causal: PreTrainedModel | None = None,
         feed_forwards: Sequence[nn.Module] = (),
+        changes: Sequence[Change] = (),
     ) -> None:
-        """Take the backbone, its language model, and the modules whose outputs become ``mlp``."""
+        """Take the backbone, its language model, and what ``mlp`` and ``added`` are read from."""
         self._architecture = architecture
         self._causal = causal
         self._feed_forwards = feed_forwards
+        self._changes = changes
         self._requested: dict[bytes, tuple[Array, set[int] | None]] = {}
         self._finished: dict[bytes, Reference] = {}
 
@@ -134,7 +140,7 @@ class References:
         cached = {} if ends is None else {"past_key_values": cache, "use_cache": True}
         # transformers gives the output of the last block after the final norm only
         modules = [architecture.blocks[-1], *self._feed_forwards]
-        with _outputs(modules) as recorded:
+        with _outputs(modules) as recorded, _lengths(self._changes) as added:
             run = model(
                 input_ids=torch.from_numpy(ids[None]),
                 output_hidden_states=True,
@@ -152,6 +158,7 @@ class References:
             states=[*(state[0].numpy() for state in run.hidden_states[:-1]), recorded[0]],
             normed=run.hidden_states[-1][0].numpy(),
             mlp=[recorded[index] for index in range(1, len(modules))],
+            added=added,
             logits={token: run.logits[0, token].numpy().copy() for token in tokens},
             entries=[
                 (_flat(keys), _flat(values)) for _, (keys, values) in sorted(cache.entries.items())
@@ -227,6 +234,24 @@ def _outputs(modules: Sequence[nn.Module]) -> Iterator[dict[int, Array]]:
         for index, module in enumerate(modules):
             hooks.enter_context(module.register_forward_hook(record(index)))
         yield recorded
+
+
+@contextmanager
+def _lengths(changes: Sequence[Change]) -> Iterator[dict[Place, Array]]:
+    """|dW x| of each change, for the one text that is run in the ``with`` block."""
+    lengths: dict[Place, Array] = {}
+
+    def record(change: Change) -> Any:
+        def hook(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+            factor = change.factor.to(inputs[0].dtype)
+            lengths[change.place] = (inputs[0][0] @ factor.T).norm(dim=-1).numpy()
+
+        return hook
+
+    with ExitStack() as hooks:
+        for change in changes:
+            hooks.enter_context(change.module.register_forward_pre_hook(record(change)))
+        yield lengths
 
 
 def _flat(entry: Tensor) -> Array:

@@ -17,7 +17,8 @@ from layerguard.exporter.loading.architecture import Architecture
 from layerguard.exporter.progress import Tick, ignore
 from layerguard.exporter.proof.differences import Differences, Proof
 from layerguard.exporter.proof.reference import ModelOutputs, References
-from layerguard.runtime.bundle.manifest import OutputCard
+from layerguard.runtime.bundle.manifest import ADDED_KINDS, OutputCard
+from layerguard.runtime.checkpoints.places import Place
 from layerguard.runtime.types import Array
 
 Side = Literal["left", "right"]
@@ -106,13 +107,48 @@ def compare(
             reference = references.get(ids)
             exact, rounded = reference.exact, reference.rounded
             for card, result in zip(outputs, results, strict=True):
-                values = result[row][valid] if result.ndim == 3 else result[row]
-                differences.add(card.name, values, _pooled(exact, card), _pooled(rounded, card))
+                differences.add(
+                    card.name,
+                    _of_row(result[row], valid, card),
+                    _pooled(exact, card),
+                    _pooled(rounded, card),
+                )
     return differences.proof(len(batches))
 
 
+def _of_row(values: Array, valid: Array, card: OutputCard) -> Array:
+    """One row's values of an output, in the form of ``_pooled``.
+
+    Args:
+        values: [tokens, hidden], [hidden], or [tokens] of what tuning adds.
+        valid: bool [tokens].
+        card: of the output.
+    """
+    place = added_place(card)
+    if place is not None:
+        return lengths(values[valid])
+    row: Array = values[valid] if values.ndim == 2 else values
+    return row
+
+
+def added_place(card: OutputCard) -> Place | None:
+    """The matrix whose change the output is about, or None."""
+    if card.kind not in ADDED_KINDS:
+        return None
+    return card.layer - 1, ADDED_KINDS.index(card.kind)
+
+
+def lengths(logarithms: Array) -> Array:
+    """|dW x| from its logarithm: a vector whose rounding its largest element determines."""
+    found: Array = np.exp(logarithms.astype(np.float64))
+    return found
+
+
 def _pooled(reference: ModelOutputs, card: OutputCard) -> Array:
-    """The expected value of an output: [hidden], or [tokens, hidden] for states."""
+    """The expected value of an output: [hidden], [tokens, hidden] for states, or [tokens]."""
+    place = added_place(card)
+    if place is not None:
+        return reference.added[place]
     states: Array
     if card.kind == "mlp_mean":
         states = reference.mlp[card.layer - 1]

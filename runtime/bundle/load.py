@@ -19,14 +19,21 @@ from layerguard.runtime.bundle.files import (
     link_fault,
 )
 from layerguard.runtime.bundle.installed import find_bundle
-from layerguard.runtime.bundle.manifest import MAX_MANIFEST_BYTES, Manifest, read_manifest
+from layerguard.runtime.bundle.manifest import (
+    ADDED_KINDS,
+    MAX_MANIFEST_BYTES,
+    GraphCard,
+    Manifest,
+    added_outputs,
+    read_manifest,
+)
 from layerguard.runtime.bundle.npz import read_npz
 from layerguard.runtime.bundle.serving import SERVING, serving_faults
 from layerguard.runtime.bundle.steady import Stamp, pinned, stamps, steadily
 from layerguard.runtime.detectors import REGISTRY
 from layerguard.runtime.errors import BundleError
 from layerguard.runtime.regular_files import read_regular
-from layerguard.runtime.types import Array
+from layerguard.runtime.types import ADDED, Array
 
 Params = Mapping[str, Mapping[str, Array]]
 """Frozen arrays by detector and name."""
@@ -219,5 +226,26 @@ def _read_params(folder: Path, manifest: Manifest) -> tuple[Params, Mapping[str,
                 f"{name}: threshold is {float(own['threshold'])} in {DETECTORS} and "
                 f"{card.threshold} in {MANIFEST}; calibrate again"
             )
+        if not own_faults and card.pooling == ADDED:
+            own_faults = _place_faults(name, own, manifest.graphs["score"])
         faults += own_faults
     return params, decision, faults
+
+
+def _place_faults(name: str, params: Mapping[str, Array], graph: GraphCard) -> list[str]:
+    """Added lengths in the parameters of a detector that are not those of the graph."""
+    outputs = added_outputs(graph)
+    expected = [f"{card.kind} of block {card.layer}" for card in outputs]
+    places = zip(params["layers"].tolist(), params["parts"].tolist(), strict=True)
+    found = [f"{ADDED_KINDS[part]} of block {layer}" for layer, part in places]
+    if found == expected:
+        return []
+    differs = next(
+        (pair for pair in zip(found, expected, strict=False) if pair[0] != pair[1]), None
+    )
+    first = f", such as {differs[0]} where the graph has {differs[1]}" if differs else ""
+    fault = (
+        f"{name}: layers and parts are of {len(found)} matrices{first}; expected the "
+        f"{len(expected)} of {graph.file}, in its order: calibrate again"
+    )
+    return [fault]

@@ -13,7 +13,7 @@ from layerguard.runtime.bundle.fused import FusedCard, fused_contradictions, fus
 from layerguard.runtime.bundle.schema import decode, parse
 from layerguard.runtime.bundle.votes import VotesCard, vote_faults
 from layerguard.runtime.limits import Limits
-from layerguard.runtime.types import OnUnread, Pooling, Semantics, TokenBudget, View
+from layerguard.runtime.types import ADDED, OnUnread, Pooling, Semantics, TokenBudget, View
 
 SCHEMA = 1
 """Manifest version that this release writes; also the newest that it reads."""
@@ -85,9 +85,16 @@ class OutputCard:
     name: str
     kind: Literal[
         "state", "last", "mean", "final_norm", "final_norm_last", "final_norm_mean", "mlp_mean",
-        "logits", "key", "value", "lens",
+        "logits", "key", "value", "lens", "delta_down_proj", "delta_o_proj",
     ]  # fmt: skip
     layer: int
+
+
+AddedKind = Literal["delta_down_proj", "delta_o_proj"]
+ADDED_KINDS: tuple[AddedKind, ...] = ("delta_down_proj", "delta_o_proj")
+"""Kinds of the outputs [rows, tokens] that the pooling ``ADDED`` reads: the natural logarithm of
+the length of what tuning adds to the output of a block's feed-forward part, and of its attention.
+The index here is the part's number, as in ``checkpoints.places.PARTS``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,6 +298,10 @@ def _card_contradictions(where: str, card: DetectorCard, manifest: Manifest) -> 
     kinds = {output.kind for output in graph.outputs} if graph else set()
     if card.pooling == "mlp_mean" and "mlp_mean" not in kinds:
         faults.append(f"{where} reads mlp_mean, which no graph has; export again with --mlp")
+    if card.pooling == ADDED and kinds.isdisjoint(ADDED_KINDS):
+        faults.append(
+            f"{where} reads {ADDED}, which no graph has; export again with --adapter (or --base)"
+        )
     return faults
 
 
@@ -304,6 +315,12 @@ def _canary_faults(manifest: Manifest) -> Iterator[str]:
                 f"{where}.tolerance is {canary.tolerance:g}; expected at most {most:g}, which "
                 f"calibration writes for {manifest.model.dtype}: calibrate again"
             )
+
+
+def added_outputs(graph: GraphCard) -> list[OutputCard]:
+    """The outputs that the pooling ``ADDED`` reads, in the order of its values: by block, part."""
+    cards = [card for card in graph.outputs if card.kind in ADDED_KINDS]
+    return sorted(cards, key=lambda card: (card.layer, ADDED_KINDS.index(card.kind)))
 
 
 def unchecked(manifest: Manifest) -> list[str]:
@@ -321,6 +338,12 @@ def _graph_contradictions(where: str, graph: GraphCard, layers: int) -> list[str
     wrong = [output.name for output in graph.outputs if not 0 <= output.layer <= layers]
     if wrong:
         faults.append(f"{where}: outputs {wrong} name a layer outside 0..{layers}")
+    added = [(card.layer, card.kind) for card in added_outputs(graph)]
+    if len(set(added)) < len(added) or any(layer == 0 for layer, _ in added):
+        faults.append(
+            f"{where} has outputs of {ADDED} of block 0, or two of one matrix; expected at most "
+            f"one for each matrix of blocks 1..{layers}: export again"
+        )
     kinds = {
         "states": ("state",),
         "pooled": ("last", "mean"),

@@ -8,11 +8,19 @@ that ``layerguard.calibration.lcf.fit`` returned. A new detector is one module h
 
 from types import MappingProxyType
 
-from layerguard.runtime.detectors import familiarity, lcf, siren, span, weightwatch
+from layerguard.runtime.detectors import delta, familiarity, lcf, siren, span, weightwatch
 from layerguard.runtime.detectors.kind import Detector, DetectorKind, SteeringDetector, by_name
 
 __all__ = ["REGISTRY", "Detector", "DetectorKind", "SteeringDetector"]
 
 REGISTRY = MappingProxyType(
-    by_name(familiarity.KIND, lcf.KIND, siren.KIND, siren.AGENT_KIND, span.KIND, weightwatch.KIND)
+    by_name(
+        delta.KIND,
+        familiarity.KIND,
+        lcf.KIND,
+        siren.KIND,
+        siren.AGENT_KIND,
+        span.KIND,
+        weightwatch.KIND,
+    )
 )

@@ -7,7 +7,16 @@ import numpy as np
 
 from layerguard.runtime.errors import InputError
 from layerguard.runtime.kernels import VALID, Scorer, pool_last, pool_mean
-from layerguard.runtime.types import Array, Directions, Evidence, Pooling, Probe, Reading, Tap
+from layerguard.runtime.types import (
+    ADDED,
+    Array,
+    Directions,
+    Evidence,
+    Pooling,
+    Probe,
+    Reading,
+    Tap,
+)
 
 States = Sequence[Array] | Array
 """States of one text: L + 1 arrays [tokens, hidden], or one array [L + 1, tokens, hidden];
@@ -28,6 +37,14 @@ POOLS: Mapping[Pooling, Callable[[States, Array | None], Array]] = {
 }
 """Pooling functions: states of one text and its mask -> float32 [L + 1, hidden]."""
 
+_STATES = "pooled states"
+_ROWS = {"extremes": "extremes", "window": "windows", ADDED: "added lengths"}
+_IN_GRAPH = {
+    "mlp_mean": "the blocks' feed-forward outputs",
+    ADDED: "the lengths that tuning adds to outputs within the blocks",
+}
+"""What the poolings read that only the graph computes."""
+
 
 class BoundDetector:
     """A detector bound to its frozen parameters; thread-safe.
@@ -45,6 +62,8 @@ class BoundDetector:
         measure: Callable[[Params], Measure],
         directions: Callable[[Params], Directions] | None = None,
         probe: Callable[[Params], Probe] | None = None,
+        *,
+        reads_added: bool = False,
     ) -> None:
         """Bind the parameters.
 
@@ -55,16 +74,21 @@ class BoundDetector:
             measure: params -> the texts of its evidence.
             directions: params -> watched directions, for a detector that reads extremes.
             probe: params -> probe, for a detector that reads windows.
+            reads_added: whether it reads the lengths that tuning adds (``ADDED``).
 
         Raises:
             InputError: parameters are missing or invalid; every fault is listed.
         """
-        extremes, window = directions is not None, probe is not None
-        if (extremes, window) != (tap.pooling == "extremes", tap.pooling == "window"):
-            expected = "extremes" if extremes else "windows" if window else "pooled states"
+        found = {
+            "extremes": directions is not None,
+            "window": probe is not None,
+            ADDED: reads_added,
+        }
+        if any(reads != (tap.pooling == pooling) for pooling, reads in found.items()):
+            expected = next((_ROWS[pooling] for pooling, reads in found.items() if reads), _STATES)
             raise InputError(f"{name} reads {expected}; found a tap of pooling {tap.pooling}")
         self._params = params
-        self._scorer = Scorer(name, params, extremes=extremes)
+        self._scorer = Scorer(name, params, extremes=directions is not None)
         self.name, self._measure = name, measure(params)
         self.tap = replace(
             tap,
@@ -110,8 +134,8 @@ class BoundDetector:
         if directions is None:
             if self.tap.pooling not in POOLS:
                 raise InputError(
-                    f"{self.name} reads {self.tap.pooling}, the blocks' feed-forward outputs, "
-                    "which are not part of the states; check the text instead"
+                    f"{self.name} reads {self.tap.pooling}, {_IN_GRAPH[self.tap.pooling]}, which "
+                    "are not part of the states; check the text instead"
                 )
             return POOLS[self.tap.pooling](states, mask)[:, None, :]
         extremes = directions.extremes(states, mask, roles)

@@ -38,7 +38,8 @@ class Detector(Protocol):
         """One reading per row of pooled input.
 
         Args:
-            layers: L + 1 arrays [rows, hidden]; for extremes one array [rows, 4, 2, K].
+            layers: L + 1 arrays [rows, hidden]; for extremes one array [rows, 4, 2, K], for
+                windows and added lengths one array [rows, K].
         """
 
 

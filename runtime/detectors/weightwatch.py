@@ -9,14 +9,13 @@ import hashlib
 
 import numpy as np
 
+from layerguard.runtime.checkpoints.places import PARTS
 from layerguard.runtime.detectors.bound import BoundDetector, Measure, Params
 from layerguard.runtime.detectors.kind import DetectorKind
 from layerguard.runtime.kernels import DirectionsKernel
 from layerguard.runtime.types import ROLES, Array, Directions, Tap
 
 NAME = "weightwatch"
-PARTS = ("down_proj", "o_proj")
-"""The matrices whose change is decomposed into directions; ``parts`` holds the index here."""
 
 
 class WeightWatch(BoundDetector):

@@ -78,7 +78,7 @@ class Scorer:
 
         Args:
             layers: states, each (rows, width); see the package. For extremes one array
-                (rows, 4, 2, K).
+                (rows, 4, 2, K), for windows and added lengths one array (rows, K).
             evidence: maximum number of entries of evidence per row.
 
         Returns:

@@ -41,7 +41,7 @@ class PooledStates:
 
     Attributes:
         layers: for each group of taps, L + 1 arrays [rows, hidden], or one array: of extremes
-            [rows, 4, 2, K], of windows [rows, K].
+            [rows, 4, 2, K], of windows and of added lengths [rows, K].
         rows: for each source, the row numbers of the windows of each request.
         tokens: for each request, the number of tokens of its longest view before truncation.
         truncated: for each request, whether a part of it was not read.
@@ -186,7 +186,11 @@ class Backbone:
         by_token, by_text = (*batch, self._width), (batch[0], self._width)
         faults = []
         for name, array in zip(names, values, strict=True):
-            expected = by_token if name in self._planner.token_outputs else by_text
+            expected: tuple[int, ...] = by_text
+            if name in self._planner.token_outputs:
+                expected = by_token
+            elif name in self._planner.added_outputs:
+                expected = batch
             if array.shape != expected or array.dtype not in _DTYPES:
                 faults.append(
                     f"{self._graph.file} gave {name!r} as {array.dtype} {list(array.shape)}; "

@@ -6,14 +6,14 @@ from functools import partial
 
 import numpy as np
 
-from layerguard.runtime.bundle.manifest import GraphCard
+from layerguard.runtime.bundle.manifest import GraphCard, added_outputs
 from layerguard.runtime.detectors.bound import POOLS
 from layerguard.runtime.errors import InputError
-from layerguard.runtime.types import Array, Directions, Group, Pooling, Probe, Tap
+from layerguard.runtime.types import ADDED, Array, Directions, Group, Pooling, Probe, Tap
 
 Layers = tuple[Array, ...]
-"""L + 1 arrays [rows, hidden]; of extremes one array [rows, 4, 2, K], of windows one array
-[rows, K]. float32."""
+"""L + 1 arrays [rows, hidden]; of extremes one array [rows, 4, 2, K], of windows and of added
+lengths one array [rows, K]. float32."""
 
 Owners = Sequence[bytes | None]
 """Of each row the roles of its tokens, where they are known."""
@@ -45,7 +45,12 @@ class Plan:
 
 
 class Planner:
-    """The outputs of a score graph, by what they are."""
+    """The outputs of a score graph, by what they are.
+
+    Attributes:
+        token_outputs: names of the outputs [rows, tokens, hidden].
+        added_outputs: names of the outputs [rows, tokens], in the order of the values of ``ADDED``.
+    """
 
     def __init__(self, graph: GraphCard, layers: int) -> None:
         self._file, self._depth = graph.file, layers
@@ -55,6 +60,7 @@ class Planner:
         self.token_outputs = frozenset(
             card.name for card in graph.outputs if card.kind in ("state", "final_norm")
         )
+        self.added_outputs = tuple(card.name for card in added_outputs(graph))
 
     def plan(self, taps: Collection[Tap]) -> Plan:
         """Which outputs the taps need.
@@ -88,6 +94,8 @@ class Planner:
         if tap.pooling == "mlp_mean":
             blocks = self._all(tap, [("mlp_mean", layer) for layer in every[1:]])
             return [blocks[0], *blocks], _as_given  # there is no block 0, and nothing reads it
+        if tap.pooling == ADDED:
+            return self._added(), _largest
         if (tap.pooling, 0) not in self._names:
             return self._states(tap, every), partial(_pool, tap.pooling)
         names = self._all(tap, [(tap.pooling, layer) for layer in every])
@@ -104,6 +112,15 @@ class Planner:
         """The outputs, the last one after the final norm where tap and model have it so."""
         return [*names[:-1], normed] if tap.semantics == "hf" and normed else names
 
+    def _added(self) -> list[str]:
+        """The outputs that give what tuning adds, one for each matrix."""
+        if not self.added_outputs:
+            raise InputError(
+                f"{self._file} has no outputs of {ADDED}, which a detector reads; export the model "
+                "again with --adapter (or --base), and calibrate"
+            )
+        return list(self.added_outputs)
+
     def _all(self, tap: Tap, wanted: Sequence[tuple[str, int]]) -> list[str]:
         lacking = next((pair for pair in wanted if pair not in self._names), None)
         if lacking:
@@ -118,6 +135,12 @@ class Planner:
 def _as_given(states: Sequence[Array], valid: Array, roles: Owners) -> Layers:  # noqa: ARG001
     """Pooled in the graph already."""
     return tuple(states)
+
+
+def _largest(values: Sequence[Array], valid: Array, roles: Owners) -> Layers:  # noqa: ARG001
+    """The largest over each row's tokens of K arrays [rows, tokens], as one array [rows, K]."""
+    largest = [np.where(valid, value, -np.inf).max(axis=1) for value in values]
+    return (np.stack(largest, axis=1, dtype=np.float32),)
 
 
 def _pool(pooling: Pooling, states: Sequence[Array], valid: Array, roles: Owners) -> Layers:  # noqa: ARG001

@@ -7,12 +7,12 @@ from functools import partial
 import numpy as np
 
 from layerguard.runtime.bundle import Bundle
-from layerguard.runtime.bundle.manifest import GraphCard
+from layerguard.runtime.bundle.manifest import GraphCard, added_outputs
 from layerguard.runtime.errors import BundleError, InputError
 from layerguard.runtime.model.mapped import MappedWeights
 from layerguard.runtime.model.session import Device, Session
 from layerguard.runtime.streaming.cache import KeyValueCache, Layout
-from layerguard.runtime.types import Array, Semantics
+from layerguard.runtime.types import ADDED, Array, Pooling, Semantics
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +24,21 @@ class Step:
             state before the final norm.
         final_norm: [tokens, hidden], or None if the graph has no such output.
         logits: float32 [vocabulary] of the last token; None unless requested.
+        added: what tuning adds at the new tokens, [tokens, K]; None unless the graph was opened
+            for it.
     """
 
     states: tuple[Array, ...]
     final_norm: Array | None
     logits: Array | None
+    added: Array | None = None
+
+    def read(self, pooling: Pooling, semantics: Semantics) -> tuple[Array, ...]:
+        """What detectors of this pooling read of the new tokens, [tokens, ...] each."""
+        if pooling != ADDED:
+            return self.layers(semantics)
+        assert self.added is not None, "the graph was opened for a detector that reads it"
+        return (self.added,)
 
     def layers(self, semantics: Semantics) -> tuple[Array, ...]:
         """The states, with the last one as ``semantics`` defines it."""
@@ -50,8 +60,17 @@ class DecodeGraph:
         device: Device = "cpu",
         threads: int = 0,
         weights: MappedWeights | None = None,
+        *,
+        added: bool = False,
     ) -> None:
-        """Open the decode graph; see ``Session`` for the arguments and errors.
+        """Open the decode graph; see ``Session`` for the other arguments and errors.
+
+        Args:
+            bundle: the bundle.
+            device: device of the session.
+            threads: threads of the session.
+            weights: mapped weights, or None.
+            added: whether steps give what tuning adds.
 
         Raises:
             InputError: the bundle has no decode graph.
@@ -82,6 +101,7 @@ class DecodeGraph:
         self._new = [names[kind, block] for block in blocks for kind in ("key", "value")]
         self._norm = [name for (kind, _), name in names.items() if kind == "final_norm"]
         self._logits = [name for (kind, _), name in names.items() if kind == "logits"]
+        self._added = [output.name for output in added_outputs(card)] if added else []
         self._inert = np.zeros((model.layers, 1, model.width), np.float32)
         self._vocabulary = model.vocabulary
         self.gives_logits = bool(self._logits)
@@ -126,7 +146,7 @@ class DecodeGraph:
             )
         logits = self._logits if want_logits else []
         values = self._session.run(
-            [*self._new, *self._states, *self._norm, *logits],
+            [*self._new, *self._states, *self._norm, *self._added, *logits],
             {
                 "input_ids": tokens,
                 "attention_mask": cache.mask(tokens.size),
@@ -137,10 +157,13 @@ class DecodeGraph:
         cache.append(values[: len(self._new)])
         rest = [value[0] for value in values[len(self._new) :]]
         depth = len(self._states)
+        first = depth + len(self._norm)
+        lengths = rest[first : first + len(self._added)]
         return Step(
             states=tuple(rest[:depth]),
             final_norm=rest[depth] if self._norm else None,
             logits=rest[-1] if want_logits else None,
+            added=np.stack(lengths, axis=1, dtype=np.float32) if lengths else None,
         )
 
 

@@ -1,4 +1,4 @@
-"""Running pools over the tokens of a growing sequence: last token, mean, extremes, windows."""
+"""Running pools over the tokens of a growing sequence: last token, mean, extremes, and others."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy
@@ -8,14 +8,14 @@ import numpy as np
 
 from layerguard.runtime.kernels import RunningMean
 from layerguard.runtime.streaming.decode_graph import Step
-from layerguard.runtime.types import Array, Directions, Group, Pooling, Probe, Tap
+from layerguard.runtime.types import ADDED, Array, Directions, Group, Pooling, Probe, Tap
 
 
 class Pool(Protocol):
     """One pooling of the tokens read so far."""
 
     def add(self, layers: Sequence[Array], roles: Array) -> None:
-        """Add tokens: their states, L + 1 arrays [tokens, hidden], and their roles."""
+        """Add tokens: what ``Step.read`` gives of them, and their roles."""
 
     def pooled(self) -> Sequence[Array] | Array:
         """One row in the form that a detector's ``score_pooled`` takes."""
@@ -110,6 +110,26 @@ class _Window:
         return copy(self)  # shallow: ``add`` creates a new array
 
 
+class _Largest:
+    """The largest value of each column."""
+
+    def __init__(self) -> None:
+        self._largest: Array | None = None
+
+    def add(self, layers: Sequence[Array], roles: Array) -> None:
+        del roles
+        (values,) = layers
+        rows = [values] if self._largest is None else [values, self._largest[None]]
+        self._largest = np.concatenate(rows).max(axis=0)  # keeps NaN
+
+    def pooled(self) -> tuple[Array, ...]:
+        assert self._largest is not None, "no token was read"
+        return (self._largest[None],)
+
+    def copy(self) -> "_Largest":
+        return copy(self)  # shallow: ``add`` creates a new array
+
+
 def _window(tap: Tap) -> _Window:
     assert tap.probe is not None, "a tap of windows has a probe"
     return _Window(tap.probe)
@@ -125,6 +145,7 @@ KINDS: Mapping[Pooling, Callable[[Tap], Pool]] = {
     "mean": lambda _: _Mean(),
     "extremes": _extremes,
     "window": _window,
+    ADDED: lambda _: _Largest(),
 }
 """The poolings that can be updated with new tokens."""
 
@@ -137,8 +158,8 @@ class Pools:
 
     def add(self, step: Step, tokens: slice, roles: Array) -> None:
         """Add the tokens in the slice ``tokens`` of one run of the decode graph."""
-        for (_, semantics, _), pool in self._pools.items():
-            pool.add([layer[tokens] for layer in step.layers(semantics)], roles)
+        for (pooling, semantics, _), pool in self._pools.items():
+            pool.add([layer[tokens] for layer in step.read(pooling, semantics)], roles)
 
     def pooled(self, tap: Tap) -> Sequence[Array] | Array:
         """One row for the detector of this tap."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from threading import Lock
 
 from layerguard.runtime.bundle import Bundle
+from layerguard.runtime.bundle.manifest import added_outputs
 from layerguard.runtime.detectors import Detector
 from layerguard.runtime.model.forking import renew_after_fork
 from layerguard.runtime.model.session import Session
@@ -18,7 +19,7 @@ from layerguard.runtime.streaming.views import (
 )
 from layerguard.runtime.text.cuts import is_cuttable
 from layerguard.runtime.text.tokens import TokenReader
-from layerguard.runtime.types import Array, View
+from layerguard.runtime.types import ADDED, Array, View
 
 Views = list[ContentView | ConversationView]
 
@@ -63,7 +64,13 @@ class ViewFactory:
         with self._lock:
             if self._resources is None:
                 score = self._session
-                graph = DecodeGraph(self._bundle, score.device, score.threads, score.weights)
+                graph = DecodeGraph(
+                    self._bundle,
+                    score.device,
+                    score.threads,
+                    score.weights,
+                    added=any(one.tap.pooling == ADDED for one in self.detectors.values()),
+                )
                 self._resources = ViewResources(
                     decode_graph=graph,
                     reader=self.reader,
@@ -133,4 +140,11 @@ def _rescoring(bundle: Bundle, detectors: Mapping[str, Detector]) -> str | None:
         tap = detector.tap
         if tap.view not in _STREAMED or tap.pooling not in KINDS:
             return f"{name} reads the {tap.pooling} of the {tap.view}, which cannot be continued"
+        if tap.pooling == ADDED and _added("decode", bundle) != _added("score", bundle):
+            return f"{name} reads what tuning adds, which the decode graph does not give"
     return None
+
+
+def _added(graph: str, bundle: Bundle) -> list[tuple[str, int]]:
+    """The matrices of which a graph gives what tuning adds."""
+    return [(card.kind, card.layer) for card in added_outputs(bundle.manifest.graphs[graph])]

@@ -13,11 +13,11 @@
 #include "check.h"
 #include "fuzz_states.h"
 
-enum { MOST_GUARDS = 6, MOST_EVIDENCE = 5, MOST_DETECTORS = 8, SLACK = 64 };
+enum { MOST_GUARDS = 7, MOST_EVIDENCE = 5, MOST_DETECTORS = 8, SLACK = 64 };
 
 static char const *const names[MOST_GUARDS]
     = {"ok-everything.npz", "ok-weightwatch-half.npz", "ok-siren.npz", "ok-decided.npz",
-       "ok-span.npz",       "ok-familiarity.npz"};
+       "ok-span.npz",       "ok-familiarity.npz",      "ok-delta.npz"};
 static lg_guard *guards[MOST_GUARDS];
 
 /* The archives are opened once; the guards live as long as the program. */
@@ -169,7 +169,8 @@ static void allow_pooling(lg_guard const *const guard, choices const *const made
     for (size_t d = 0; d < detectors; d++) {
         lg_detector_info info = {.struct_size = sizeof info};
         CHECK(lg_detector_describe(guard, d, &info) == LG_OK);
-        if (is_read(made, d) && (info.final_norm != final_norm || info.pooling == LG_MLP_MEAN))
+        int const in_graph = info.pooling == LG_MLP_MEAN || info.pooling == LG_DELTA;
+        if (is_read(made, d) && (info.final_norm != final_norm || in_graph))
             allow(found, LG_ERR_POOLING);
     }
 }
@@ -285,7 +286,7 @@ static lg_status pooled(input *const from, lg_guard const *const guard, verdicts
                          .width = takes.width,
                          .states_known = takes.states_known,
                          .width_known = takes.width_known,
-                         .float_only = kind.pooling == LG_EXTREMES || kind.pooling == LG_WINDOW};
+                         .float_only = kind.pooling >= LG_EXTREMES};
     memory held = {0};
     choose_states(from, &want, &held);
     size_t const rows = held.states.rows;

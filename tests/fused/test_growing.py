@@ -15,7 +15,7 @@ from tests import tiny, tiny_decoder
 from tests.fused.bundles import ALL, FRESH, calibrated, expected, fed, load, recalibrated
 from tests.fused.graphs import agree, broken, run
 
-_GROWING = (*ALL[:3], "span")
+_GROWING = (*ALL[:3], "span", "delta")
 
 
 @pytest.fixture(scope="module")

@@ -10,17 +10,19 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("csrc", "runtime", "calibration", "exporter", "integrations", "scale")
 _SUFFIXES = (".py", ".c", ".h")
 _NAME = re.compile(
-    r"lcf|siren|weight_?watch|(?-i:[\"']span[\"']|\bSPAN\b|lg_kind_span|import span\b)",
+    r"lcf|siren|weight_?watch"
+    r"|(?-i:[\"'](delta|span)[\"']|\bSPAN\b|lg_kind_(delta|span)|import (delta|span)\b)",
     re.IGNORECASE,
 )
-"""``span`` is an English word too: it is looked for in quotes and in the names of the code."""
+"""``delta`` and ``span`` are words of mathematics and English too: they are looked for in quotes
+and in the names of the code."""
 
 _OWN = re.compile(
-    r"csrc/detectors/(lcf|siren|span|weightwatch)\.c"
+    r"csrc/detectors/(delta|lcf|siren|span|weightwatch)\.c"
     r"|csrc/kernels/(lcf|siren|span|weightwatch)\w*\.c"
-    r"|runtime/(detectors|kernels)/(lcf|siren|span|weightwatch)\.py"
-    r"|calibration/(lcf|siren|span|weightwatch)/.*"
-    r"|exporter/fused/(lcf|siren|span|weightwatch)\.py"
+    r"|runtime/(detectors|kernels)/(delta|lcf|siren|span|weightwatch)\.py"
+    r"|calibration/(delta|lcf|siren|span|weightwatch)/.*"
+    r"|exporter/fused/(delta|lcf|siren|span|weightwatch)\.py"
 )
 _REGISTRIES = (
     "csrc/detectors/registry.c",

@@ -7,6 +7,7 @@ import pytest
 from tests.structure.detector_names import ROOT, files, names_in_code
 
 _HEADS = "reads the released heads of one detector, for the command import-siren"
+_EVENT = "reads OpenAI's events, whose new text is the field delta"
 _AUDIT = "audit shows the directions that one detector watches"
 
 ALLOWED = {
@@ -14,6 +15,9 @@ ALLOWED = {
     "csrc/kernels/internal.h": "the table of kernels by instruction set has a column for each",
     "csrc/kernels/level.c": "fills that table in",
     "csrc/kernels/status.c": "a message names lg_siren_workspace, which is contract",
+    "runtime/types.py": "a pooling has the name of the detector that reads it",
+    "runtime/text/growing_message.py": _EVENT,
+    "runtime/text/responses_form.py": _EVENT,
     "runtime/cli/__init__.py": "the command import-siren is contract",
     "calibration/__init__.py": "import_siren is public, as the command is",
     "calibration/commands/import_siren.py": _HEADS,

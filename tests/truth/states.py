@@ -4,7 +4,7 @@ It is kept under ``.cache``, where a text costs 0.2 MB for a model of 30 blocks 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from time import time
@@ -14,6 +14,7 @@ import numpy as np
 from layerguard.calibration.weights.tuning import between
 from layerguard.calibration.weightwatch.directions import directions, watching
 from layerguard.runtime.bundle import Bundle
+from layerguard.runtime.bundle.manifest import ADDED_KINDS, added_outputs
 from layerguard.runtime.detectors import REGISTRY
 from layerguard.runtime.model.backbone import Backbone
 from layerguard.runtime.rows.jsonl import Row
@@ -35,10 +36,12 @@ class Texts:
     Attributes:
         states: float32 [n, L + 1, hidden], the last token of the prompt in its template.
         extremes: float32 [n, 4, 2, K]; K is 0 for a model without an adapter.
+        added: float32 [n, M], what each of M changed matrices adds; M is 0 without an adapter.
     """
 
     states: Array
     extremes: Array
+    added: Array
 
     @classmethod
     def joined(cls, parts: Sequence["Texts"]) -> "Texts":
@@ -46,7 +49,12 @@ class Texts:
         return cls(
             np.concatenate([part.states for part in parts]),
             np.concatenate([part.extremes for part in parts]),
+            np.concatenate([part.added for part in parts]),
         )
+
+    def chosen(self, numbers: Sequence[int]) -> "Texts":
+        """These texts."""
+        return Texts(*(array[list(numbers)] for array in (self.states, self.extremes, self.added)))
 
 
 @dataclass(frozen=True)
@@ -80,6 +88,13 @@ class Model:
         base = BASE if self._small else model_file()
         return directions(between(base, self.adapter), depth)
 
+    @property
+    def changed(self) -> tuple[Array, Array]:
+        """Block int32 [M] and part uint8 [M] of the matrices that tuning changed."""
+        cards = added_outputs(self._bundle.manifest.graphs["score"])
+        parts = [ADDED_KINDS.index(card.kind) for card in cards]
+        return np.array([card.layer for card in cards], np.int32), np.array(parts, np.uint8)
+
     def texts(self) -> dict[str, Texts]:
         """The states of every source, by its name; ``triggered`` and ``clean`` with an adapter."""
         rows = {"own": sources.background(), "short": sources.short()}
@@ -89,32 +104,38 @@ class Model:
         return {source: self._read(source, some) for source, some in rows.items()}
 
     def _read(self, source: str, rows: Sequence[Row]) -> Texts:
-        """The states of one source, from the cache if it has these texts."""
+        """The states of one source; those of texts that the cache has are not computed again."""
         path = CACHE / "truth" / self.name / f"{source}.npz"
-        prompts = np.array([row.request.prompt for row in rows])
-        if path.is_file():
-            with np.load(path) as kept:
-                if np.array_equal(kept["prompts"][: len(rows)], prompts):
-                    return Texts(kept["states"][: len(rows)], kept["extremes"][: len(rows)])
+        prompts = [row.request.prompt for row in rows]
+        kept, parts = _kept(path)
+        distinct = {row.request.prompt: row for row in rows}
+        missing = [row for prompt, row in distinct.items() if prompt not in kept]
         start = time()
-        parts = [self._computed(rows[i : i + _AT_ONCE]) for i in range(0, len(rows), _AT_ONCE)]
+        for i in range(0, len(missing), _AT_ONCE):
+            some = missing[i : i + _AT_ONCE]
+            kept |= {row.request.prompt: len(kept) + k for k, row in enumerate(some)}
+            parts.append(self._computed(some))
         texts = Texts.joined(parts)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(path, prompts=prompts, states=texts.states, extremes=texts.extremes)
-        print(f"{self.name}: {len(rows)} texts of {source}, {time() - start:.0f} s", flush=True)
-        return texts
+        if missing:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.savez(path, prompts=np.array(list(kept)), **asdict(texts))
+            took = f"{time() - start:.0f} s"
+            print(f"{self.name}: {len(missing)} texts of {source}, {took}", flush=True)
+        return texts.chosen([kept[prompt] for prompt in prompts])
 
     def _computed(self, rows: Sequence[Row]) -> Texts:
         last = REGISTRY["lcf"].tap
         taps = {last}
         if self.directions:
-            watched = watching(self.directions)
-            taps.add(watched)
+            watched, added = watching(self.directions), REGISTRY["delta"].tap
+            taps |= {watched, added}
         pooled = self._backbone.read([row.request for row in rows], taps)
         states = np.stack(_first_windows(pooled.of(last)), axis=1)
         if not self.directions:
-            return Texts(states, np.empty((len(rows), 4, 2, 0), np.float32))
-        return Texts(states, _first_windows(pooled.of(watched))[0])
+            none = np.empty((len(rows), 4, 2, 0), np.float32)
+            return Texts(states, none, none[:, 0, 0])
+        (extremes,), (lengths,) = (_first_windows(pooled.of(tap)) for tap in (watched, added))
+        return Texts(states, extremes, lengths)
 
     @cached_property
     def _backbone(self) -> Backbone:
@@ -138,3 +159,12 @@ def _first_windows(read: tuple[Sequence[Array], Array]) -> list[Array]:
     layers, owner = read
     first = np.unique(owner, return_index=True)[1]
     return [layer[first] for layer in layers]
+
+
+def _kept(path: Path) -> tuple[dict[str, int], list[Texts]]:
+    """The numbers of the prompts in a file of the cache, and what the detectors read of them."""
+    if not path.is_file():
+        return {}, []
+    with np.load(path) as kept:
+        prompts = {str(prompt): number for number, prompt in enumerate(kept["prompts"])}
+        return prompts, [Texts(*(kept[field.name] for field in fields(Texts)))]

@@ -2,7 +2,8 @@
 
 --clean rows are harmless prompts. They calibrate LCF; use 200 or more, as varied as the traffic.
 With --base and --tuned, or --adapter, they also calibrate WeightWatch on the weight changes of
-tuning; rows with a response then set the bounds for answers.
+tuning; rows with a response then set the bounds for answers. If the model was exported with
+--adapter or --base, they also calibrate delta, which needs no option here.
 --labelled rows, with "label" 0 or 1, train SIREN. If rows have "spans", the character offsets of
 what was injected ([] where the place is not known), they also train span; or --payloads are
 inserted into half of the documents among these rows. The graph runs as it will serve, so the
@@ -32,7 +33,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare the command's arguments."""
     options.add_written_bundle(parser)
     add = parser.add_argument
-    add("--clean", type=Path, nargs="+", default=[], metavar="ROWS", help="clean prompts, for LCF")
+    add("--clean", type=Path, nargs="+", default=[], metavar="ROWS", help="clean prompts")
     add("--labelled", type=Path, nargs="+", default=[], metavar="ROWS", help="rows with labels")
     add(
         "--payloads",

@@ -56,6 +56,17 @@ def _lcf() -> Arrays:
     }
 
 
+def _delta() -> Arrays:
+    """Three matrices: both of block 1, one of block 2."""
+    return {
+        "delta/layers": np.array([1, 1, 2], np.int32),
+        "delta/parts": np.array([0, 1, 1], np.uint8),
+        "delta/centre": np.array([0.5, -1, 2], np.float32),
+        "delta/scale": np.array([0.5, 0.25, 2], np.float32),
+        **_limit("delta"),
+    }
+
+
 def _familiarity() -> Arrays:
     """Two centres and one direction."""
     return {
@@ -152,6 +163,7 @@ def _npz(arrays: Arrays, *, packed: bool = False) -> bytes:
 def _sound() -> dict[str, bytes]:
     everything = {**_lcf(), **_siren(), **_siren("agent_siren", 0), **_weightwatch()}
     return {
+        "ok-delta": _npz({**_delta(), **_lcf()}, packed=True),
         "ok-familiarity": _npz(_familiarity()),
         "ok-lcf": _npz(_lcf()),
         "ok-siren": _npz(_siren()),
@@ -183,6 +195,13 @@ def _unfit() -> dict[str, bytes]:
         "deep": {"siren/layers": np.array([1, LAYERS + 1], np.int32)},
         "wide": {"siren/neurons": np.array([0, WIDTH, 1], np.int32)},
     }
+    places: dict[str, Arrays] = {
+        "block": {"delta/layers": np.array([1, 1, LAYERS + 1], np.int32)},
+        "part": {"delta/parts": np.array([0, 2, 0], np.uint8)},
+        "places": {"delta/parts": np.array([1, 1, 0], np.uint8)},
+    }
+    for name, own in places.items():
+        found[f"parameters-{name}"] = _npz({**_delta(), **lcf, **own}, packed=True)
     for name in ("deep", "wide"):  # nobody says the model's size but LCF
         found[f"parameters-{name}-alone"] = _npz({**lcf, **_siren(), **later[name]})
     return found | {

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 from layerguard.calibration.weights.files import stored_tensors
-from layerguard.calibration.weights.names import place_of
 from layerguard.calibration.weights.tuning import Change, adapter_alone, between
+from layerguard.runtime.checkpoints.places import place_of
 from layerguard.runtime.errors import InputError
 from tests.calibration.checkpoints import (
     BLOCKS,

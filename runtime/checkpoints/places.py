@@ -37,8 +37,11 @@ _EXPERTS = re.compile(r"(?:^|\.)(?:experts|shared_experts?|block_sparse_moe)\.")
 INPUT_FIRST = frozenset({"gpt2", "openai-gpt"})
 """Model types that store a matrix as [in, out] (transformers' Conv1D) instead of [out, in]."""
 
+PARTS = ("down_proj", "o_proj")
+"""The two matrices of a block, by Llama's names: of the feed-forward part, and of attention."""
+
 Place = tuple[int, int]
-"""The number of a block, from 0, and an index in the detector's ``PARTS``."""
+"""The number of a block, from 0, and an index in ``PARTS``."""
 
 
 def place_of(module: str) -> Place | None:
