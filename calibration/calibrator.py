@@ -4,7 +4,7 @@ Each detector's package has one ``Calibrator``; ``registry.py`` lists all of the
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +22,9 @@ from layerguard.runtime.types import Array, OnUnfamiliar, Tap
 
 RowKind = Literal["clean", "labelled"]
 
+METHOD_REASON = "method_reason"
+"""The setting of a detector's card that says why its thresholds are set by this method."""
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -29,6 +32,7 @@ class Options:
 
     Attributes:
         mode: how thresholds are set.
+        mode_reason: why, if the user did not choose it.
         eta: for SIREN, the share of the probes' weight that the chosen neurons hold, in (0, 1].
         target_fpr: share of clean traffic that may be flagged.
         seed: random seed.
@@ -38,12 +42,19 @@ class Options:
     """
 
     mode: Mode = "cross-fit"
+    mode_reason: str = ""
     eta: float = 0.9
     target_fpr: float = DEFAULT_TARGET_FPR
     seed: int = 0
     cache: Path | None = None
     on_unfamiliar: OnUnfamiliar = "allow"
     window: int | None = None
+
+    def with_reason(self, fitted: FittedParameters) -> FittedParameters:
+        """``fitted``, whose settings say why its mode was used, if the user did not choose it."""
+        if not self.mode_reason:
+            return fitted
+        return replace(fitted, settings={**fitted.settings, METHOD_REASON: self.mode_reason})
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,14 @@ from typing import Any
 
 import pytest
 
+from layerguard.calibration.rows.leakage import TestTexts
+from layerguard.calibration.rows.traffic import LEAST_TEXTS
+from layerguard.runtime.rows.jsonl import read_rows
+
 PROMPTS = Path(__file__).parents[1] / "calibration" / "prompts"
 BAD = {"harmful", "jailbreak", "injection"}
-FILES = ("clean", "harmful", "fresh")
+FILES = ("clean", "harmful", "clean-languages", "harmful-languages", "fresh")
+EVERYDAY = Path(__file__).parent / "truth" / "everyday.jsonl"
 
 Row = dict[str, Any]
 
@@ -35,9 +40,13 @@ def word_counts(prompts: list[Row]) -> list[int]:
 
 @pytest.mark.parametrize("name", FILES)
 def test_every_row_has_the_four_keys_in_order(name: str) -> None:
-    """A row is id, text, label, domain; texts are non-empty and carry no outer white space."""
+    """A row is id, text, label, domain; texts are non-empty and carry no outer white space.
+
+    Clean rows in other languages have one more, the language.
+    """
+    source = ["source"] if name == "clean-languages" else []
     for row in rows(name):
-        assert list(row) == ["id", "text", "label", "domain"], row
+        assert list(row) == ["id", "text", "label", "domain", *source], row
         assert row["id"].startswith(f"{name}-")
         assert row["text"], row["id"]
         assert row["text"] == row["text"].strip(), row["id"]
@@ -53,8 +62,9 @@ def test_label_says_what_the_domain_says(name: str) -> None:
 
 def test_clean_and_harmful_files_hold_one_label_each() -> None:
     """clean.jsonl can calibrate without a filter: nothing in it is labelled 1."""
-    assert {row["label"] for row in rows("clean")} == {0}
-    assert {row["label"] for row in rows("harmful")} == {1}
+    for suffix in ("", "-languages"):
+        assert {row["label"] for row in rows(f"clean{suffix}")} == {0}
+        assert {row["label"] for row in rows(f"harmful{suffix}")} == {1}
 
 
 def test_ids_and_texts_are_unique_across_all_files() -> None:
@@ -64,6 +74,31 @@ def test_ids_and_texts_are_unique_across_all_files() -> None:
     texts = Counter(normalised(row["text"]) for row in everything)
     assert "" not in texts
     assert [text for text, n in texts.items() if n > 1] == []
+
+
+def test_no_prompt_is_one_of_the_everyday_test() -> None:
+    """``tests.truth.everyday`` measures texts that no guard has seen."""
+    tested = TestTexts.read([EVERYDAY])
+    assert tested.texts
+    given = [row for name in FILES for row in read_rows([PROMPTS / f"{name}.jsonl"]).good]
+    assert len(tested.without(given)) == len(given)
+    letters = {normalised(text) for text in tested.texts}
+    assert letters.isdisjoint(normalised(row.request.prompt) for row in given)
+
+
+def test_other_languages_are_many_and_of_both_kinds() -> None:
+    """Five languages can be left out as sources; the domains are those of the other clean rows."""
+    clean, harmful = rows("clean-languages"), rows("harmful-languages")
+    languages = Counter(row["source"] for row in clean)
+    assert len(languages) == 30
+    assert {name for name, count in languages.items() if count >= LEAST_TEXTS} == {
+        "french", "german", "italian", "portuguese", "spanish"
+    }  # fmt: skip
+    assert {row["domain"] for row in clean} == {row["domain"] for row in rows("clean")}
+    assert {row["domain"] for row in harmful} == BAD
+    counts = word_counts([row for row in clean if row["source"] == "german"])
+    assert min(counts) == 1
+    assert max(counts) > 60
 
 
 def test_clean_prompts_are_many_and_spread_over_domains() -> None:
@@ -129,7 +164,7 @@ def test_short_prompts_are_of_both_kinds() -> None:
 def test_the_readme_counts_what_the_files_hold() -> None:
     """Rows and labels in the README's table, and its numbers in the text, are the files'."""
     readme = (PROMPTS / "README.md").read_text(encoding="utf-8")
-    table = re.findall(r"^\| `(\w+)\.jsonl` \| (\d+) \| (\w+) \|", readme, re.MULTILINE)
+    table = re.findall(r"^\| `([\w-]+)\.jsonl` \| (\d+) \| (\w+) \|", readme, re.MULTILINE)
     counted = [(name, str(len(rows(name)))) for name in FILES]
     assert [(name, count) for name, count, _ in table] == counted
     for name, _, label in table:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from layerguard.calibration.calibrator import METHOD_REASON
 from layerguard.runtime.bundle.decision import DecisionCard
 from layerguard.runtime.bundle.files import SIGNATURE
 from layerguard.runtime.bundle.manifest import DetectorCard
@@ -11,8 +12,10 @@ _TEXTS_ADVISED = 200
 
 
 def detector_line(name: str, card: DetectorCard) -> str:
-    """A line on one fitted detector."""
-    return f"{name}: {card.method}, {card.n} rows, threshold {card.threshold:.4g}"
+    """A line on one fitted detector; it says why its method was used if nobody chose it."""
+    reason = card.settings.get(METHOD_REASON)
+    default = f" (default: {reason})" if reason else ""
+    return f"{name}: {card.method}, {card.n} rows, threshold {card.threshold:.4g}{default}"
 
 
 def removed_line(file: str) -> str:

@@ -28,9 +28,10 @@ def _prepare(inputs: Inputs) -> Fit:
 
     def fit(recorded: RecordedStates[States]) -> FittedParameters:
         groups, sources = prompt_groups(recorded), row_sources(recorded)
-        return train(
+        fitted = train(
             recorded.states, layers, parts, mode, options.target_fpr, options.seed, groups, sources
         )
+        return options.with_reason(fitted)
 
     return Fit(REGISTRY[_NAME].tap, mode, fit)
 

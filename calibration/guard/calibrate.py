@@ -10,6 +10,7 @@ from layerguard.calibration.calibrator import Inputs, Options
 from layerguard.calibration.defaults import DEFAULT_MAX_SHIFT, DEFAULT_TARGET_FPR, Mode
 from layerguard.calibration.guard.fit_detectors import detectors_to_fit, fit_detectors
 from layerguard.calibration.guard.freeze import freeze
+from layerguard.calibration.guard.mode import chosen_mode
 from layerguard.calibration.guard.removed import removed_by_a_change
 from layerguard.calibration.guard.scored import ScoredDetectors, rule_of
 from layerguard.calibration.notify import Notify, silent
@@ -77,7 +78,7 @@ def calibrate(
     shadow: Sequence[str] = (),
     enforce: Sequence[str] = (),
     max_shift: float = DEFAULT_MAX_SHIFT,
-    mode: Mode = "cross-fit",
+    mode: Mode | None = None,
     eta: float = 0.9,
     on_unfamiliar: OnUnfamiliar = "allow",
     window: int | None = None,
@@ -114,6 +115,8 @@ def calibrate(
         max_shift: multiple of the target that may be flagged of a source that was left out, 1 or
             more.
         mode: ``cross-fit``; ``by-source``; ``loo``; or ``reference``, the published thresholds.
+            None: ``by-source`` if the clean rows name at least four sources of 30 texts or more,
+            else ``cross-fit``.
         eta: for SIREN, the share of the probes' weight that the chosen neurons hold, in (0, 1].
         on_unfamiliar: what the guard does with a text that is unlike the clean rows: ``allow``,
             ``flag`` or ``ask``; see ``Verdict.unfamiliar``.
@@ -143,13 +146,16 @@ def calibrate(
         raise InputError(f"window: found {window}; expected {LEAST_WINDOW} to {most} tokens")
     if window is not None and not rows.labelled:
         raise InputError("window: found no labelled rows; expected rows to train on, or no window")
-    options = Options(mode, eta, target_fpr, seed, cache, on_unfamiliar, window)
+    chosen = chosen_mode(mode, rows.clean)
+    options = Options(
+        chosen.mode, chosen.reason, eta, target_fpr, seed, cache, on_unfamiliar, window
+    )
     added = added_outputs(before.manifest.graphs["score"])
     inputs = Inputs(rows.clean, rows.labelled, tuning, before.manifest.model, options, added)
     names = detectors_to_fit(inputs)
     others = before.manifest.detectors.keys() - set(names)
     deciding = Policy.over({*names, *others}, policy, shadow, target_fpr)
-    rule = rule_of(deciding, {*names, *others}, enforce, max_shift, mode)
+    rule = rule_of(deciding, {*names, *others}, enforce, max_shift, chosen.mode)
     kept = KeptDetectors(before, others, rows.for_thresholds)
     if mode != "reference":
         _check_support(kept, rows.for_thresholds, deciding, {*names, *others})
@@ -263,6 +269,7 @@ def _thresholds(scored: ScoredDetectors, rows: _Rows, policy: Policy) -> GuardTh
         rows.for_thresholds,
         policy,
         fixed=scored.published.keys(),
+        held_out_sources=scored.held_out_sources,
         seen=np.append(kept.seen, fitted_on),
         hashes=kept.hashes,
     )

@@ -85,6 +85,17 @@ class ScoredDetectors:
         own = {one.name: one.threshold.value for one in self.fitted if one.threshold}
         return found | {one.name: own[one.name] for one in self.fitted if one.method in FIXED}
 
+    @property
+    def held_out_sources(self) -> frozenset[str]:
+        """The detectors whose held-out scores are of sources that their fit has not seen."""
+        kept = {name: self.before.manifest.detectors[name] for name in self.kept.names}
+        chosen = kept | {one.name: one for one in self.fitted}
+        return frozenset(
+            name
+            for name, one in chosen.items()
+            if one.method == "by-source" or one.settings.get("folds_by") == "source"
+        )
+
     def votes(self, rule: Rule) -> VotesCard:
         """Which detectors decide; at least one does."""
         refits = {one.name: (one.left_out, one.not_left_out) for one in self.fitted}

@@ -112,6 +112,7 @@ def set_thresholds(
     policy: Policy,
     *,
     fixed: Collection[str] = (),
+    held_out_sources: Collection[str] = (),
     seen: Array | None = None,
     hashes: TextHashes | None = None,
 ) -> GuardThresholds:
@@ -123,6 +124,9 @@ def set_thresholds(
         policy: the deciding detectors and the target.
         fixed: detectors whose thresholds do not change; if one of them decides, no rate is
             promised, and each other detector gets the threshold that it would have alone.
+        held_out_sources: detectors whose scores are of sources that their parameters have not seen.
+            They flag less traffic of the sources that they have seen, so the interval of a rate
+            that depends on them has no lower end.
         seen: int64, hashes of the texts that the parameters were fitted on.
         hashes: hashes the clean texts; None for those with the user's own key.
 
@@ -132,11 +136,11 @@ def set_thresholds(
     texts = _CommonTexts.of(scores, rows)
     hashes = hashes or own_hashes()
     promised = not set(policy.enforced(texts.detectors)) & set(fixed)
-    rule = _Rule(texts.detectors, policy, frozenset(fixed), promised)
+    rule = _Rule(texts.detectors, policy, frozenset(fixed), promised, frozenset(held_out_sources))
     interval = NOTHING_PROMISED
     if promised:
         policy.check_support(len(texts.scores), texts.detectors)
-        interval = _interval(len(texts.scores), policy.target_fpr)
+        interval = rule.interval(len(texts.scores))
     card = DecisionCard(
         policy=policy.name,
         detectors=texts.detectors,
@@ -207,6 +211,15 @@ class _Rule:
     policy: Policy
     fixed: frozenset[str]
     promised: bool
+    held_out_sources: frozenset[str]
+
+    def interval(self, n: int) -> tuple[float, float]:
+        """95 % interval of the guard's realised rate, by n clean texts."""
+        low, high = conformal.fpr_interval(n, self.policy.target_fpr).tolist()
+        return self._low(low, self.policy.enforced(self.names)), high
+
+    def _low(self, low: float, detectors: Collection[str]) -> float:
+        return 0.0 if self.held_out_sources & set(detectors) else low
 
     def values(self, scores: Array) -> dict[str, float]:
         """The thresholds by detector, without those of ``fixed``."""
@@ -239,8 +252,7 @@ class _Rule:
             return DomainCard(len(scores), NOTHING_PROMISED, {})
         if not self.promised or self.fixed:
             return DomainCard(len(scores), NOTHING_PROMISED, {})
-        interval = _interval(len(scores), self.policy.target_fpr)
-        return DomainCard(len(scores), interval, self.values(scores))
+        return DomainCard(len(scores), self.interval(len(scores)), self.values(scores))
 
     def thresholds(self, scores: Array) -> dict[str, Threshold]:
         """The thresholds, each with the false-positive rate of its detector.
@@ -260,10 +272,6 @@ class _Rule:
                 flagged = int(np.count_nonzero(ascending >= value))
                 target = flagged / (n + 1)
             low, high = conformal.blocks_interval(n, flagged).tolist()
-            thresholds[name] = Threshold(value, ascending, target, (low, high))
+            interval = self._low(low, [name]), high
+            thresholds[name] = Threshold(value, ascending, target, interval)
         return thresholds
-
-
-def _interval(n: int, target_fpr: float) -> tuple[float, float]:
-    low, high = conformal.fpr_interval(n, target_fpr).tolist()
-    return low, high

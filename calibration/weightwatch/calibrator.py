@@ -26,9 +26,10 @@ def _prepare(inputs: Inputs) -> Fit:
 
     def fit(recorded: RecordedStates[States]) -> FittedParameters:
         groups, sources = prompt_groups(recorded), row_sources(recorded)
-        return train(
+        fitted = train(
             recorded.states, watched, mode, options.target_fpr, options.seed, groups, sources
         )
+        return options.with_reason(fitted)
 
     return Fit(watching(watched), mode, fit)
 

@@ -18,14 +18,18 @@ def run(model: Path, out: Path, prompts: Path) -> int:
     Args:
         model: folder of the encoder.
         out: bundle to write.
-        prompts: folder with ``clean.jsonl``, ``harmful.jsonl`` and ``fresh.jsonl``.
+        prompts: folder with ``clean.jsonl``, ``harmful.jsonl``, both with ``-languages`` too, and
+            ``fresh.jsonl``.
 
     Returns:
         The exit code of the first step that failed, else 0.
     """
-    clean, bad = prompts / "clean.jsonl", prompts / "harmful.jsonl"
+    clean, bad = (
+        [str(prompts / f"{kind}{more}.jsonl") for more in ("", "-languages")]
+        for kind in ("clean", "harmful")
+    )
     code = step("export", str(model), "-o", str(out), "--id", "all-MiniLM-L6-v2") or step(
-        "calibrate", str(out), "--clean", str(clean), "--labelled", str(clean), str(bad),
+        "calibrate", str(out), "--clean", *clean, "--labelled", *clean, *bad,
         "--target-fpr", _TARGET_FPR,
     )  # fmt: skip
     if code:

@@ -68,6 +68,29 @@ def test_one_detector_is_as_it_would_be_alone() -> None:
     assert own.fpr_interval == tuple(conformal.fpr_interval(150, 0.07).tolist())
 
 
+def test_scores_of_unseen_sources_promise_no_least_rate() -> None:
+    """Traffic of the sources that were seen is flagged less often, which is no drift.
+
+    A detector that does not decide changes nothing for the guard.
+    """
+    scores = np.random.default_rng(3).normal(size=(99, 2))
+    many = rows(99, {0: "mail", 1: "mail", 2: "mail"})
+    both = [Policy("any", (), 0.1), Policy("a", ("b",), 0.1)]
+    low, high = conformal.fpr_interval(99, 0.1).tolist()
+    for policy, least in zip(both, (0.0, low), strict=True):
+        found = set_thresholds(
+            text_scores(scores, ("a", "b")), many, policy, held_out_sources=["b"]
+        )
+        assert found.card.fpr_interval == (least, high)
+        assert found.card.domains["mail"].fpr_interval == (least, high)
+        lows = {name: own.fpr_interval[0] for name, own in found.thresholds.items()}
+        assert lows["b"] == 0 < lows["a"]
+        plain = set_thresholds(text_scores(scores, ("a", "b")), many, policy)
+        assert {n: own.value for n, own in found.thresholds.items()} == {
+            n: own.value for n, own in plain.thresholds.items()
+        }
+
+
 def test_a_detector_in_shadow_takes_nothing_of_the_target() -> None:
     """The shadow detector and the deciding one have the thresholds of single detectors."""
     scores = np.random.default_rng(2).normal(size=(99, 2))
