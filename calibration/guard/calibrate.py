@@ -105,7 +105,8 @@ def calibrate(
         bundle: folder of an exported model.
         clean: files or rows of harmless prompts.
         labelled: files or rows with label 0 or 1.
-        payloads: texts to insert into half of the documents among the labelled rows.
+        payloads: texts to insert into half of the documents among the labelled rows, of which half
+            then take forms such as JSON, with or without a payload.
         tuning: weight changes, from ``weights.tuning.between`` or ``adapter_alone``.
         test: test files or rows; rows that share a text with them are left out.
         target_fpr: share of clean traffic that the whole guard may flag, in (0, 1).

@@ -1,20 +1,23 @@
-"""Training texts with known places: payloads inserted into benign documents."""
+"""Training texts with known places: payloads inserted into benign documents.
 
-import re
+Some documents are then put into other forms, such as the result of a tool in JSON (``forms``). A
+form is given to documents with a payload, with a harmless text and with neither alike, so that it
+is no sign of an injection.
+"""
+
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from layerguard.calibration.rows.forms import FORMS
+from layerguard.calibration.rows.marked import insert, sentence
 from layerguard.runtime.errors import InputError
 from layerguard.runtime.rows.jsonl import Place, Row
 from layerguard.runtime.text.request import request
 
 LEAST_CHARACTERS = 200
 """A shorter text is not a document: a payload in it would be most of the text."""
-
-_BORDER = re.compile(r"(?<=[.!?:;])\s+|\n+")
-"""Where a text may be inserted: after a sentence or a line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,26 +28,6 @@ class Inserted:
     place: Place | None
 
 
-def insert(
-    document: str, payload: str, rng: np.random.Generator, *, harmful: bool = True
-) -> Inserted:
-    """A document with the payload at a random place between two sentences, or at an end.
-
-    Args:
-        document: a benign text.
-        payload: the text to insert.
-        rng: chooses the place and the white space around the payload.
-        harmful: False for a harmless text, whose place is not recorded.
-    """
-    ends = [0, *(match.start() for match in _BORDER.finditer(document)), len(document)]
-    cut = ends[int(rng.integers(len(ends)))]
-    joint = ("\n", " ", "\n\n")[int(rng.integers(3))]
-    before, after, words = document[:cut].rstrip(), document[cut:].lstrip(), payload.strip()
-    start = len(before) + len(joint) if before else 0
-    text = joint.join(part for part in (before, words, after) if part)
-    return Inserted(text, (start, start + len(words)) if harmful else None)
-
-
 def mixed(
     documents: Sequence[str],
     payloads: Sequence[str],
@@ -53,25 +36,28 @@ def mixed(
 ) -> dict[int, Inserted]:
     """Each document by its number: half with a payload, a quarter with a harmless text, if given.
 
-    The documents come in random order; payloads and harmless texts are used in turn.
+    The documents come in random order; payloads, harmless texts and forms are used in turn. Of four
+    documents in a row two have a payload, and all have one form.
     """
     order = rng.permutation(len(documents)).tolist()
     bad, good = (rng.permutation(len(texts)).tolist() for texts in (payloads, harmless))
     found = {}
     for number, index in enumerate(order):
         document, turn = documents[index], number // 2
-        if number % 2 == 0:
-            found[index] = insert(document, payloads[bad[turn % len(bad)]], rng)
+        harmful = number % 2 == 0
+        if harmful:
+            marked = insert(document, payloads[bad[turn % len(bad)]], rng)
         elif harmless and turn % 2 == 0:
-            text = harmless[good[turn // 2 % len(good)]]
-            found[index] = insert(document, text, rng, harmful=False)
+            marked = insert(document, harmless[good[turn // 2 % len(good)]], rng)
         else:
-            found[index] = Inserted(document, None)
+            marked = sentence(document, rng)
+        formed = FORMS[number // 4 % len(FORMS)](marked, rng)
+        found[index] = Inserted(formed.text, formed.place if harmful else None)
     return found
 
 
 def with_payloads(rows: Sequence[Row], payloads: Sequence[Row], seed: int) -> list[Row]:
-    """The rows, with payloads in half of those that are benign documents.
+    """The rows, with payloads in half of those that are benign documents, and half in other forms.
 
     Args:
         rows: rows; those of label 0 with at least 200 characters are documents.

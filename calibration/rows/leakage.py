@@ -1,11 +1,15 @@
 """Leave out rows that share a text with test files, in training and calibration."""
 
+import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from layerguard.calibration.rows.sources import RowSources, read_sources
 from layerguard.runtime.rows.jsonl import Row
+
+_ESCAPES = re.compile(r"""\\(?:u[0-9a-f]{4}|x[0-9a-f]{2}|[\\"'bfnrt])|&[a-z#x0-9]+;""")
+"""Characters as JSON, Python and HTML write them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,14 @@ class TestTexts:
 def normalised(text: str) -> str:
     """``text`` in NFKC, case-folded, with single spaces; equal for nearly identical texts."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def words_group(text: str) -> str:
+    """The normalised letters and digits of ``text``, equal for text as it is, in JSON and HTML.
+
+    Except where the text itself shows escapes, such as a backslash before ``n``.
+    """
+    return normalised(re.sub(r"\W", " ", _ESCAPES.sub(" ", text)))
 
 
 def prompt_group(row: Row) -> str:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from layerguard.calibration.calibrator import Calibrator, Fit, Inputs
-from layerguard.calibration.rows.leakage import normalised, prompt_group
+from layerguard.calibration.rows.leakage import prompt_group, words_group
 from layerguard.calibration.span.sample import WindowSample
 from layerguard.calibration.span.training import train, window_scores
 from layerguard.calibration.stages import FittedParameters
@@ -59,7 +59,7 @@ def _in_text(row: Row, text: str) -> list[tuple[int, int]]:
 def _group(row: Row) -> str:
     """Rows with the same injection form a group, else rows with the same prompt."""
     words = [row.request.prompt[start:end] for start, end in row.spans or ()]
-    return normalised(" ".join(words)) or prompt_group(row)
+    return words_group(" ".join(words)) or prompt_group(row)
 
 
 def _prepare(inputs: Inputs) -> Fit:

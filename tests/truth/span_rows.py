@@ -42,7 +42,10 @@ class Text:
 
 
 def training() -> list[Text]:
-    """Dolly's documents, half of them with one of the project's payloads, and clean prompts."""
+    """Dolly's documents, half of them with one of the project's payloads, and clean prompts.
+
+    Half of the documents are in other forms; see ``calibration.rows.forms``.
+    """
     rng = np.random.default_rng(_SEED)
     payloads = read_rows([PROMPTS / "payloads.jsonl"]).good
     harmful = [row.request.prompt for row in payloads if row.label]
@@ -52,8 +55,17 @@ def training() -> list[Text]:
 
 
 def _texts(found: Mapping[int, Inserted], source: str) -> list[Text]:
-    return [Text(item.text, source, int(item.place is not None), item.place)
-            for item in found.values()]  # fmt: skip
+    return [_cleaned(item, source) for item in found.values()]
+
+
+def _cleaned(item: Inserted, source: str) -> Text:
+    """The text as it is read, with the place of the payload in it."""
+    text = clean(item.text)
+    if item.place is None:
+        return Text(text, source, 0)
+    words = clean(item.text[slice(*item.place)])
+    start = text.index(words)
+    return Text(text, source, 1, (start, start + len(words)))
 
 
 def held_out(most: int) -> list[Text]:

@@ -1,5 +1,7 @@
 """Every token's states at some layers, kept on disk: the injection table reads them many times."""
 
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +14,8 @@ from layerguard.runtime.types import Array
 from tests.bench.minilm import CACHE
 from tests.truth.span_rows import Text
 
-MOST_TOKENS = 256
+MOST_TOKENS = 512
+"""As many as all-MiniLM-L6-v2 reads; no text of the table is longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,21 +45,28 @@ class Read:
 def read(
     bundle: Callable[[], Path], name: str, texts: Sequence[Text], layers: Sequence[int]
 ) -> list[Read]:
-    """The states of the texts by a bundle; computed once and kept as ``name``."""
+    """The states of the texts by a bundle; kept as ``name``, and computed again for other texts."""
     path = CACHE / "spans" / f"{name}-{'-'.join(map(str, layers))}.npz"
-    if not path.is_file():
+    key = hashlib.sha256(json.dumps([text.text for text in texts]).encode()).hexdigest()
+    if not path.is_file() or _key(path) != key:
         path.parent.mkdir(parents=True, exist_ok=True)
         found = list(_run(bundle(), texts, layers))
         lengths = [len(offsets) for _, offsets in found]
         states = np.concatenate([states for states, _ in found], axis=1)
         offsets = np.concatenate([offsets for _, offsets in found])
-        np.savez(path, states=states, offsets=offsets, lengths=np.array(lengths))
+        np.savez(path, states=states, offsets=offsets, lengths=np.array(lengths), key=key)
     with np.load(path) as kept:
         cuts = np.cumsum(kept["lengths"])[:-1]
         parts = zip(
             np.split(kept["states"], cuts, axis=1), np.split(kept["offsets"], cuts), strict=True
         )
         return [Read(text, *part) for text, part in zip(texts, parts, strict=True)]
+
+
+def _key(path: Path) -> str:
+    """The hash of the texts whose states the file keeps; empty if it keeps none."""
+    with np.load(path) as kept:
+        return str(kept["key"]) if "key" in kept else ""
 
 
 def _run(

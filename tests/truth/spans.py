@@ -2,12 +2,13 @@
 
     python -m tests.truth.spans [minilm] [smollm2]
 
-Trained on Dolly documents with the project's payloads and on its clean prompts. BIPIA, InjecAgent,
-deepset, NotInject and XSTest are whole sources held out. ``python -m tests.truth.spans layers``
-cross-validates the layers on the training texts. A second probe also learns from the
-other sources, never from the one that is scored. Recall is at the share of false alarms realised on
-the source's own clean texts. False alarms on NotInject and XSTest, which hold no injection, are at
-the thresholds for the clean texts of the first three sources together.
+Trained on Dolly documents with the project's payloads, half of them in forms such as JSON, and on
+its clean prompts. BIPIA, InjecAgent, deepset, NotInject and XSTest are whole sources held out.
+``python -m tests.truth.spans layers`` cross-validates the layers on the training texts. A second
+probe also learns from the other sources, never from the one that is scored. Recall is at the share
+of false alarms realised on the source's own clean texts. False alarms on NotInject and XSTest,
+which hold no injection, are at the thresholds for the clean texts of the first three sources
+together.
 """
 
 import sys
@@ -25,6 +26,7 @@ from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from layerguard.calibration.rows.leakage import words_group
 from layerguard.calibration.span.calibrator import WINDOW
 from layerguard.calibration.span.sample import WindowSample
 from layerguard.calibration.span.training import STRENGTHS, train
@@ -173,7 +175,7 @@ def _train(
     sample = WindowSample(tuple(range(len(layers))), WINDOW)
     windows = np.stack([sample.windows(row.states[places].astype(np.float32)) for row in rows])
     inside = np.stack(list(map(_shares, rows, windows)))
-    groups = [row.text.words or row.text.text for row in rows]
+    groups = [words_group(row.text.words) or row.text.text for row in rows]
     return train(windows, inside, layers, WINDOW, groups, strengths=strengths)
 
 

@@ -6,7 +6,8 @@ tuning; rows with a response then set the bounds for answers. If the model was e
 --adapter or --base, they also calibrate delta, which needs no option here.
 --labelled rows, with "label" 0 or 1, train SIREN. If rows have "spans", the character offsets of
 what was injected ([] where the place is not known), they also train span; or --payloads are
-inserted into half of the documents among these rows. The graph runs as it will serve, so the
+inserted into half of the documents among these rows; half of the documents, with and without, then
+become results of tools, e-mails or parts of pages. The graph runs as it will serve, so the
 thresholds fit the device. Detectors that are not calibrated in this call are kept unchanged.
 
 --target-fpr holds for the whole guard: the thresholds of all detectors are set together on the

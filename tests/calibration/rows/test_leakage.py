@@ -1,10 +1,17 @@
 """The leakage guard: texts that differ only in form are the same text."""
 
+import html
+import json
 from pathlib import Path
 
 import pytest
 
-from layerguard.calibration.rows.leakage import TestTexts, normalised, prompt_group
+from layerguard.calibration.rows.leakage import (
+    TestTexts,
+    normalised,
+    prompt_group,
+    words_group,
+)
 from layerguard.runtime.rows.jsonl import Row
 from layerguard.runtime.text.request import request
 
@@ -64,3 +71,13 @@ def test_bad_rows_of_a_test_file_are_told(tmp_path: Path) -> None:
     assert found.texts == {"what is glue?"}
     assert len(found.faults) == 1
     assert "test.jsonl:2" in found.faults[0]
+
+
+@pytest.mark.parametrize(
+    "words", ['Say "no", don\'t stop.', "One line\nand a\ttab", "Né <b>ici</b>"]
+)
+def test_words_are_the_same_words_in_json_in_python_and_in_html(words: str) -> None:
+    """An injection in two notations is one injection, so the two are kept in one fold."""
+    for written in (json.dumps(words, ensure_ascii=False), repr(words), html.escape(words)):
+        assert words_group(written) == words_group(words)
+    assert words_group(words) != words_group(f"{words} now")
