@@ -89,16 +89,21 @@ def test_a_text_in_parts_gives_the_bits_of_the_whole(
 def test_harmless_text_around_it_does_not_dilute_the_window(
     width: int, window: int, seed: int
 ) -> None:
-    """Tokens with lower logits before and after leave the best window as it is, only moved."""
+    """Tokens with the lowest logit before and after leave the best window as it is, only moved.
+
+    A window that ends with the lowest token itself has the same mean as the one a token earlier.
+    """
     probe, h = _probe(width, window, seed), states(width, TOKENS, seed=seed)
     logits = reference.logits(h, _weights(width, seed), LAYERS, BIAS)
-    dull = h[:, [int(np.argmin(logits))]].repeat(40, axis=1)
+    lowest = int(np.argmin(logits))
+    dull = h[:, [lowest]].repeat(40, axis=1)
     if len(set(logits)) < TOKENS:
         return
     alone = probe.windows(h)
     long = probe.windows(np.concatenate([dull, h, dull], axis=1))
     assert long[0] >= alone[0]
-    assert probe.place(long)[0] - probe.place(alone)[0] == 40
+    start, end = probe.place(alone)
+    assert probe.place(long)[0] - start == 40 or lowest in (start, end - 1)
 
 
 @given(width=some_width, seed=seeds)

@@ -20,6 +20,7 @@ from layerguard.calibration.votes.ballot import (
 )
 from layerguard.calibration.votes.measured import with_shares
 from layerguard.runtime.bundle import Bundle
+from layerguard.runtime.bundle.manifest import DetectorCard
 from layerguard.runtime.bundle.votes import SharesCard, VotesCard
 from layerguard.runtime.detectors import REGISTRY
 from layerguard.runtime.errors import InputError
@@ -88,12 +89,14 @@ class ScoredDetectors:
     @property
     def held_out_sources(self) -> frozenset[str]:
         """The detectors whose held-out scores are of sources that their fit has not seen."""
-        kept = {name: self.before.manifest.detectors[name] for name in self.kept.names}
-        chosen = kept | {one.name: one for one in self.fitted}
+        cards: dict[str, DetectorCard | FittedDetector] = {
+            **{name: self.before.manifest.detectors[name] for name in self.kept.names},
+            **{one.name: one for one in self.fitted},
+        }
         return frozenset(
             name
-            for name, one in chosen.items()
-            if one.method == "by-source" or one.settings.get("folds_by") == "source"
+            for name, card in cards.items()
+            if card.method == "by-source" or card.settings.get("folds_by") == "source"
         )
 
     def votes(self, rule: Rule) -> VotesCard:

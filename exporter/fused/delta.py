@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from layerguard.exporter.fused.nodes import DOUBLE, INT64
+from layerguard.exporter.fused.nodes import DOUBLE
 from layerguard.exporter.fused.taps import Taps
 from layerguard.runtime.types import Array, Tap
 
@@ -15,18 +15,15 @@ def score(taps: Taps, tap: Tap, params: Mapping[str, Array]) -> str:
     A row without tokens gets -inf.
     """
     add, constant, axes = taps.nodes.add, taps.nodes.constant, taps.nodes.axes
-    least = constant(-np.inf, np.float32)
-    columns = [
-        add("ReduceMax", add("Where", taps.valid, name, least), axes(1), keepdims=1)
-        for name in taps.outputs(tap)
-    ]
-    values = taps.nodes.cast(add("Concat", *columns, axis=1), DOUBLE)
-    moved = add("Sub", values, constant(params["centre"].astype(np.float64)))
+    columns = [add("Unsqueeze", name, axes(2)) for name in taps.outputs(tap)]
+    values = add("Concat", *columns, axis=2)  # [rows, tokens, K]
+    valid, zero = add("Unsqueeze", taps.valid, axes(2)), constant(0, np.float32)
+    real = add("Where", valid, values, constant(-np.inf, np.float32))
+    largest = taps.nodes.cast(add("ReduceMax", real, axes(1), keepdims=0), DOUBLE)
+    moved = add("Sub", largest, constant(params["centre"].astype(np.float64)))
     deviations = add("Div", moved, constant(params["scale"].astype(np.float64)))
-    largest = add("ReduceMax", deviations, axes(1), keepdims=0)
-    total = add("ReduceSum", deviations, axes(1), keepdims=0)  # ReduceMax may skip a NaN
-    tokens = add("ReduceSum", taps.nodes.cast(taps.valid, INT64), axes(1), keepdims=0)
-    nothing = add("Equal", tokens, constant(0, np.int64))  # of this row in a chunk
-    wrong = constant(np.nan, np.float64)
-    other = add("Where", nothing, constant(-np.inf, np.float64), wrong)
-    return add("Where", taps.nodes.finite(total), largest, other)
+    score = add("ReduceMax", deviations, axes(1), keepdims=0)
+    # ReduceMax may skip a NaN
+    total = add("ReduceSum", add("Where", valid, values, zero), axes(1, 2), keepdims=0)
+    sound = taps.nodes.finite(taps.nodes.cast(total, DOUBLE))
+    return add("Where", sound, score, constant(np.nan, np.float64))

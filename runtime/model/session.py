@@ -116,6 +116,9 @@ class Session:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
         options.log_severity_level = 3
+        # In the file's order. By default, what reads a block's inner values runs after all blocks,
+        # and keeps the inner values of all of them until then.
+        options.execution_order = runtime.ExecutionOrder.PRIORITY_BASED
         with self._opening() as path:
             self._values = self._mapped(runtime, path)
             if self._values:

@@ -27,7 +27,6 @@ ALLOWED = {
     "calibration/artefacts/import_head.py": _HEADS,
     "calibration/artefacts/released_head.py": _HEADS,
     "calibration/auditing/audit.py": _AUDIT,
-    "calibration/auditing/report.py": _AUDIT,
     "calibration/auditing/weight_changes.py": _AUDIT,
     "calibration/commands/arguments/calibrate.py": "help names the detector that an option is for",
     "calibration/weights/adapter.py": "an error names the detector that needs the weights",

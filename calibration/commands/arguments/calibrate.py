@@ -17,7 +17,8 @@ gets thresholds of its own.
 Rows may have a "source" (else their "domain"). Each of the largest sources is left out in turn: a
 detector that surely flags more than --max-shift times the target of a source that it has not seen
 is put in shadow. It is fitted once more for each source. If the clean rows name four sources of 30
-texts or more, LCF and WeightWatch get thresholds for a source that they have not seen (--mode).
+texts or more, LCF, WeightWatch and delta get thresholds for a source that they have not seen
+(--mode).
 
 A bad row is reported with its line; the others are used, and the exit code is then 2.
 """
@@ -95,8 +96,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     add(
         "--mode",
         choices=get_args(Mode),
-        help="how the thresholds of LCF and WeightWatch are set (default: by-source if the clean "
-        'rows name at least 4 sources in "source", each with 30 texts or more; else cross-fit)',
+        help="how the thresholds of LCF, WeightWatch and delta are set (default: by-source if the "
+        'clean rows name at least 4 sources in "source", each with 30 texts or more; else '
+        "cross-fit)",
     )
     add(
         "--eta",

@@ -16,6 +16,7 @@ from layerguard.exporter.loading.changes import RANKS
 from layerguard.exporter.loading.checkpoint import load
 from layerguard.exporter.loading.source import ModelSource
 from layerguard.exporter.pipeline import Exported, Options, export
+from layerguard.exporter.proof.tolerance import Dtype
 from layerguard.runtime.bundle.manifest import OutputCard
 from layerguard.runtime.errors import ExportError
 from layerguard.runtime.types import Array
@@ -105,6 +106,20 @@ def test_the_outputs_are_what_the_adapter_adds(
     wanted = expected(base, ModelSource(str(base), adapter=adapter), list(named.values()))
     for output, values in outputs(tmp_path / "guard", exported).items():
         np.testing.assert_allclose(values, wanted[named[output]], atol=2e-5)
+
+
+@pytest.mark.parametrize(("dtype", "apart"), [("float16", 0.02), ("int8", 0.2)])
+def test_lower_precision_is_close(tmp_path: Path, dtype: Dtype, apart: float) -> None:
+    """A float16 and an int8 graph; the factors of float16 stay in float32."""
+    base = saved("llama", tmp_path / "base")
+    adapter = save_adapter(tmp_path / "tuned", LLAMA)
+    options = Options(adapter=adapter, decode="no", template="{prompt}", dtype=dtype)
+    exported = export(str(base), tmp_path / "guard", options)
+    named = {f"delta_{module.split('.')[-1]}_{int(module.split('.')[2]) + 1:02}": module
+             for module in LLAMA if "q_proj" not in module}  # fmt: skip
+    wanted = expected(base, ModelSource(str(base), adapter=adapter), list(named.values()))
+    for output, values in outputs(tmp_path / "guard", exported).items():
+        np.testing.assert_allclose(values, wanted[named[output]], atol=apart, err_msg=output)
 
 
 def test_a_base_gives_the_same_as_the_adapter(tmp_path: Path) -> None:

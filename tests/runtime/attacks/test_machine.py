@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,6 +27,8 @@ class _Pretender:
 
     def get_available_providers(self) -> list[str]:
         return self._offered
+
+    ExecutionOrder = SimpleNamespace(PRIORITY_BASED=1)
 
     class SessionOptions:
         def add_session_config_entry(self, *_: str) -> None:
