@@ -10,6 +10,7 @@ insertion    training texts with payloads at known places
 marked       a text with one marked passage
 forms        the forms in which applications hand texts to a model
 records      of these, results of tools: JSON or a printed Python object
+made_up      names, dates and other facts around a text
 fingerprint  a hash of a set of rows
 text_hashes  keyed hashes of texts
 """

@@ -9,12 +9,10 @@ injection.
 from collections.abc import Callable
 from html import escape
 
-import numpy as np
-
+from layerguard.calibration.rows.made_up import Rng, address, date, name, topic
 from layerguard.calibration.rows.marked import Marked
-from layerguard.calibration.rows.records import address, date, excerpt, name, record, records, topic
+from layerguard.calibration.rows.records import excerpt, record, records
 
-Rng = np.random.Generator
 Form = Callable[[Marked, Rng], Marked]
 
 

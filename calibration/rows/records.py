@@ -3,14 +3,11 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
-import numpy as np
-
+from layerguard.calibration.rows.made_up import FIELDS, Rng, number, one, topic
 from layerguard.calibration.rows.marked import Marked, sentences
 
-T = TypeVar("T")
-Rng = np.random.Generator
 Tree = Any
 """A JSON value; ``_HERE`` stands for the text with the marked passage."""
 
@@ -50,56 +47,8 @@ _NOTATIONS = (
     _Notation(repr, _python_inner),
 )
 
-_NAMES = ("Ana Ruiz", "Ben Okafor", "Chen Wei", "Dana Levi", "Emil Krause", "Farah Aziz",
-          "Grace Miller", "Hugo Martin", "Ines Rossi", "Jonas Berg")  # fmt: skip
-_WORDS = ("archive", "billing", "garden", "kitchen", "library", "market", "news", "office",
-          "sports", "travel")  # fmt: skip
 _TEXT_KEYS = ("text", "content", "body", "description", "message", "comment", "summary", "notes",
               "snippet", "review", "details", "abstract")  # fmt: skip
-
-
-def name(rng: Rng) -> str:
-    """The name of nobody in particular."""
-    return _one(_NAMES, rng)
-
-
-def date(rng: Rng) -> str:
-    """A day, as 2021-07-30."""
-    return f"{_number(rng, 2015, 2026)}-{_number(rng, 1, 13):02}-{_number(rng, 1, 29):02}"
-
-
-def topic(rng: Rng) -> str:
-    """One word, such as a category."""
-    return _one(_WORDS, rng)
-
-
-def address(person: str, rng: Rng) -> str:
-    """The e-mail address of a person, at a host that does not exist."""
-    return f"{person.lower().replace(' ', '.')}@{topic(rng)}.example"
-
-
-_FIELDS: Mapping[str, Callable[[Rng], Tree]] = {
-    "id": lambda rng: _number(rng, 1, 100_000),
-    "uuid": lambda rng: rng.bytes(8).hex(),
-    "date": date,
-    "created_at": lambda rng: f"{date(rng)}T{_number(rng, 0, 24):02}:{_number(rng, 0, 60):02}:00Z",
-    "author": name,
-    "name": name,
-    "email": lambda rng: address(name(rng), rng),
-    "url": lambda rng: f"https://www.{topic(rng)}.example/{topic(rng)}/{_number(rng, 1, 5000)}",
-    "price": lambda rng: _number(rng, 100, 100_000) / 100,
-    "currency": lambda rng: _one(("USD", "EUR", "GBP", "INR"), rng),
-    "rating": lambda rng: _number(rng, 1, 6),
-    "status": lambda rng: _one(("open", "closed", "active", "pending"), rng),
-    "category": topic,
-    "tags": lambda rng: [topic(rng), topic(rng)],
-    "count": lambda rng: _number(rng, 0, 300),
-    "score": lambda rng: round(float(rng.random()), 3),
-    "verified": lambda rng: bool(rng.integers(2)),
-    "parent": lambda _: None,
-    "language": lambda _: "en",
-    "owner": lambda rng: {"id": _number(rng, 1, 100_000), "name": name(rng)},
-}
 _ENVELOPES: Sequence[Callable[[Tree, Rng], Tree]] = (
     lambda tree, _: tree,
     lambda tree, _: {"status": "ok", "data": tree},
@@ -121,8 +70,8 @@ def record(marked: Marked, rng: Rng) -> Marked:
 def records(marked: Marked, rng: Rng) -> Marked:
     """A list of objects with some sentences each; the passage is in one of them, or is one."""
     before, here, after = _near(marked, rng)
-    size = -(-(len(before) + len(after)) // _number(rng, 2, 6)) or 1
-    key = _one(_TEXT_KEYS, rng)
+    size = -(-(len(before) + len(after)) // number(rng, 2, 6)) or 1
+    key = one(_TEXT_KEYS, rng)
     keys = _keys([key], 4, rng)
     texts = [*_chunks(before, size), _HERE, *_chunks(after, size)]
     return _written([_object(keys, {key: text}, rng) for text in texts], here, rng)
@@ -130,7 +79,7 @@ def records(marked: Marked, rng: Rng) -> Marked:
 
 def excerpt(marked: Marked, rng: Rng) -> Marked:
     """One object with the passage, alone or between two sentences; the rest is left out."""
-    key = _one(_TEXT_KEYS, rng)
+    key = one(_TEXT_KEYS, rng)
     keys = _keys([key], 6, rng)
     return _written(_object(keys, {key: _HERE}, rng), _near(marked, rng)[1], rng)
 
@@ -148,8 +97,8 @@ def _near(marked: Marked, rng: Rng) -> tuple[list[str], Marked, list[str]]:
 
 def _written(tree: Tree, here: Marked, rng: Rng) -> Marked:
     """The tree in an envelope, in one of the notations, with the passage where it now stands."""
-    tree = _one(_ENVELOPES, rng)(tree, rng)
-    notation = _one(_NOTATIONS, rng)
+    tree = one(_ENVELOPES, rng)(tree, rng)
+    notation = one(_NOTATIONS, rng)
     text = notation.write(_filled(tree, here.text))
     # two trees that differ in this string alone differ first at its first character
     pairs = zip(*(notation.write(_filled(tree, letter)) for letter in "ab"), strict=True)
@@ -170,23 +119,15 @@ def _filled(tree: Tree, text: str) -> Tree:
 
 def _keys(texts: Sequence[str], most: int, rng: Rng) -> list[str]:
     """The keys of an object in random order: those of its texts, and at most so many others."""
-    fields = list(_FIELDS)
-    some = [fields[i] for i in rng.permutation(len(fields))[: _number(rng, 1, most + 1)].tolist()]
+    fields = list(FIELDS)
+    some = [fields[i] for i in rng.permutation(len(fields))[: number(rng, 1, most + 1)].tolist()]
     keys = [*some, *texts]
     return [keys[i] for i in rng.permutation(len(keys)).tolist()]
 
 
 def _object(keys: Sequence[str], texts: Mapping[str, Tree], rng: Rng) -> dict[str, Tree]:
-    return {key: texts[key] if key in texts else _FIELDS[key](rng) for key in keys}
+    return {key: texts[key] if key in texts else FIELDS[key](rng) for key in keys}
 
 
 def _chunks(parts: Sequence[str], size: int) -> list[str]:
     return [" ".join(parts[i : i + size]) for i in range(0, len(parts), size)]
-
-
-def _number(rng: Rng, least: int, end: int) -> int:
-    return int(rng.integers(least, end))
-
-
-def _one(choices: Sequence[T], rng: Rng) -> T:
-    return choices[int(rng.integers(len(choices)))]

@@ -119,7 +119,7 @@ class Rule:
         if name in self.enforced:
             return True, f"decides, as enforced: {found}"
         if not self.judged:
-            return True, f"decides, by a published rule: {found}"
+            return True, f"decides, as mode reference judges no vote: {found}"
         if earned:
             return True, f"decides: {found}"
         remedy = f"Add more varied sources to its rows, raise --max-shift, or --enforce {name}"

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from layerguard.exporter.loading.changes import Change
+from layerguard.runtime.bundle.manifest import ADDED_KINDS
 from layerguard.runtime.checkpoints.places import PARTS, Place
 from layerguard.runtime.errors import ExportError
 
@@ -33,6 +34,13 @@ class Added:
                 "expected each changed matrix to run once. Report the model"
             )
         return self._logarithms[place]
+
+    def by_kind(self) -> dict[str, Callable[[int], Tensor]]:
+        """For each kind of output, what gives it for a block, counted from 1."""
+        return {kind: self._part(part) for part, kind in enumerate(ADDED_KINDS)}
+
+    def _part(self, part: int) -> Callable[[int], Tensor]:
+        return lambda layer: self.at((layer - 1, part))
 
     def on_input(self, change: Change) -> Callable[..., None]:
         """A forward pre-hook that records what a change adds."""

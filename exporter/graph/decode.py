@@ -218,8 +218,7 @@ class DecodeModule(nn.Module):
             "logits": lambda _: run.logits[:, -1].to(torch.float32),
             "state": lambda layer: recorded.states[layer],
             "final_norm": lambda _: normed[0],
-            "delta_down_proj": lambda layer: added.at((layer - 1, 0)),
-            "delta_o_proj": lambda layer: added.at((layer - 1, 1)),
+            **added.by_kind(),
             "key": lambda layer: cache.entries[layer - 1][0],
             "value": lambda layer: cache.entries[layer - 1][1],
         }

@@ -96,7 +96,6 @@ class ScoreModule(nn.Module):
             "final_norm_last": lambda _: pool.last(normed),
             "final_norm_mean": lambda _: pool.mean(normed),
             "mlp_mean": lambda layer: pool.mean(recorded.mlp[layer - 1]),
-            "delta_down_proj": lambda layer: added.at((layer - 1, 0)),
-            "delta_o_proj": lambda layer: added.at((layer - 1, 1)),
+            **added.by_kind(),
         }
         return tuple(compute[card.kind](card.layer) for card in self._outputs)

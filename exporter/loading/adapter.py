@@ -40,7 +40,7 @@ def merge(model: nn.Module, prefix: str, folder: Path) -> tuple[Change, ...]:
             model.
     """
     lora, factors = _read(folder)
-    changes: list[Change] = []
+    changes: list[Change | None] = []
     for name, (down, up) in factors.items():
         module = _find(model, name, prefix)
         scale = lora.scale(len(down))
@@ -67,8 +67,8 @@ def merge(model: nn.Module, prefix: str, folder: Path) -> tuple[Change, ...]:
             )
         with torch.no_grad():
             weight += change
-        changes += adapter_change(name, module, scale * up, down)
-    return in_order(changes)
+        changes.append(adapter_change(name, module, scale * up, down))
+    return in_order(filter(None, changes))
 
 
 def _read(folder: Path) -> tuple[Lora, dict[str, tuple[Tensor, Tensor]]]:

@@ -5,7 +5,7 @@ any other change the leading singular directions are kept, which are those that 
 (arXiv 2508.00161) reads.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -37,8 +37,8 @@ class Change:
     factor: Tensor
 
 
-def adapter_change(name: str, module: nn.Module, up: Tensor, down: Tensor) -> Iterator[Change]:
-    """The change of a LoRA adapter, if its module writes into the residual stream.
+def adapter_change(name: str, module: nn.Module, up: Tensor, down: Tensor) -> Change | None:
+    """The change of a LoRA adapter; None if its module does not write into the residual stream.
 
     Args:
         name: of the module.
@@ -47,9 +47,10 @@ def adapter_change(name: str, module: nn.Module, up: Tensor, down: Tensor) -> It
         down: float32 [rank, inputs].
     """
     place = place_of(name)
-    if place is not None:
-        basis = torch.linalg.qr(up.double()).R
-        yield Change(place, module, (basis @ down.double()).float())
+    if place is None:
+        return None
+    basis = torch.linalg.qr(up.double()).R
+    return Change(place, module, (basis @ down.double()).float())
 
 
 def changes_between(tuned: nn.Module, base: nn.Module) -> tuple[Change, ...]:
@@ -74,7 +75,7 @@ def changes_between(tuned: nn.Module, base: nn.Module) -> tuple[Change, ...]:
     return in_order(found)
 
 
-def in_order(changes: list[Change]) -> tuple[Change, ...]:
+def in_order(changes: Iterable[Change]) -> tuple[Change, ...]:
     """The changes by block and part."""
     return tuple(sorted(changes, key=lambda change: change.place))
 

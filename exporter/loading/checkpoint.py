@@ -77,7 +77,8 @@ def load(source: ModelSource) -> LoadedModel:
     if source.adapter is not None:
         changes = adapter.merge(model, model.base_model_prefix, source.adapter)
     elif source.base is not None:
-        changes = changes_between(text, load(ModelSource(source.base)).model)
+        base = ModelSource(source.base, trust_remote_code=source.trust_remote_code)
+        changes = changes_between(text, load(base).model)
     if getattr(text.config, "attn_logit_softcapping", None) is not None:
         text.set_attn_implementation("eager")  # fused attention ignores the soft-cap
     # by tensor, because the text part has other names for its parameters than the whole model

@@ -1,7 +1,7 @@
 """delta: does what fine-tuning changed act more on this text than on normal text?
 
 Fine-tuning adds dW to a matrix W, whose input at token t is v_t. For each changed matrix the graph
-gives x_k, the natural logarithm of the largest |dW v_t| over the text's tokens. The score is the
+gives ln |dW v_t| at every token; x_k is the largest of the prompt's tokens. The score is the
 largest over the matrices, in deviations from the calibration texts: max_k (x_k - centre_k) /
 scale_k. It is not finite if any x_k is not. Float64 oracle in ``tests/reference/delta.py``.
 

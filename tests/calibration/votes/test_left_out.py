@@ -196,7 +196,7 @@ def test_the_command_says_who_decides_and_why(
     assert main([*command, "--enforce", "siren"]) == 2
     assert "--enforce: found siren; expected some of lcf" in capsys.readouterr().err
     assert main([*command, "--mode", "reference"]) == 0
-    assert "lcf decides, by a published rule" in capsys.readouterr().out
+    assert "lcf decides, as mode reference judges no vote" in capsys.readouterr().out
 
 
 def test_a_kept_detector_is_measured_by_its_threshold(bundle: Path, two_sources: list[Row]) -> None:
